@@ -1,0 +1,136 @@
+//! The layers of the configuration: flag over environment over file over default.
+//!
+//! An empty environment variable counts as not set: that is how compose files pass
+//! on what nobody has said.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::setting::{Origin, SETTINGS, Setting};
+use super::ConfigError;
+
+/// The values that settings were given, by setting name, in each layer.
+#[derive(Debug, Default)]
+pub struct Layers {
+    /// Of the command line.
+    pub flags: BTreeMap<&'static str, String>,
+    /// Of the environment.
+    pub environment: BTreeMap<&'static str, String>,
+    /// Of the configuration file.
+    pub file: BTreeMap<&'static str, String>,
+}
+
+impl Layers {
+    /// What is in force for `setting`, and where it was said.
+    #[must_use]
+    pub fn value(&self, setting: &Setting) -> (&str, Origin) {
+        let layers = [
+            (&self.flags, Origin::Flag),
+            (&self.environment, Origin::Environment),
+            (&self.file, Origin::File),
+        ];
+        let said = layers
+            .into_iter()
+            .find_map(|(layer, origin)| Some((layer.get(setting.name)?.as_str(), origin)));
+        said.unwrap_or((setting.default, Origin::Default))
+    }
+}
+
+/// The settings that `variable` knows.
+pub fn environment(
+    variable: impl Fn(&str) -> Option<String>,
+) -> BTreeMap<&'static str, String> {
+    let said = |setting: &&'static Setting| {
+        let value = variable(setting.variable).filter(|value| !value.is_empty())?;
+        Some((setting.name, value))
+    };
+    SETTINGS.iter().filter_map(said).collect()
+}
+
+/// The settings of the TOML file at `path`.
+///
+/// # Errors
+///
+/// When it cannot be read, is no TOML, or has a key that is no setting.
+pub fn file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::UnreadableFile { path: path.to_owned(), source })?;
+    settings_of(&text).map_err(|why| ConfigError::InvalidFile { path: path.to_owned(), why })
+}
+
+fn settings_of(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let mut values = BTreeMap::new();
+    for (name, value) in &table {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        let setting = setting.ok_or_else(|| format!("there is no setting {name}"))?;
+        let value = text_of(value).ok_or_else(|| format!("{name} is no text, number or list"))?;
+        values.insert(setting.name, value);
+    }
+    Ok(values)
+}
+
+/// A TOML value as a flag would say it: lists and tables are comma-separated.
+fn text_of(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(flag) => Some(flag.to_string()),
+        toml::Value::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(text_of).collect();
+            Some(items?.join(","))
+        }
+        toml::Value::Table(entries) => {
+            let entry = |(key, value): (&String, &toml::Value)| Some(format!("{key}={}", text_of(value)?));
+            let entries: Option<Vec<_>> = entries.iter().map(entry).collect();
+            Some(entries?.join(","))
+        }
+        toml::Value::Float(_) | toml::Value::Datetime(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::setting;
+    use super::*;
+
+    #[test]
+    fn flag_over_environment_over_file_over_default() {
+        let mut layers = Layers::default();
+        let in_force = |layers: &Layers| {
+            let (value, origin) = layers.value(&setting::PARTITIONS);
+            (value.to_owned(), origin)
+        };
+        assert_eq!(in_force(&layers), ("4".to_owned(), Origin::Default));
+        layers.file = settings_of("partitions = 5").unwrap();
+        assert_eq!(in_force(&layers), ("5".to_owned(), Origin::File));
+        layers.environment = environment(|name| (name == "PARTITIONS").then(|| "6".to_owned()));
+        assert_eq!(in_force(&layers), ("6".to_owned(), Origin::Environment));
+        layers.flags.insert("partitions", "7".to_owned());
+        assert_eq!(in_force(&layers), ("7".to_owned(), Origin::Flag));
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set() {
+        assert!(environment(|_| Some(String::new())).is_empty());
+    }
+
+    #[test]
+    fn a_file_says_lists_and_tables_in_its_own_way() {
+        let values = settings_of(
+            "services = [\"tickets\", \"orders\"]\ndev_auth = true\n[kafka_properties]\n\"sasl.mechanism\" = \"PLAIN\"\nretries = 3",
+        )
+        .unwrap();
+        assert_eq!(values["services"], "tickets,orders");
+        assert_eq!(values["dev_auth"], "true");
+        assert_eq!(values["kafka_properties"], "retries=3,sasl.mechanism=PLAIN");
+    }
+
+    #[test]
+    fn a_file_with_an_unknown_key_is_refused() {
+        let why = settings_of("partitons = 5").unwrap_err();
+        assert_eq!(why, "there is no setting partitons");
+        assert!(settings_of("partitions = ").is_err());
+        assert!(settings_of("partitions = 1.5").is_err());
+    }
+}

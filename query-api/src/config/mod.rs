@@ -1,0 +1,190 @@
+//! The configuration: read once at start, checked as a whole, never changed.
+//!
+//! - [`setting`]: what can be set.
+//! - [`layers`]: where a value comes from.
+//! - [`Config`]: what is in force, typed.
+//! - [`print`](mod@print): how it is shown.
+
+pub mod layers;
+pub mod print;
+mod read;
+pub mod setting;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+use turnstile_engine::runtime::{StreamsConfig, TopicSpec};
+use turnstile_ticketing::{Service, TicketingConfig, topics};
+
+pub use layers::Layers;
+
+/// What is in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The brokers to begin with.
+    pub kafka_brokers: String,
+    /// Further properties of the Kafka client.
+    pub kafka_properties: BTreeMap<String, String>,
+    /// Prefix of internal topics.
+    pub application_id: String,
+    /// The static member id.
+    pub instance_id: String,
+    /// Where to listen.
+    pub http_addr: String,
+    /// Where other instances reach this one.
+    pub advertised_addr: String,
+    /// Where the stores are kept.
+    pub state_dir: PathBuf,
+    /// What is run here.
+    pub services: BTreeSet<Service>,
+    /// Of topics that are created.
+    pub partitions: i32,
+    /// Of topics that are created.
+    pub replication_factor: i32,
+    /// How many threads run tasks.
+    pub num_stream_threads: usize,
+    /// How many standbys a task has.
+    pub num_standby_replicas: usize,
+    /// The longest time between two commits.
+    pub commit_interval: Duration,
+    /// How long an order waits for its payment.
+    pub order_ttl: Duration,
+    /// Without a heartbeat for this long, others take over.
+    pub session_timeout: Duration,
+    /// How long one call to Kafka may take.
+    pub request_timeout: Duration,
+    /// Stores are flushed at least this often.
+    pub flush_interval: Duration,
+    /// Block cache of all stores, in bytes.
+    pub block_cache_bytes: usize,
+    /// Write buffers of all stores, in bytes.
+    pub write_buffer_bytes: usize,
+    /// Uncommitted writes beyond which a thread commits early, in bytes.
+    pub uncommitted_bytes_max: usize,
+    /// How long a request waits for the outcome of its command.
+    pub command_timeout: Duration,
+    /// How long a stop waits for requests that are under way.
+    pub drain_timeout: Duration,
+    /// How many requests are answered at once.
+    pub max_requests: usize,
+    /// How many connections are open at once.
+    pub max_connections: usize,
+    /// Who callers are believed to be.
+    pub authentication: Authentication,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_filter: String,
+}
+
+/// How a caller proves who it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authentication {
+    /// The HS256 key of bearer tokens.
+    pub jwt_key: Option<String>,
+    /// Whether the header `X-User-Id` is believed.
+    pub dev_auth: bool,
+}
+
+/// Says whether there is a key, never which.
+impl std::fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authentication")
+            .field("jwt_key", &self.jwt_key.as_ref().map(|_| "redacted"))
+            .field("dev_auth", &self.dev_auth)
+            .finish()
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A configuration that cannot be used, and what to change.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The configuration file cannot be read.
+    #[error("the configuration file {path} cannot be read")]
+    UnreadableFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration file is wrong.
+    #[error("the configuration file {path} is wrong: {why}")]
+    InvalidFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A value is wrong.
+    #[error("{said_by} is {value:?}: {why}")]
+    InvalidValue {
+        /// Where it was said.
+        said_by: String,
+        /// What was said.
+        value: String,
+        /// What is wrong with it and what would be right.
+        why: String,
+    },
+    /// Nothing says who callers are.
+    #[error(
+        "there is no key to check bearer tokens with: set JWT_KEY, or, for development only, \
+         start with --dev-auth, which believes the header X-User-Id"
+    )]
+    NoAuthentication,
+    /// The host has no name.
+    #[error("this host has no name: set INSTANCE_ID")]
+    NoInstanceId,
+}
+
+impl Config {
+    /// What the engine needs to know.
+    #[must_use]
+    pub fn streams(&self) -> StreamsConfig {
+        let mut streams = StreamsConfig::new(
+            &self.application_id,
+            &self.kafka_brokers,
+            &self.instance_id,
+            &self.state_dir,
+        );
+        streams.kafka_properties = self.kafka_properties.clone();
+        streams.num_stream_threads = self.num_stream_threads;
+        streams.commit_interval = self.commit_interval;
+        streams.session_timeout = self.session_timeout;
+        streams.replication_factor = self.replication_factor;
+        streams.block_cache_bytes = self.block_cache_bytes;
+        streams.write_buffer_bytes = self.write_buffer_bytes;
+        streams.uncommitted_bytes_max = self.uncommitted_bytes_max;
+        streams.flush_interval = self.flush_interval;
+        streams.request_timeout = self.request_timeout;
+        streams
+    }
+
+    /// What the ticketing system needs to know.
+    #[must_use]
+    pub fn ticketing(&self) -> TicketingConfig {
+        TicketingConfig {
+            services: self.services.clone(),
+            order_ttl: self.order_ttl,
+            ..TicketingConfig::default()
+        }
+    }
+
+    /// The topics that are created where they are missing.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicSpec> {
+        let topic = |name: &str| TopicSpec { name: name.to_owned(), partitions: self.partitions };
+        topics::ALL.into_iter().map(topic).collect()
+    }
+}

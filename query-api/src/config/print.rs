@@ -1,0 +1,53 @@
+//! The configuration that is in force, as a file that says the same.
+//!
+//! Each line says where its value came from. Secrets are left out, so that the text
+//! can be shown to anybody.
+
+use std::fmt::Write as _;
+
+use super::setting::{INSTANCE_ID, SETTINGS};
+use super::{Config, Layers};
+
+/// The settings as TOML.
+#[must_use]
+pub fn print(layers: &Layers, config: &Config) -> String {
+    let mut lines = String::new();
+    for setting in SETTINGS {
+        let (said, origin) = layers.value(setting);
+        let value = match setting.name {
+            "advertised_addr" => &config.advertised_addr,
+            name if name == INSTANCE_ID.name => &config.instance_id,
+            _ => said,
+        };
+        let line = if setting.secret && !value.is_empty() {
+            format!("# {} is set and not shown", setting.name)
+        } else {
+            let value = toml::Value::String(value.to_owned());
+            format!("{} = {value}", setting.name)
+        };
+        writeln!(lines, "{line:<60} # {origin}").expect("a String takes what is written to it");
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_is_printed_can_be_read_again_and_has_no_secret() {
+        let file = BTreeMap::from([
+            ("partitions", "12".to_owned()),
+            ("jwt_key", "0123456789abcdef".to_owned()),
+            ("kafka_properties", "sasl.password=hunter2".to_owned()),
+        ]);
+        let layers = Layers { file, ..Layers::default() };
+        let text = print(&layers, &Config::read(&layers).unwrap());
+        assert!(!text.contains("0123456789abcdef") && !text.contains("hunter2"), "{text}");
+        let again: toml::Table = text.parse().unwrap();
+        assert_eq!(again["partitions"].as_str(), Some("12"));
+        assert!(text.lines().any(|line| line.starts_with("partitions") && line.ends_with("# file")));
+    }
+}

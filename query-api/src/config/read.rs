@@ -1,0 +1,302 @@
+//! From text to types, with every complaint naming where the text was said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use turnstile_ticketing::Service;
+
+use super::setting::{self, Setting};
+use super::{Authentication, Config, ConfigError, Layers, LogFormat};
+
+const MIB: usize = 1 << 20;
+
+impl Config {
+    /// What is in force by `layers`, without regard to whether callers can be known.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is wrong.
+    pub fn read(layers: &Layers) -> Result<Self, ConfigError> {
+        let from = Reader { layers };
+        let http_addr = from.read(&setting::HTTP_ADDR, address)?;
+        let advertised = from.optional(&setting::ADVERTISED_ADDR, address)?;
+        let instance_id = match from.optional(&setting::INSTANCE_ID, name)? {
+            Some(id) => id,
+            None => host_name().ok_or(ConfigError::NoInstanceId)?,
+        };
+        Ok(Self {
+            kafka_brokers: from.read(&setting::KAFKA_BROKERS, brokers)?,
+            kafka_properties: from.read(&setting::KAFKA_PROPERTIES, properties)?,
+            application_id: from.read(&setting::APPLICATION_ID, name)?,
+            instance_id,
+            advertised_addr: advertised.unwrap_or_else(|| http_addr.clone()),
+            http_addr,
+            state_dir: from.read(&setting::STATE_DIR, non_empty)?.into(),
+            services: from.read(&setting::SERVICES, services)?,
+            partitions: from.read(&setting::PARTITIONS, |text| number(text, 1..=10_000))?,
+            replication_factor: from.read(&setting::REPLICATION_FACTOR, |text| number(text, 1..=100))?,
+            num_stream_threads: from.read(&setting::NUM_STREAM_THREADS, |text| number(text, 1..=256))?,
+            num_standby_replicas: from.read(&setting::NUM_STANDBY_REPLICAS, |text| number(text, 0..=16))?,
+            commit_interval: from.read(&setting::COMMIT_INTERVAL, |text| duration(text, "1ms", "1h"))?,
+            order_ttl: from.read(&setting::ORDER_TTL, |text| duration(text, "1ms", "365d"))?,
+            session_timeout: from.read(&setting::SESSION_TIMEOUT, |text| duration(text, "1s", "30m"))?,
+            request_timeout: from.read(&setting::REQUEST_TIMEOUT, |text| duration(text, "1s", "15m"))?,
+            flush_interval: from.read(&setting::FLUSH_INTERVAL, |text| duration(text, "100ms", "1h"))?,
+            block_cache_bytes: from.read(&setting::BLOCK_CACHE, |text| size(text, MIB))?,
+            write_buffer_bytes: from.read(&setting::WRITE_BUFFERS, |text| size(text, 4 * MIB))?,
+            uncommitted_bytes_max: from.read(&setting::UNCOMMITTED_MAX, |text| size(text, MIB))?,
+            command_timeout: from.read(&setting::COMMAND_TIMEOUT, |text| duration(text, "100ms", "10m"))?,
+            drain_timeout: from.read(&setting::DRAIN_TIMEOUT, |text| duration(text, "0s", "10m"))?,
+            max_requests: from.read(&setting::MAX_REQUESTS, |text| number(text, 1..=1_000_000))?,
+            max_connections: from.read(&setting::MAX_CONNECTIONS, |text| number(text, 1..=1_000_000))?,
+            authentication: Authentication {
+                jwt_key: from.optional(&setting::JWT_KEY, |text| Ok(text.to_owned()))?,
+                dev_auth: from.read(&setting::DEV_AUTH, boolean)?,
+            },
+            log_format: from.read(&setting::LOG_FORMAT, log_format)?,
+            log_filter: from.read(&setting::RUST_LOG, log_filter)?,
+        })
+    }
+
+    /// Whether callers can be known at all: nothing is served without.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::NoAuthentication`].
+    pub fn require_authentication(&self) -> Result<(), ConfigError> {
+        if self.authentication.jwt_key.is_none() && !self.authentication.dev_auth {
+            return Err(ConfigError::NoAuthentication);
+        }
+        Ok(())
+    }
+}
+
+struct Reader<'a> {
+    layers: &'a Layers,
+}
+
+impl Reader<'_> {
+    fn read<T>(
+        &self,
+        setting: &Setting,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let (value, origin) = self.layers.value(setting);
+        parse(value).map_err(|why| ConfigError::InvalidValue {
+            said_by: origin.of(setting),
+            value: if setting.secret { "(secret)".to_owned() } else { value.to_owned() },
+            why,
+        })
+    }
+
+    /// `None` where nothing is said.
+    fn optional<T>(
+        &self,
+        setting: &Setting,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        if self.layers.value(setting).0.is_empty() {
+            return Ok(None);
+        }
+        self.read(setting, parse).map(Some)
+    }
+}
+
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok())?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn non_empty(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("it must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// What can be a part of a topic's name.
+fn name(text: &str) -> Result<String, String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text.is_empty() || text.len() > 100 || !text.bytes().all(legal) {
+        return Err("it takes 1 to 100 letters, digits, dots, hyphens and underscores".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    match port.map(u16::from_str) {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err("it takes host:port, as 127.0.0.1:8080".to_owned()),
+    }
+}
+
+fn brokers(text: &str) -> Result<String, String> {
+    for broker in text.split(',') {
+        address(broker.trim()).map_err(|_| "it takes host:port, comma-separated".to_owned())?;
+    }
+    Ok(text.to_owned())
+}
+
+/// A piece without `=` belongs to the value before it: values can have commas.
+fn properties(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut properties: BTreeMap<String, String> = BTreeMap::new();
+    let mut last: Option<String> = None;
+    for piece in text.split(',').filter(|piece| !piece.trim().is_empty()) {
+        match (piece.split_once('='), &last) {
+            (Some((key, value)), _) if !key.trim().is_empty() => {
+                properties.insert(key.trim().to_owned(), value.trim().to_owned());
+                last = Some(key.trim().to_owned());
+            }
+            (None, Some(key)) => {
+                let value = properties.entry(key.clone()).or_default();
+                value.push(',');
+                value.push_str(piece);
+            }
+            _ => return Err("it takes k=v, comma-separated".to_owned()),
+        }
+    }
+    Ok(properties)
+}
+
+fn services(text: &str) -> Result<BTreeSet<Service>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let services: Result<BTreeSet<_>, _> = names.map(Service::from_str).collect();
+    let services = services.map_err(|unknown| unknown.to_string())?;
+    if services.is_empty() {
+        return Err("it takes at least one of tickets, orders, payments, expiration".to_owned());
+    }
+    Ok(services)
+}
+
+fn number<T>(text: &str, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + std::fmt::Display,
+{
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("it takes a number from {} to {}", range.start(), range.end()))
+}
+
+fn duration(text: &str, min: &str, max: &str) -> Result<Duration, String> {
+    let parse = |text| humantime::parse_duration(text).ok();
+    let within = |duration: &Duration| {
+        parse(min).is_some_and(|min| min <= *duration) && parse(max).is_some_and(|max| *duration <= max)
+    };
+    parse(text)
+        .filter(within)
+        .ok_or_else(|| format!("it takes a duration from {min} to {max}, as 120s or 100ms"))
+}
+
+fn size(text: &str, min: usize) -> Result<usize, String> {
+    let size = text.parse::<ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+    let least = ByteSize::b(u64::try_from(min).unwrap_or(u64::MAX));
+    size.filter(|size| *size >= min)
+        .ok_or_else(|| format!("it takes a size of at least {least}, as 64MiB"))
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("it takes true or false".to_owned()),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("it takes text or json".to_owned()),
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(text);
+    filter.map(|_| text.to_owned()).map_err(|error| format!("{error}; it takes for example info,ticketing=debug"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(flags: &[(&'static str, &str)]) -> Layers {
+        let flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Layers { flags, ..Layers::default() }
+    }
+
+    fn refusal(name: &'static str, value: &str) -> String {
+        Config::read(&layers(&[(name, value)])).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_table() {
+        let config = Config::read(&Layers::default()).unwrap();
+        assert_eq!(config.kafka_brokers, "localhost:9092");
+        assert_eq!(config.advertised_addr, "127.0.0.1:8080");
+        assert_eq!(config.commit_interval, Duration::from_millis(100));
+        assert_eq!(config.order_ttl, Duration::from_secs(120));
+        assert_eq!(config.block_cache_bytes, 64 << 20);
+        assert_eq!(config.services, Service::ALL.into());
+        assert!(!config.instance_id.is_empty());
+        assert_eq!(config.topics().len(), 6);
+    }
+
+    #[test]
+    fn what_is_set_is_in_force() {
+        let config = Config::read(&layers(&[
+            ("order_ttl", "1500ms"),
+            ("services", "orders, tickets"),
+            ("block_cache", "1GiB"),
+            ("kafka_properties", "debug=broker,topic,sasl.mechanism=PLAIN"),
+            ("http_addr", "[::1]:80"),
+        ]))
+        .unwrap();
+        assert_eq!(config.order_ttl, Duration::from_millis(1500));
+        assert_eq!(config.services, [Service::Tickets, Service::Orders].into());
+        assert_eq!(config.streams().block_cache_bytes, 1 << 30);
+        assert_eq!(config.kafka_properties["debug"], "broker,topic");
+        assert_eq!(config.kafka_properties["sasl.mechanism"], "PLAIN");
+        assert_eq!(config.advertised_addr, "[::1]:80");
+    }
+
+    #[test]
+    fn complaints_say_what_to_change() {
+        for (name, value, complaint) in [
+            ("partitions", "0", "--partitions is \"0\": it takes a number from 1 to 10000"),
+            ("order_ttl", "120", "--order-ttl is \"120\": it takes a duration from 1ms to 365d, as 120s or 100ms"),
+            ("block_cache", "lots", "--block-cache is \"lots\": it takes a size of at least 1.0 MiB, as 64MiB"),
+            ("http_addr", "8080", "--http-addr is \"8080\": it takes host:port, as 127.0.0.1:8080"),
+            ("application_id", "a/b", "--application-id is \"a/b\": it takes 1 to 100 letters, digits, dots, hyphens and underscores"),
+            ("log_format", "xml", "--log-format is \"xml\": it takes text or json"),
+            ("services", ",", "--services is \",\": it takes at least one of tickets, orders, payments, expiration"),
+        ] {
+            assert_eq!(refusal(name, value), complaint);
+        }
+        assert!(refusal("services", "tickets,refunds").contains("refunds"));
+        assert!(refusal("kafka_properties", "nonsense").contains("k=v"));
+    }
+
+    #[test]
+    fn a_secret_is_not_in_the_complaint_about_it() {
+        let complaint = refusal("kafka_properties", "hunter2");
+        assert_eq!(complaint, "--kafka-properties is \"(secret)\": it takes k=v, comma-separated");
+    }
+
+    #[test]
+    fn without_a_key_only_dev_auth_serves() {
+        let ready = |flags: &[(&'static str, &str)]| {
+            Config::read(&layers(flags)).unwrap().require_authentication().is_ok()
+        };
+        assert!(!ready(&[]));
+        assert!(ready(&[("dev_auth", "true")]));
+        assert!(ready(&[("jwt_key", "0123456789abcdef")]));
+    }
+
+    #[test]
+    fn a_key_is_not_in_the_debug_output() {
+        let config = Config::read(&layers(&[("jwt_key", "0123456789abcdef")])).unwrap();
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    }
+}

@@ -1,0 +1,68 @@
+//! Writes that become visible together.
+
+use crate::StoreId;
+
+/// One write of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Write {
+    pub(crate) store: StoreId,
+    pub(crate) key: Box<[u8]>,
+    /// `None` deletes the key.
+    pub(crate) value: Option<Box<[u8]>>,
+}
+
+/// Writes to the stores of one task, and the changelog offsets they reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) changelog_offsets: Vec<(StoreId, i64)>,
+}
+
+impl Batch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `key` to `value`. Later writes of a key win.
+    pub fn put(&mut self, store: StoreId, key: impl Into<Box<[u8]>>, value: impl Into<Box<[u8]>>) {
+        self.writes.push(Write {
+            store,
+            key: key.into(),
+            value: Some(value.into()),
+        });
+    }
+
+    /// Deletes `key`.
+    pub fn delete(&mut self, store: StoreId, key: impl Into<Box<[u8]>>) {
+        self.writes.push(Write {
+            store,
+            key: key.into(),
+            value: None,
+        });
+    }
+
+    /// Says that with this batch `store` holds every changelog record before `next_offset`.
+    pub fn set_changelog_offset(&mut self, store: StoreId, next_offset: i64) {
+        self.changelog_offsets.push((store, next_offset));
+    }
+
+    /// The stores that the batch names, as often as it names them.
+    pub(crate) fn stores(&self) -> impl Iterator<Item = StoreId> {
+        let written = self.writes.iter().map(|write| write.store);
+        written.chain(self.changelog_offsets.iter().map(|(store, _)| *store))
+    }
+
+    /// The number of writes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Whether there is neither a write nor an offset.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.changelog_offsets.is_empty()
+    }
+}

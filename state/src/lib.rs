@@ -1,0 +1,40 @@
+//! Key-value state of stream processors.
+//!
+//! The model, bottom up:
+//!
+//! - A [`Backend`] is the *committed* state of one task: an ordered map for each
+//!   of its stores, plus, for each store with a changelog, the changelog offset
+//!   that the map reflects. [`RocksBackend`] keeps it on disk (one database a
+//!   task, a column family a store), [`MemoryBackend`] in memory. A [`Batch`]
+//!   changes all stores and their offsets together or not at all, so a backend
+//!   always equals some committed point of its changelogs and knows which.
+//! - An [`Overlay`] holds the writes of the open transaction on top of a backend:
+//!   whoever writes reads its own writes, everyone else reads the backend. Commit
+//!   turns the overlay into one [`Batch`]; abort forgets it.
+//! - [`ChangelogRecord`] is how one write looks in a changelog topic.
+//! - A [`StateDir`] is the locked directory of one process that holds the
+//!   databases of its tasks.
+//!
+//! This crate knows no Kafka, no clock and no async runtime. Keys and values are
+//! bytes; [`Codec`] is how typed ones become bytes.
+
+mod backend;
+mod batch;
+mod changelog;
+mod codec;
+mod error;
+mod marker;
+mod memory;
+mod overlay;
+mod rocks;
+mod state_dir;
+
+pub use backend::{Backend, Entry, KeyRange, ScanDirection, StoreId, StoreSpec, StoreStats};
+pub use batch::Batch;
+pub use changelog::{ChangelogRecord, UnreadableChangelog};
+pub use codec::{Codec, CodecError};
+pub use error::StateError;
+pub use memory::MemoryBackend;
+pub use overlay::{Overlay, Savepoint};
+pub use rocks::{RocksBackend, RocksMemory, RocksOptions};
+pub use state_dir::{StateDir, TaskDirName};

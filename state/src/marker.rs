@@ -1,0 +1,188 @@
+//! The marker that says what a directory is, in which format, and whose.
+//!
+//! ```text
+//! turnstile-state 1       kind and version of the format
+//! ticketing               labels, one a line; what they mean depends on the kind
+//! ```
+//!
+//! A marker is complete or absent: it is written beside its place, synced and
+//! renamed. A directory without one is new if nothing else is in it, and foreign
+//! otherwise, so that a mistyped path never mixes state into someone's files and
+//! wiping a task never deletes them.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use crate::StateError;
+
+const FILE: &str = "FORMAT";
+
+/// A marker that a crash kept from its place.
+const UNFINISHED: &str = "FORMAT.new";
+
+/// What an empty directory may hold: an unfinished marker, the lock of a process
+/// that stopped before it wrote one, and what a new ext4 volume brings along.
+const NOTHING: [&str; 3] = [UNFINISHED, ".lock", "lost+found"];
+
+/// How much of a foreign marker is quoted.
+const QUOTED_CHARS: usize = 40;
+
+/// A kind of directory and the newest format of it that this version reads.
+pub(crate) struct Marker {
+    pub(crate) kind: &'static str,
+    pub(crate) version: u32,
+}
+
+impl Marker {
+    /// The labels in the marker of `directory`, or `None` if the directory is new.
+    pub(crate) fn read(&self, directory: &Path) -> Result<Option<Vec<String>>, StateError> {
+        let path = directory.join(FILE);
+        let content = match fs::read(&path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return self.refuse_content(directory).map(|()| None);
+            }
+            Err(error) => return Err(StateError::io(&path)(error)),
+        };
+        let content = String::from_utf8_lossy(&content);
+        let mut lines = content.lines();
+        let head = lines.next().unwrap_or_default();
+        let version = self.version_in(head).ok_or_else(|| {
+            let quoted: String = head.chars().take(QUOTED_CHARS).collect();
+            StateError::ForeignFormat {
+                path: directory.to_owned(),
+                found: format!("its {FILE} file says {quoted:?}, not \"{} …\"", self.kind),
+            }
+        })?;
+        if version > self.version {
+            return Err(StateError::NewerFormat {
+                path: directory.to_owned(),
+                found: version,
+                supported: self.version,
+            });
+        }
+        Ok(Some(lines.map(str::to_owned).collect()))
+    }
+
+    /// Marks `directory`, and makes the mark survive a crash.
+    pub(crate) fn write(&self, directory: &Path, labels: &[&str]) -> Result<(), StateError> {
+        let mut content = format!("{} {}\n", self.kind, self.version);
+        for label in labels {
+            content.push_str(label);
+            content.push('\n');
+        }
+        let unfinished = directory.join(UNFINISHED);
+        let finished = directory.join(FILE);
+        File::create(&unfinished)
+            .and_then(|mut file| {
+                file.write_all(content.as_bytes())?;
+                file.sync_all()
+            })
+            .map_err(StateError::io(&unfinished))?;
+        fs::rename(&unfinished, &finished).map_err(StateError::io(&finished))?;
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(StateError::io(directory))
+    }
+
+    fn version_in(&self, head: &str) -> Option<u32> {
+        let version = head.strip_prefix(self.kind)?.strip_prefix(' ')?;
+        version.parse().ok().filter(|version| *version > 0)
+    }
+
+    fn refuse_content(&self, directory: &Path) -> Result<(), StateError> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(StateError::io(directory)(error)),
+        };
+        for entry in entries {
+            let name = entry.map_err(StateError::io(directory))?.file_name();
+            if !NOTHING.iter().any(|nothing| name == *nothing) {
+                return Err(StateError::ForeignFormat {
+                    path: directory.to_owned(),
+                    found: format!(
+                        "it holds {} but no {FILE} file of a {}",
+                        name.display(),
+                        self.kind
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKER: Marker = Marker {
+        kind: "test-kind",
+        version: 2,
+    };
+
+    #[test]
+    fn what_is_written_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(MARKER.read(directory.path()).unwrap(), None);
+        MARKER.write(directory.path(), &["a", "b"]).unwrap();
+        assert_eq!(
+            MARKER.read(directory.path()).unwrap(),
+            Some(vec!["a".to_owned(), "b".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_is_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        assert_eq!(MARKER.read(&missing).unwrap(), None);
+    }
+
+    #[test]
+    fn leftovers_of_a_crash_before_the_marker_are_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(UNFINISHED), "test-k").unwrap();
+        fs::write(directory.path().join(".lock"), "1").unwrap();
+        fs::create_dir(directory.path().join("lost+found")).unwrap();
+        assert_eq!(MARKER.read(directory.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn other_content_is_foreign() {
+        for content in [
+            "",
+            "other-kind 1\n",
+            "test-kind",
+            "test-kind x\n",
+            "test-kind 0\n",
+            "test-kind2 1\n",
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join(FILE), content).unwrap();
+            let error = MARKER.read(directory.path()).unwrap_err();
+            assert!(
+                matches!(error, StateError::ForeignFormat { .. }),
+                "{content:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_older_format_is_read_and_a_newer_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(FILE), "test-kind 1\n").unwrap();
+        assert_eq!(MARKER.read(directory.path()).unwrap(), Some(vec![]));
+        fs::write(directory.path().join(FILE), "test-kind 3\n").unwrap();
+        assert!(matches!(
+            MARKER.read(directory.path()),
+            Err(StateError::NewerFormat {
+                found: 3,
+                supported: 2,
+                ..
+            })
+        ));
+    }
+}

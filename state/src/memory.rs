@@ -1,0 +1,136 @@
+//! Committed state in memory: for tests, the simulator and stores without a disk.
+//!
+//! It behaves like the database in everything but durability: batches apply as a
+//! whole, scans see one point in time. One lock guards all stores, because a
+//! batch changes several of them at once. A scan copies its range when it starts,
+//! so it holds no lock while it is read.
+
+use std::collections::BTreeMap;
+
+use parking_lot::RwLock;
+
+use crate::{
+    Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId, StoreSpec, StoreStats,
+};
+
+/// A [`Backend`] that forgets everything when it is dropped.
+#[derive(Debug)]
+pub struct MemoryBackend {
+    stores: RwLock<Vec<Store>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Store {
+    entries: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    /// Of all keys and values.
+    bytes: u64,
+    changelog_offset: Option<i64>,
+}
+
+impl Store {
+    fn put(&mut self, key: Box<[u8]>, value: Box<[u8]>) {
+        self.bytes += size(&key) + size(&value);
+        let key_size = size(&key);
+        if let Some(previous) = self.entries.insert(key, value) {
+            self.bytes -= key_size + size(&previous);
+        }
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        if let Some(previous) = self.entries.remove(key) {
+            self.bytes -= size(key) + size(&previous);
+        }
+    }
+}
+
+fn size(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).expect("a length fits in 64 bits")
+}
+
+impl MemoryBackend {
+    /// Empty stores, in the order that their [`StoreId`]s count.
+    #[must_use]
+    pub fn new(stores: &[StoreSpec]) -> Self {
+        Self {
+            stores: RwLock::new(vec![Store::default(); stores.len()]),
+        }
+    }
+
+    fn read<T>(&self, store: StoreId, read: impl FnOnce(&Store) -> T) -> Result<T, StateError> {
+        let stores = self.stores.read();
+        stores
+            .get(store.index())
+            .map(read)
+            .ok_or(StateError::UnknownStore(store))
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.read(store, |store| {
+            store.entries.get(key).map(|value| value.to_vec())
+        })
+    }
+
+    fn scan<'a>(
+        &'a self,
+        store: StoreId,
+        range: &KeyRange,
+        direction: ScanDirection,
+    ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError> {
+        let entries: Vec<Entry> = self.read(store, |store| match range.bounds() {
+            Some(bounds) => store
+                .entries
+                .range::<[u8], _>(bounds)
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+            None => Vec::new(),
+        })?;
+        let entries = entries.into_iter().map(Ok);
+        Ok(match direction {
+            ScanDirection::Forward => Box::new(entries),
+            ScanDirection::Reverse => Box::new(entries.rev()),
+        })
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StateError> {
+        let mut stores = self.stores.write();
+        // All stores are looked up before the first write, so that a batch with a
+        // wrong one changes nothing.
+        if let Some(unknown) = batch.stores().find(|store| store.index() >= stores.len()) {
+            return Err(StateError::UnknownStore(unknown));
+        }
+        for write in batch.writes {
+            let store = stores
+                .get_mut(write.store.index())
+                .expect("the stores of the batch were checked");
+            match write.value {
+                Some(value) => store.put(write.key, value),
+                None => store.delete(&write.key),
+            }
+        }
+        for (store, next_offset) in batch.changelog_offsets {
+            stores
+                .get_mut(store.index())
+                .expect("the stores of the batch were checked")
+                .changelog_offset = Some(next_offset);
+        }
+        Ok(())
+    }
+
+    fn changelog_offset(&self, store: StoreId) -> Result<Option<i64>, StateError> {
+        self.read(store, |store| store.changelog_offset)
+    }
+
+    /// Does nothing: there is nothing that could survive.
+    fn flush(&self) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn stats(&self, store: StoreId) -> Result<StoreStats, StateError> {
+        self.read(store, |store| StoreStats {
+            keys: u64::try_from(store.entries.len()).expect("a length fits in 64 bits"),
+            bytes: store.bytes,
+        })
+    }
+}

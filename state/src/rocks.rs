@@ -1,0 +1,334 @@
+//! Committed state on disk: one RocksDB database a task.
+//!
+//! ```text
+//! 2_3/              the directory of one task
+//!   FORMAT          the marker: format version, names of the stores
+//!   db/             RocksDB
+//!     default       column family: changelog offsets, by store name
+//!     store-<name>  column family of one store
+//! ```
+//!
+//! There is no write-ahead log: the changelogs are one. A batch changes all
+//! column families in memory at once, and a flush (asked for, or RocksDB's own
+//! when its buffers are full) writes all of them as of one point in time. So
+//! after a crash the stores and their changelog offsets equal some batch that was
+//! written, perhaps not the last one, and the offsets say which.
+//!
+//! Closing does not flush. Whoever stops in good order calls [`Backend::flush`]
+//! first; whoever abandons a task just drops it.
+//!
+//! A directory that is not a task of ours is refused, never wiped or overwritten.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, ReadOptions, WriteBatch,
+    WriteOptions, properties,
+};
+
+use crate::marker::Marker;
+use crate::{
+    Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId, StoreSpec, StoreStats,
+};
+
+mod memory;
+mod options;
+
+pub use memory::RocksMemory;
+pub use options::RocksOptions;
+
+const MARKER: Marker = Marker {
+    kind: "turnstile-task",
+    version: 1,
+};
+
+const DATABASE: &str = "db";
+
+/// A database on its way out. Renaming is one step, deleting many files is not.
+const DISCARDED_DATABASE: &str = "db.discarded";
+
+/// RocksDB always has this column family.
+const OFFSETS: &str = "default";
+
+/// A [`Backend`] on disk.
+///
+/// Reads may come from any thread.
+#[derive(Debug)]
+pub struct RocksBackend {
+    database: DB,
+    path: PathBuf,
+    stores: Vec<Store>,
+}
+
+#[derive(Debug)]
+struct Store {
+    name: String,
+    column_family: String,
+}
+
+impl RocksBackend {
+    /// Opens the task in the directory `path`, or creates it if the directory is
+    /// empty or missing.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::InvalidName`] for a store name that is not `[a-z0-9-]+` or not
+    /// unique; [`StateError::ForeignFormat`], [`StateError::NewerFormat`];
+    /// [`StateError::DifferentStores`] when a store was added or removed since;
+    /// [`StateError::Corrupted`]; [`StateError::RocksDb`], also when it is open
+    /// already; [`StateError::Io`].
+    pub fn open(
+        path: &Path,
+        stores: &[StoreSpec],
+        options: &RocksOptions,
+    ) -> Result<Self, StateError> {
+        let names = sorted_names(stores)?;
+        match MARKER.read(path)? {
+            None => {
+                fs::create_dir_all(path).map_err(StateError::io(path))?;
+                MARKER.write(path, &names)?;
+            }
+            Some(found) if found == names => {}
+            Some(found) => {
+                return Err(StateError::DifferentStores {
+                    path: path.to_owned(),
+                    expected: names.into_iter().map(str::to_owned).collect(),
+                    found,
+                });
+            }
+        }
+        remove_if_there(&path.join(DISCARDED_DATABASE))?;
+        let stores: Vec<Store> = stores
+            .iter()
+            .map(|spec| Store {
+                name: spec.name.clone(),
+                column_family: format!("store-{}", spec.name),
+            })
+            .collect();
+        let database = open_database(&path.join(DATABASE), &stores, options)
+            .map_err(StateError::rocks(path, "open the database"))?;
+        Ok(Self {
+            database,
+            path: path.to_owned(),
+            stores,
+        })
+    }
+
+    /// Deletes the task in the directory `path`, which must not be open; a missing
+    /// or empty directory is left as it is.
+    ///
+    /// A crash in between leaves a directory that opens as an empty task.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::ForeignFormat`] and [`StateError::NewerFormat`] for what is not
+    /// ours to delete; [`StateError::Io`].
+    pub fn destroy(path: &Path) -> Result<(), StateError> {
+        if MARKER.read(path)?.is_none() {
+            return Ok(());
+        }
+        // 1. What an earlier attempt left.
+        let discarded = path.join(DISCARDED_DATABASE);
+        remove_if_there(&discarded)?;
+        // 2. In one step, the task is empty.
+        let database = path.join(DATABASE);
+        match fs::rename(&database, &discarded) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(StateError::io(&database)(error)),
+        }
+        // 3. The files, and last the marker that makes them ours.
+        remove_if_there(&discarded)?;
+        remove_if_there(path)
+    }
+
+    fn store(&self, store: StoreId) -> Result<(&Store, &ColumnFamily), StateError> {
+        let found = self
+            .stores
+            .get(store.index())
+            .ok_or(StateError::UnknownStore(store))?;
+        Ok((found, self.column_family(&found.column_family)))
+    }
+
+    fn column_family(&self, name: &str) -> &ColumnFamily {
+        self.database
+            .cf_handle(name)
+            .expect("column families are opened with the database and never dropped")
+    }
+
+    fn rocks(&self, action: &'static str) -> impl FnOnce(rocksdb::Error) -> StateError {
+        StateError::rocks(&self.path, action)
+    }
+}
+
+impl Backend for RocksBackend {
+    fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let (_, column_family) = self.store(store)?;
+        self.database
+            .get_cf(column_family, key)
+            .map_err(self.rocks("read a key"))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        store: StoreId,
+        range: &KeyRange,
+        direction: ScanDirection,
+    ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError> {
+        let (_, column_family) = self.store(store)?;
+        let Some((start, end)) = range.bounds() else {
+            return Ok(Box::new(std::iter::empty()));
+        };
+        // RocksDB includes the lower end and excludes the upper one.
+        let mut options = ReadOptions::default();
+        match start {
+            Bound::Included(start) => options.set_iterate_lower_bound(start),
+            Bound::Excluded(start) => options.set_iterate_lower_bound(next_key(start)),
+            Bound::Unbounded => {}
+        }
+        match end {
+            Bound::Included(end) => options.set_iterate_upper_bound(next_key(end)),
+            Bound::Excluded(end) => options.set_iterate_upper_bound(end),
+            Bound::Unbounded => {}
+        }
+        let mode = match direction {
+            ScanDirection::Forward => IteratorMode::Start,
+            ScanDirection::Reverse => IteratorMode::End,
+        };
+        let entries = self.database.iterator_cf_opt(column_family, options, mode);
+        Ok(Box::new(
+            entries.map(|entry| entry.map_err(self.rocks("scan a store"))),
+        ))
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StateError> {
+        let mut writes = WriteBatch::default();
+        for write in &batch.writes {
+            let (_, column_family) = self.store(write.store)?;
+            match &write.value {
+                Some(value) => writes.put_cf(column_family, &write.key, value),
+                None => writes.delete_cf(column_family, &write.key),
+            }
+        }
+        let offsets = self.column_family(OFFSETS);
+        for (store, next_offset) in &batch.changelog_offsets {
+            let (store, _) = self.store(*store)?;
+            writes.put_cf(offsets, &store.name, next_offset.to_be_bytes());
+        }
+        self.database
+            .write_opt(writes, &without_log())
+            .map_err(self.rocks("write a batch"))
+    }
+
+    fn changelog_offset(&self, store: StoreId) -> Result<Option<i64>, StateError> {
+        let (store, _) = self.store(store)?;
+        let found = self
+            .database
+            .get_cf(self.column_family(OFFSETS), &store.name)
+            .map_err(self.rocks("read a changelog offset"))?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        match <[u8; 8]>::try_from(found.as_slice()) {
+            Ok(bytes) => Ok(Some(i64::from_be_bytes(bytes))),
+            Err(_) => Err(StateError::Corrupted {
+                path: self.path.clone(),
+                what: format!(
+                    "the changelog offset of {} has {} bytes",
+                    store.name,
+                    found.len()
+                ),
+                source: None,
+            }),
+        }
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        let mut column_families = vec![self.column_family(OFFSETS)];
+        for store in &self.stores {
+            column_families.push(self.column_family(&store.column_family));
+        }
+        let column_families: Vec<&&ColumnFamily> = column_families.iter().collect();
+        self.database
+            .flush_cfs_opt(&column_families, &FlushOptions::default())
+            .map_err(self.rocks("flush"))
+    }
+
+    fn stats(&self, store: StoreId) -> Result<StoreStats, StateError> {
+        let (_, column_family) = self.store(store)?;
+        let [keys, on_disk, in_memory] = [
+            properties::ESTIMATE_NUM_KEYS,
+            properties::TOTAL_SST_FILES_SIZE,
+            properties::CUR_SIZE_ALL_MEM_TABLES,
+        ]
+        .map(|property| {
+            self.database
+                .property_int_value_cf(column_family, property)
+                .map(|value| value.expect("RocksDB knows the properties that it documents"))
+                .map_err(self.rocks("read a property"))
+        });
+        Ok(StoreStats {
+            keys: keys?,
+            bytes: on_disk? + in_memory?,
+        })
+    }
+}
+
+/// Writes go to memory only, until a flush.
+fn without_log() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options
+}
+
+fn open_database(
+    path: &Path,
+    stores: &[Store],
+    options: &RocksOptions,
+) -> Result<DB, rocksdb::Error> {
+    let options = options.to_rocksdb()?;
+    let names = stores.iter().map(|store| store.column_family.as_str());
+    let column_families = names
+        .chain([OFFSETS])
+        .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    DB::open_cf_descriptors(&options, path, column_families)
+}
+
+/// The smallest key after `key`.
+fn next_key(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+/// Sorted, because a store is found by its name: the order may change freely.
+fn sorted_names(stores: &[StoreSpec]) -> Result<Vec<&str>, StateError> {
+    let invalid = |name: &str, rule| StateError::InvalidName {
+        what: "store name",
+        name: name.to_owned(),
+        rule,
+    };
+    let mut names: Vec<&str> = stores.iter().map(|spec| spec.name.as_str()).collect();
+    names.sort_unstable();
+    for name in &names {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if name.is_empty() || !name.bytes().all(allowed) {
+            return Err(invalid(name, "lower-case letters, digits and hyphens"));
+        }
+    }
+    for (name, next) in names.iter().zip(names.iter().skip(1)) {
+        if name == next {
+            return Err(invalid(name, "unique among the stores of its task"));
+        }
+    }
+    Ok(names)
+}
+
+fn remove_if_there(directory: &Path) -> Result<(), StateError> {
+    match fs::remove_dir_all(directory) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StateError::io(directory)(error)),
+    }
+}

@@ -1,0 +1,95 @@
+//! How the databases of tasks are set up.
+//!
+//! Most of it is fixed, because it is either needed for a promise of the backend
+//! (no write-ahead log, atomic flush, no flush on close) or right for every task
+//! of a stream application: many small databases in one process, point lookups
+//! of keys that often do not exist, values that compress well.
+
+use rocksdb::{BlockBasedIndexType, BlockBasedOptions, DBCompressionType, LogLevel, Options};
+
+use super::RocksMemory;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// How the databases of tasks are set up.
+#[derive(Debug, Clone)]
+pub struct RocksOptions {
+    /// Shared by all databases of the process.
+    pub memory: RocksMemory,
+    /// The files that one database keeps open at most.
+    pub max_open_files: i32,
+    /// The flushes and compactions that run at the same time, over all databases.
+    pub background_jobs: i32,
+    /// The unflushed writes of one store, in bytes, at which its database flushes,
+    /// even if the shared budget would allow more. At least 64 KiB.
+    pub store_write_buffer_bytes: usize,
+}
+
+impl RocksOptions {
+    /// The defaults, with the given memory.
+    #[must_use]
+    pub fn new(memory: RocksMemory) -> Self {
+        Self {
+            memory,
+            max_open_files: 256,
+            background_jobs: 2,
+            store_write_buffer_bytes: 16 * MIB,
+        }
+    }
+
+    /// The options of a database and, as RocksDB has one type for both, its stores.
+    pub(super) fn to_rocksdb(&self) -> Result<Options, rocksdb::Error> {
+        // The one option that has no setter of its own. Closing must not flush: a
+        // database is also closed to abandon it, and the caller who wants it
+        // flushed says so.
+        let mut options =
+            Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        // The changelog is the write-ahead log. Without one of its own, a database
+        // keeps its stores at one point in time only if it flushes them as one.
+        options.set_atomic_flush(true);
+        options.set_write_buffer_manager(self.memory.write_buffers());
+        options.set_max_open_files(self.max_open_files);
+        options.set_max_background_jobs(self.background_jobs);
+        options.set_skip_stats_update_on_db_open(true);
+        options.set_bytes_per_sync(1024 * 1024);
+        // One small log a database: there are as many databases as tasks.
+        options.set_log_level(LogLevel::Warn);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(MIB);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options.set_max_manifest_file_size(16 * MIB);
+
+        options.set_write_buffer_size(self.store_write_buffer_bytes);
+        options.set_max_write_buffer_number(3);
+        // Memory is taken from the shared budget in these steps, also by a store
+        // that holds one key.
+        options.set_arena_block_size(64 * KIB);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_block_based_table_factory(&self.tables());
+        Ok(options)
+    }
+
+    fn tables(&self) -> BlockBasedOptions {
+        let mut tables = BlockBasedOptions::default();
+        tables.set_block_cache(self.memory.cache());
+        tables.set_block_size(8 * KIB);
+        // Ten bits a key let one lookup in a hundred of a missing key reach the
+        // disk. Ribbon filters are a third smaller and slower to build, which the
+        // short-lived files of the first level are not worth.
+        tables.set_hybrid_ribbon_filter(10.0, 1);
+        // Indexes and filters count against the shared budget, in partitions, so
+        // that a large store does not need all of its own in memory.
+        tables.set_cache_index_and_filter_blocks(true);
+        tables.set_cache_index_and_filter_blocks_with_high_priority(true);
+        tables.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        tables.set_partition_filters(true);
+        tables.set_pin_top_level_index_and_filter(true);
+        tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        tables.set_optimize_filters_for_memory(true);
+        tables
+    }
+}

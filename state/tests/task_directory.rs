@@ -1,0 +1,225 @@
+//! What opening and destroying a task does to directories of all kinds.
+
+mod fixture;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fixture::{open, options, specs};
+use turnstile_state::{Backend, Batch, RocksBackend, StateError, StoreId};
+
+const A: StoreId = StoreId(0);
+const B: StoreId = StoreId(1);
+
+fn write_and_flush(backend: &RocksBackend, store: StoreId, value: &[u8]) {
+    let mut batch = Batch::new();
+    batch.put(store, *b"k", value);
+    batch.set_changelog_offset(store, 5);
+    backend.write(batch).expect("write");
+    backend.flush().expect("flush");
+}
+
+fn table_files(task: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(task.join("db")).expect("the database directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+        .collect()
+}
+
+#[test]
+fn a_missing_directory_is_created_with_its_parents() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state").join("0_0");
+    write_and_flush(&open(&path).unwrap(), A, b"v");
+    assert_eq!(
+        open(&path).unwrap().get(A, b"k").unwrap().as_deref(),
+        Some(&b"v"[..])
+    );
+}
+
+#[test]
+fn a_foreign_directory_is_neither_opened_nor_destroyed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("thesis.txt");
+    fs::write(&file, "ten years of work").unwrap();
+    assert!(matches!(
+        open(directory.path()),
+        Err(StateError::ForeignFormat { .. })
+    ));
+    let error = RocksBackend::destroy(directory.path()).unwrap_err();
+    assert!(matches!(error, StateError::ForeignFormat { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "ten years of work");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()).unwrap());
+    fs::write(directory.path().join("FORMAT"), "turnstile-task 2\na\nb\n").unwrap();
+    for error in [
+        open(directory.path()).err(),
+        RocksBackend::destroy(directory.path()).err(),
+    ] {
+        assert!(
+            matches!(
+                error,
+                Some(StateError::NewerFormat {
+                    found: 2,
+                    supported: 1,
+                    ..
+                })
+            ),
+            "{error:?}"
+        );
+    }
+    assert!(directory.path().join("db").exists());
+}
+
+#[test]
+fn stores_added_or_removed_are_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()).unwrap());
+    for names in [&["a"][..], &["a", "b", "c"], &["a", "c"]] {
+        let error = RocksBackend::open(directory.path(), &specs(names), &options()).unwrap_err();
+        assert!(error.is_mended_by_wiping());
+        let StateError::DifferentStores {
+            expected, found, ..
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!(expected, names);
+        assert_eq!(found, ["a", "b"]);
+    }
+    RocksBackend::destroy(directory.path()).unwrap();
+    RocksBackend::open(directory.path(), &specs(&["a", "c"]), &options()).unwrap();
+}
+
+#[test]
+fn the_order_of_stores_may_change() {
+    let directory = tempfile::tempdir().unwrap();
+    write_and_flush(&open(directory.path()).unwrap(), A, b"of a");
+    let swapped = RocksBackend::open(directory.path(), &specs(&["b", "a"]), &options()).unwrap();
+    assert_eq!(swapped.get(B, b"k").unwrap().as_deref(), Some(&b"of a"[..]));
+    assert_eq!(swapped.changelog_offset(B).unwrap(), Some(5));
+    assert_eq!(swapped.changelog_offset(A).unwrap(), None);
+}
+
+#[test]
+fn a_store_can_have_the_name_of_an_internal_column_family() {
+    let directory = tempfile::tempdir().unwrap();
+    let specs = specs(&["default"]);
+    let backend = RocksBackend::open(directory.path(), &specs, &options()).unwrap();
+    write_and_flush(&backend, A, b"v");
+    assert_eq!(backend.stats(A).unwrap().keys, 1);
+}
+
+#[test]
+fn store_names_are_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    for names in [&[""][..], &["A"], &["a_b"], &["a\nb"], &["a", "b", "a"]] {
+        let error = RocksBackend::open(directory.path(), &specs(names), &options()).unwrap_err();
+        assert!(
+            matches!(error, StateError::InvalidName { .. }),
+            "{names:?}: {error}"
+        );
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_task_is_open_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = open(directory.path()).unwrap();
+    let error = open(directory.path()).unwrap_err();
+    assert!(matches!(error, StateError::RocksDb { .. }), "{error}");
+}
+
+#[test]
+fn a_creation_that_a_crash_cut_short_is_completed() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("FORMAT"), "turnstile-task 1\na\nb\n").unwrap();
+    let backend = open(directory.path()).unwrap();
+    assert_eq!(backend.changelog_offset(A).unwrap(), None);
+}
+
+#[test]
+fn a_lost_table_is_found_when_opening() {
+    let directory = tempfile::tempdir().unwrap();
+    write_and_flush(&open(directory.path()).unwrap(), A, b"v");
+    let lost = table_files(directory.path()).into_iter().next().unwrap();
+    fs::remove_file(lost).unwrap();
+    let error = open(directory.path()).unwrap_err();
+    assert!(matches!(error, StateError::Corrupted { .. }), "{error:?}");
+    assert!(error.is_mended_by_wiping());
+}
+
+#[test]
+fn flipped_bytes_are_found_when_reading() {
+    let directory = tempfile::tempdir().unwrap();
+    write_and_flush(&open(directory.path()).unwrap(), A, &[b'v'; 100]);
+    for path in table_files(directory.path()) {
+        // The first block of a table holds entries; their checksum is at its end.
+        let mut content = fs::read(&path).unwrap();
+        content[1] ^= 0xff;
+        fs::write(&path, content).unwrap();
+    }
+    let error = match open(directory.path()) {
+        Err(error) => error,
+        Ok(backend) => backend.get(A, b"k").unwrap_err(),
+    };
+    assert!(matches!(error, StateError::Corrupted { .. }), "{error:?}");
+}
+
+#[test]
+fn a_destroyed_task_is_gone_and_can_be_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("0_0");
+    write_and_flush(&open(&path).unwrap(), A, b"v");
+    RocksBackend::destroy(&path).unwrap();
+    assert!(!path.exists());
+    RocksBackend::destroy(&path).unwrap();
+    assert_eq!(open(&path).unwrap().get(A, b"k").unwrap(), None);
+}
+
+#[test]
+fn what_a_cut_short_destruction_left_opens_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    write_and_flush(&open(directory.path()).unwrap(), A, b"v");
+    let discarded = directory.path().join("db.discarded");
+    fs::rename(directory.path().join("db"), &discarded).unwrap();
+    let backend = open(directory.path()).unwrap();
+    assert_eq!(backend.get(A, b"k").unwrap(), None);
+    assert!(!discarded.exists());
+}
+
+#[test]
+fn memory_is_shared_and_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options();
+    let [first, second] = ["0_0", "0_1"].map(|task| {
+        let path = directory.path().join(task);
+        RocksBackend::open(&path, &specs(&["a", "b"]), &options).unwrap()
+    });
+    let memory = options.memory;
+    assert_eq!(memory.capacity_bytes(), 16 << 20);
+    assert_eq!(memory.write_buffer_capacity_bytes(), 8 << 20);
+    let mut used = memory.write_buffer_usage_bytes();
+    for backend in [&first, &second] {
+        let mut batch = Batch::new();
+        batch.put(A, *b"k", vec![1; 1 << 20]);
+        backend.write(batch).unwrap();
+        let now = memory.write_buffer_usage_bytes();
+        assert!(now >= used + (1 << 20), "{used} then {now}");
+        used = now;
+    }
+    assert!(
+        memory.usage_bytes() >= used,
+        "write buffers count against the cache"
+    );
+    assert!(memory.pinned_bytes() >= used);
+    drop((first, second));
+    assert!(memory.write_buffer_usage_bytes() < used);
+}

@@ -1,0 +1,451 @@
+//! Runs a topology without a broker, on a clock that the test sets.
+//!
+//! The driver runs the very tasks that run in production, over topics in memory.
+//! What tasks do is uncommitted until [`TopologyTestDriver::commit`]: outputs are
+//! not seen by other tasks before it, as with read-committed consumers, and a crash
+//! forgets it. Changelogs are written and replayed for real, transaction markers
+//! leave gaps in offsets, and every order of records that a cluster can produce
+//! can be produced with [`TopologyTestDriver::step`].
+//!
+//! It measures nothing, and it knows no threads, groups or rebalances.
+
+mod log;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnstile_state::{Backend, Codec, KeyRange, MemoryBackend, ScanDirection, StoreId};
+
+pub use self::log::LogRecord;
+use self::log::Logs;
+use crate::partitioner::partition_of;
+use crate::record::{Header, InputRecord, OutputRecord};
+use crate::task::{Processed, Task, TaskError};
+use crate::topology::{Plan, PlanStoreKind, Store, Topology, TopologyFaults};
+use crate::{Offset, Partition, TaskId, TaskStatus, TimestampMs};
+
+/// How many timers one task fires in one turn.
+const TIMERS_PER_TURN: usize = 100;
+
+/// Runs a topology without a broker.
+pub struct TopologyTestDriver {
+    plan: Arc<Plan>,
+    logs: Logs,
+    tasks: BTreeMap<TaskId, Task>,
+    /// Of each task and source: the next offset to read, with uncommitted reads.
+    read: BTreeMap<(TaskId, usize), Offset>,
+    committed: BTreeMap<(TaskId, usize), Offset>,
+    uncommitted: Vec<OutputRecord>,
+    results: BTreeMap<(TaskId, String), Vec<Processed>>,
+    taken: BTreeMap<String, usize>,
+    now: TimestampMs,
+}
+
+impl TopologyTestDriver {
+    /// A driver with `partitions` partitions for every external topic, at an arbitrary time.
+    ///
+    /// # Errors
+    ///
+    /// When the topology does not fit the topics.
+    pub fn new(topology: Arc<Topology>, partitions: i32) -> Result<Self, TopologyFaults> {
+        let counts: Vec<(String, i32)> = topology
+            .external_topics()
+            .into_iter()
+            .map(|topic| (topic.to_owned(), partitions))
+            .collect();
+        Self::with_topics(topology, counts)
+    }
+
+    /// A driver with these external topics and their partition counts.
+    ///
+    /// # Errors
+    ///
+    /// When the topology does not fit the topics.
+    pub fn with_topics(
+        topology: Arc<Topology>,
+        topics: impl IntoIterator<Item = (String, i32)>,
+    ) -> Result<Self, TopologyFaults> {
+        let counts: BTreeMap<String, i32> = topics.into_iter().collect();
+        let plan = Arc::new(topology.resolve("test", &counts)?);
+        let internal = plan.internal_topics();
+        let all = counts.into_iter().chain(
+            internal
+                .into_iter()
+                .map(|topic| (topic.name, topic.partitions)),
+        );
+        let mut driver = Self {
+            logs: Logs::new(all),
+            plan,
+            tasks: BTreeMap::new(),
+            read: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            uncommitted: Vec::new(),
+            results: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            now: TimestampMs(1_700_000_000_000),
+        };
+        driver.open_tasks();
+        Ok(driver)
+    }
+
+    /// The topology on the driver's topics.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> TimestampMs {
+        self.now
+    }
+
+    /// Sets the time, also backwards, and does nothing else.
+    pub fn set_now(&mut self, now: TimestampMs) {
+        self.now = now;
+    }
+
+    /// Appends a record to `topic`, as a foreign producer would: to the partition of
+    /// its key by murmur2, without a key to partition 0. Nothing is processed yet.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such topic.
+    pub fn pipe(
+        &mut self,
+        topic: &str,
+        key: Option<&str>,
+        value: Option<&[u8]>,
+    ) -> (Partition, Offset) {
+        let partitions = self.logs.partitions(topic);
+        let partition = key.map_or(Partition(0), |key| partition_of(key.as_bytes(), partitions));
+        self.pipe_to(topic, partition, key, value, &[])
+    }
+
+    /// Appends a record to one partition of `topic`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such partition.
+    pub fn pipe_to(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        key: Option<&str>,
+        value: Option<&[u8]>,
+        headers: &[Header],
+    ) -> (Partition, Offset) {
+        let offset = self.logs.append(OutputRecord {
+            topic: topic.into(),
+            partition,
+            key: key.map(|key| key.as_bytes().to_vec()),
+            value: value.map(<[u8]>::to_vec),
+            headers: headers.to_vec(),
+            timestamp: self.now,
+        });
+        (partition, offset)
+    }
+
+    /// Processes and commits until nothing is left: all records and all due timers.
+    ///
+    /// # Errors
+    ///
+    /// When a task stops.
+    pub fn run(&mut self) -> Result<(), TaskError> {
+        loop {
+            let mut any = false;
+            while self.step(0)? {
+                any = true;
+            }
+            any |= self.fire_due()?;
+            if !any {
+                return Ok(());
+            }
+            self.commit();
+        }
+    }
+
+    /// Lets time pass, then runs.
+    ///
+    /// # Errors
+    ///
+    /// When a task stops.
+    pub fn advance(&mut self, time: Duration) -> Result<(), TaskError> {
+        self.now = self.now.plus(time);
+        self.run()
+    }
+
+    /// Processes one record: of those that can come next, one for each task and
+    /// source, the one at `choice` modulo their number. Says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// When a task stops.
+    pub fn step(&mut self, choice: usize) -> Result<bool, TaskError> {
+        let ready = self.ready();
+        let Some((id, source, record)) = ready.get(choice.checked_rem(ready.len()).unwrap_or(0))
+        else {
+            return Ok(false);
+        };
+        let (id, source, record) = (*id, *source, record.clone());
+        let task = self
+            .tasks
+            .get_mut(&id)
+            .expect("every task of the plan is open");
+        let input = InputRecord {
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &record.headers,
+            timestamp: record.timestamp,
+            offset: record.offset,
+        };
+        let processed = task.process(source, &input, self.now)?;
+        let topic = task
+            .plan()
+            .sources
+            .get(source)
+            .map(|source| source.topic.to_string());
+        self.results
+            .entry((id, topic.unwrap_or_default()))
+            .or_default()
+            .push(processed);
+        self.uncommitted.extend(task.take_outputs());
+        self.read.insert((id, source), Offset(record.offset.0 + 1));
+        Ok(true)
+    }
+
+    /// Fires the timers and punctuators that are due; says whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// When a task stops.
+    pub fn fire_due(&mut self) -> Result<bool, TaskError> {
+        let mut any = false;
+        for task in self.tasks.values_mut() {
+            while task.next_due().is_some_and(|due| due <= self.now) {
+                let fired = task.fire_due(self.now, TIMERS_PER_TURN, &mut |_| {})?;
+                any |= fired > 0 || task.has_writes();
+                let outputs = task.take_outputs();
+                any |= !outputs.is_empty();
+                self.uncommitted.extend(outputs);
+            }
+        }
+        Ok(any)
+    }
+
+    /// Commits what all tasks have done, in one transaction.
+    pub fn commit(&mut self) {
+        self.logs.commit(self.uncommitted.drain(..));
+        for task in self.tasks.values_mut() {
+            let mut reached: BTreeMap<StoreId, i64> = BTreeMap::new();
+            for (store, record) in task.changelog_records(self.now) {
+                let offset = self.logs.append(record);
+                reached.insert(store, offset.0 + 1);
+            }
+            let reached: Vec<(StoreId, i64)> = reached.into_iter().collect();
+            let batch = task.take_batch(&reached);
+            task.backend()
+                .write(batch)
+                .expect("a memory backend with these stores takes any write");
+        }
+        self.logs.end_transaction();
+        self.committed.clone_from(&self.read);
+    }
+
+    /// Ends the open transaction without a trace; its records come again.
+    pub fn abort(&mut self) {
+        self.uncommitted.clear();
+        self.read.clone_from(&self.committed);
+        for task in self.tasks.values_mut() {
+            task.abort();
+        }
+    }
+
+    /// Forgets everything but the topics, and restores the tasks from their changelogs:
+    /// what is uncommitted is lost and its records come again.
+    ///
+    /// # Errors
+    ///
+    /// When a changelog cannot be applied.
+    pub fn crash_and_restore(&mut self) -> Result<(), TaskError> {
+        self.uncommitted.clear();
+        self.read.clone_from(&self.committed);
+        self.tasks.clear();
+        self.open_tasks();
+        Ok(())
+    }
+
+    /// The committed records of `topic` that were not taken before, in the order of their commits.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such topic.
+    pub fn take(&mut self, topic: &str) -> Vec<LogRecord> {
+        let all = self.logs.all(topic);
+        let taken = self.taken.insert(topic.to_owned(), all.len()).unwrap_or(0);
+        all.into_iter().skip(taken).collect()
+    }
+
+    /// All committed records of `topic`, in the order of their commits.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such topic.
+    #[must_use]
+    pub fn all(&self, topic: &str) -> Vec<LogRecord> {
+        self.logs.all(topic)
+    }
+
+    /// The name of an internal topic, `dlq` or such as `<store>-changelog`.
+    #[must_use]
+    pub fn internal(&self, name: &str) -> String {
+        format!("{}-{name}", self.plan.application_id)
+    }
+
+    /// What became of each record of `topic`, in order, over all tasks; aborted attempts included.
+    #[must_use]
+    pub fn results(&self, topic: &str) -> Vec<Processed> {
+        self.results
+            .iter()
+            .filter(|((_, of), _)| of == topic)
+            .flat_map(|(_, results)| results.clone())
+            .collect()
+    }
+
+    /// The committed value of `key`, in the partition that `partition_key` belongs to.
+    ///
+    /// # Panics
+    ///
+    /// When the store is not part of the topology or its row cannot be read.
+    #[must_use]
+    pub fn get<K: Codec, V: Codec>(
+        &self,
+        store: Store<K, V>,
+        partition_key: &str,
+        key: &K,
+    ) -> Option<V> {
+        let (backend, id) = self
+            .store_tasks(store)
+            .find(|(task, partitions, _)| {
+                task.id().partition == partition_of(partition_key.as_bytes(), *partitions)
+            })
+            .map(|(task, _, id)| (task.backend(), id))
+            .expect("the store belongs to the topology");
+        let value = backend
+            .get(id, &key.to_bytes())
+            .expect("a memory backend can be read");
+        value.map(|value| V::decode(&value).expect("the row is what the codec wrote"))
+    }
+
+    /// All committed entries of `store`, by partition and key.
+    ///
+    /// # Panics
+    ///
+    /// When a row cannot be read.
+    #[must_use]
+    pub fn entries<K: Codec, V: Codec>(&self, store: Store<K, V>) -> Vec<(K, V)> {
+        let mut entries = Vec::new();
+        for (task, _, id) in self.store_tasks(store) {
+            for (key, value) in rows(task.backend(), id) {
+                let key = K::decode(&key).expect("the key is what the codec wrote");
+                entries.push((
+                    key,
+                    V::decode(&value).expect("the row is what the codec wrote"),
+                ));
+            }
+        }
+        entries
+    }
+
+    /// The committed pending timers of `processor`: deadline and key, in the order they fire within a task.
+    #[must_use]
+    pub fn timers(&self, processor: &str) -> Vec<(TimestampMs, String)> {
+        let mut timers = Vec::new();
+        for task in self.tasks.values() {
+            for (id, store) in task.plan().stores_by_id() {
+                let PlanStoreKind::TimerRows(index) = store.kind else {
+                    continue;
+                };
+                if self
+                    .plan
+                    .topology
+                    .processors
+                    .get(index)
+                    .is_none_or(|p| p.name != processor)
+                {
+                    continue;
+                }
+                timers.extend(rows(task.backend(), id).into_iter().filter_map(|(row, _)| {
+                    let (deadline, key) = row.split_first_chunk::<8>()?;
+                    let deadline = TimestampMs(i64::try_from(u64::from_be_bytes(*deadline)).ok()?);
+                    Some((deadline, String::from_utf8_lossy(key).into_owned()))
+                }));
+            }
+        }
+        timers
+    }
+
+    fn store_tasks<K, V>(&self, store: Store<K, V>) -> impl Iterator<Item = (&Task, i32, StoreId)> {
+        let kind = PlanStoreKind::Declared(store.index);
+        self.tasks.values().filter_map(move |task| {
+            let (id, _) = task
+                .plan()
+                .stores_by_id()
+                .find(|(_, store)| store.kind == kind)?;
+            Some((task, task.plan().partitions, id))
+        })
+    }
+
+    /// The next record of every task and source that has one.
+    fn ready(&self) -> Vec<(TaskId, usize, LogRecord)> {
+        let mut ready = Vec::new();
+        for (id, task) in &self.tasks {
+            for (source, of) in task.plan().sources.iter().enumerate() {
+                let next = self.read.get(&(*id, source)).copied().unwrap_or(Offset(0));
+                if let Some(record) = self.logs.first_from(&of.topic, id.partition, next) {
+                    ready.push((*id, source, record.clone()));
+                }
+            }
+        }
+        ready
+    }
+
+    fn open_tasks(&mut self) {
+        let ids: BTreeSet<TaskId> = self.plan.tasks().into_iter().collect();
+        for id in ids {
+            let plan = self
+                .plan
+                .subtopology(id.subtopology)
+                .expect("tasks are of subtopologies of the plan");
+            let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(&plan.store_specs()));
+            let mut task = Task::new(id, self.plan.topology.clone(), plan.clone(), backend);
+            task.become_status(TaskStatus::Restoring);
+            self.restore(&task)
+                .expect("changelogs that a task wrote can be applied");
+            task.start(self.now);
+            self.tasks.insert(id, task);
+        }
+    }
+
+    fn restore(&self, task: &Task) -> Result<(), TaskError> {
+        for mut store in task.restore()?.stores {
+            let mut batch = turnstile_state::Batch::new();
+            let mut next = store.next.unwrap_or(Offset(0));
+            let changelog = store.changelog.clone();
+            while let Some(record) = self.logs.first_from(&changelog, task.id().partition, next) {
+                store.add(&mut batch, record.key.as_deref(), record.value.as_deref())?;
+                next = Offset(record.offset.0 + 1);
+            }
+            store.write(batch, next)?;
+        }
+        Ok(())
+    }
+}
+
+fn rows(backend: &Arc<dyn Backend>, store: StoreId) -> Vec<turnstile_state::Entry> {
+    let rows = backend.scan(store, &KeyRange::all(), ScanDirection::Forward);
+    rows.expect("a memory backend can be read")
+        .map(|row| row.expect("a memory backend can be read"))
+        .collect()
+}

@@ -1,0 +1,141 @@
+//! Processors: the user's code.
+//!
+//! A processor gets the messages of its input streams one at a time, reads and
+//! writes its stores, sends to sinks, forwards to outlets and sets timers, all
+//! through its [`Context`]. What one call does happens as a whole or not at all;
+//! what a transaction holds becomes visible at once with its commit.
+//!
+//! A processor is synchronous and deterministic given its stores and
+//! [`Context::now`]: it keeps what must survive in its stores, never in itself,
+//! because its task may be closed here and opened on another machine at any time.
+
+use thiserror::Error;
+use turnstile_state::{CodecError, StateError};
+
+use crate::TimestampMs;
+pub use crate::task::Context;
+
+/// A keyed one-shot timer that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    /// The key it was scheduled under.
+    pub key: Vec<u8>,
+    /// When it was to fire; [`Context::now`] tells when it did: at or after that.
+    pub deadline: TimestampMs,
+}
+
+/// What a periodic callback goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PunctuationType {
+    /// The system clock: also when no records come.
+    WallClockTime,
+    /// The greatest timestamp that the task has seen: only while records come.
+    StreamTime,
+}
+
+/// The user's code at one node of a topology.
+pub trait Processor: Send + 'static {
+    /// What its input streams carry, or convert into.
+    type In: 'static;
+
+    /// Handles one message.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Rejected`] for a message that cannot be processed: all it
+    /// did so far is undone and the error policy of its source decides. Others
+    /// stop the task.
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        message: Self::In,
+    ) -> Result<(), ProcessorError>;
+
+    /// Handles a timer that is due. It is no longer pending.
+    ///
+    /// # Errors
+    ///
+    /// Any error stops the task.
+    fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
+        // A processor that schedules timers has to say what they do.
+        let _ = context;
+        Err(ProcessorError::UnexpectedTimer {
+            key: String::from_utf8_lossy(&timer.key).into_owned(),
+        })
+    }
+
+    /// Called every interval that was declared with `punctuate`.
+    ///
+    /// # Errors
+    ///
+    /// Any error stops the task.
+    fn on_punctuate(
+        &mut self,
+        context: &mut Context<'_>,
+        kind: PunctuationType,
+    ) -> Result<(), ProcessorError> {
+        let _ = context;
+        Err(ProcessorError::UnexpectedPunctuation { kind })
+    }
+}
+
+/// Why a processor could not do its work.
+#[derive(Debug, Error)]
+pub enum ProcessorError {
+    /// This message can never be processed: the source's error policy decides.
+    #[error("rejected: {reason}")]
+    Rejected {
+        /// The class of the fault, for counting and for the header `exception` of the dead letter.
+        kind: &'static str,
+        /// What is wrong with it, for a person.
+        reason: String,
+    },
+    /// A store failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A row of a store is not what its codec writes.
+    #[error("store {store} holds a row that cannot be read")]
+    UnreadableRow {
+        /// The store.
+        store: String,
+        /// What is wrong with the row.
+        #[source]
+        source: CodecError,
+    },
+    /// The topology does not connect this processor with what it used.
+    #[error(
+        "processor {processor} uses the {kind} {name}, which its declaration does not mention: add it there"
+    )]
+    Undeclared {
+        /// The processor.
+        processor: String,
+        /// `store`, `sink`, `outlet` or `timers`.
+        kind: &'static str,
+        /// What it used.
+        name: String,
+    },
+    /// A timer fired at a processor that has no `on_timer`.
+    #[error("a timer fired with key {key}, but the processor does not implement on_timer")]
+    UnexpectedTimer {
+        /// The key, as text.
+        key: String,
+    },
+    /// A punctuation came to a processor that has no `on_punctuate`.
+    #[error(
+        "a {kind:?} punctuation is declared, but the processor does not implement on_punctuate"
+    )]
+    UnexpectedPunctuation {
+        /// Its clock.
+        kind: PunctuationType,
+    },
+}
+
+impl ProcessorError {
+    /// An error for a message that can never be processed.
+    pub fn rejected(kind: &'static str, reason: impl Into<String>) -> Self {
+        Self::Rejected {
+            kind,
+            reason: reason.into(),
+        }
+    }
+}

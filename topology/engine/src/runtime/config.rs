@@ -1,0 +1,74 @@
+//! What an instance needs to know to run a topology.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The configuration of one instance.
+#[derive(Debug, Clone)]
+pub struct StreamsConfig {
+    /// Prefixes internal topics and transactional ids; the same on all instances.
+    pub application_id: String,
+    /// Comma-separated `host:port`.
+    pub brokers: String,
+    /// Further properties of the Kafka client, for all clients (TLS, SASL, …).
+    pub kafka_properties: BTreeMap<String, String>,
+    /// The static member id; unique among the live instances and stable over restarts.
+    pub instance_id: String,
+    /// Where the stores are kept. No other process may use it.
+    pub state_dir: PathBuf,
+    /// How many threads run tasks; at least 1.
+    pub num_stream_threads: usize,
+    /// The longest time between two commits of a thread that has something to commit.
+    pub commit_interval: Duration,
+    /// After this time without a heartbeat others take over.
+    pub session_timeout: Duration,
+    /// Of topics that the instance creates.
+    pub replication_factor: i32,
+    /// Block cache of all stores together, in bytes.
+    pub block_cache_bytes: usize,
+    /// Write buffers of all stores together, in bytes.
+    pub write_buffer_bytes: usize,
+    /// Uncommitted writes of a thread beyond which it commits early, in bytes.
+    pub uncommitted_bytes_max: usize,
+    /// Stores are flushed to disk at least this often, so that a restart replays little.
+    pub flush_interval: Duration,
+    /// How long one call to the cluster may take before the thread gives up on its client.
+    pub request_timeout: Duration,
+}
+
+impl StreamsConfig {
+    /// The defaults for an application on these brokers.
+    pub fn new(
+        application_id: impl Into<String>,
+        brokers: impl Into<String>,
+        instance_id: impl Into<String>,
+        state_dir: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            application_id: application_id.into(),
+            brokers: brokers.into(),
+            kafka_properties: BTreeMap::new(),
+            instance_id: instance_id.into(),
+            state_dir: state_dir.into(),
+            num_stream_threads: 1,
+            commit_interval: Duration::from_millis(100),
+            session_timeout: Duration::from_secs(10),
+            replication_factor: 1,
+            block_cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+            uncommitted_bytes_max: 16 << 20,
+            flush_interval: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A topic outside the application that it creates when it is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it gets; an existing topic keeps its own.
+    pub partitions: i32,
+}

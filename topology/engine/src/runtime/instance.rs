@@ -1,0 +1,222 @@
+//! An instance: the stream threads of one process and what they share.
+//!
+//! Start: 1. lock the state directory; 2. create or check the topics; 3. resolve the
+//! topology against them; 4. start the threads. Stop: 1. threads commit and close
+//! their tasks; 2. the sampler ends; 3. the directory is free.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+use thiserror::Error;
+use turnstile_state::{RocksMemory, RocksOptions, StateDir, StateError};
+
+use super::internal_topics::{ensure_external, ensure_internal};
+use super::kafka::{Admin, KafkaFault};
+use super::lag::LagBoard;
+use super::sampler::Sampler;
+use super::status::StatusBoard;
+use super::stream_thread::{self, ThreadSetup};
+use super::wake::Waker;
+use super::{InstanceStatus, Metrics, Queries, StreamsConfig, TopicError, TopicSpec};
+use crate::topology::{Plan, Topology, TopologyFaults};
+
+/// Why an instance could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The cluster could not be reached or refused.
+    #[error(transparent)]
+    Kafka(#[from] KafkaFault),
+    /// The topics of the cluster are not what the application needs.
+    #[error(transparent)]
+    Topics(#[from] TopicError),
+    /// The topology does not fit the topics.
+    #[error(transparent)]
+    Topology(#[from] TopologyFaults),
+    /// The operating system refused a thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+type OnFailure = Box<dyn Fn(&str) + Send>;
+
+#[derive(Default)]
+struct Failure {
+    reason: Option<String>,
+    callbacks: Vec<OnFailure>,
+}
+
+/// A running instance.
+pub struct Streams {
+    plan: Arc<Plan>,
+    queries: Queries,
+    board: StatusBoard,
+    stop: Arc<AtomicBool>,
+    failure: Arc<Mutex<Failure>>,
+    threads: Vec<(Waker, JoinHandle<()>)>,
+}
+
+impl Streams {
+    /// Starts an instance of `topology`, after creating those of `topics` that are
+    /// missing. Returns when the threads run; they join and restore in the
+    /// background, which [`Streams::status`] follows. Blocks; not for async code.
+    ///
+    /// # Errors
+    ///
+    /// When the state directory, the cluster or its topics cannot be used.
+    pub fn start(
+        topology: Arc<Topology>,
+        topics: &[TopicSpec],
+        config: StreamsConfig,
+        metrics: Metrics,
+    ) -> Result<Self, StartError> {
+        // 1.
+        let state_dir = Arc::new(StateDir::lock(&config.state_dir, &config.application_id)?);
+        // 2. and 3.
+        let admin = Admin::connect(&config)?;
+        let counts = ensure_external(&admin, topics)?;
+        let plan = Arc::new(topology.resolve(&config.application_id, &counts)?);
+        ensure_internal(&admin, &plan, &config, counts)?;
+        // 4.
+        let memory = RocksMemory::new(config.block_cache_bytes, config.write_buffer_bytes);
+        let board = StatusBoard::new(config.num_stream_threads);
+        let queries = Queries::new(plan.clone());
+        let lag = LagBoard::default();
+        let mut streams = Self {
+            plan: plan.clone(),
+            queries: queries.clone(),
+            board: board.clone(),
+            stop: Arc::new(AtomicBool::new(false)),
+            failure: Arc::default(),
+            threads: Vec::new(),
+        };
+        for number in 0..config.num_stream_threads {
+            let setup = ThreadSetup {
+                number,
+                config: config.clone(),
+                plan: plan.clone(),
+                metrics: metrics.clone(),
+                queries: queries.clone(),
+                board: board.clone(),
+                lag: lag.clone(),
+                state_dir: state_dir.clone(),
+                rocks: RocksOptions::new(memory.clone()),
+                stop: streams.stop.clone(),
+                waker: Waker::default(),
+            };
+            streams.spawn_stream_thread(setup)?;
+        }
+        streams.spawn_sampler(
+            Sampler {
+                plan,
+                metrics,
+                queries,
+                board,
+                memory,
+                lag,
+            },
+            config,
+        )?;
+        Ok(streams)
+    }
+
+    fn spawn_stream_thread(&mut self, setup: ThreadSetup) -> Result<(), StartError> {
+        let waker = setup.waker.clone();
+        let failure = self.failure.clone();
+        let thread = thread::Builder::new()
+            .name(format!("stream-{}", setup.number))
+            .spawn(move || {
+                let work = std::panic::AssertUnwindSafe(|| stream_thread::run(&setup));
+                let ended = std::panic::catch_unwind(work)
+                    .unwrap_or_else(|_| Err(format!("stream thread {} panicked", setup.number)));
+                if let Err(reason) = ended {
+                    let mut failure = failure.lock();
+                    failure.reason.get_or_insert(reason.clone());
+                    for callback in &failure.callbacks {
+                        callback(&reason);
+                    }
+                }
+            });
+        self.threads
+            .push((waker, thread.map_err(StartError::Thread)?));
+        Ok(())
+    }
+
+    fn spawn_sampler(&mut self, sampler: Sampler, config: StreamsConfig) -> Result<(), StartError> {
+        let waker = Waker::default();
+        let (stop, wake) = (self.stop.clone(), waker.clone());
+        let thread = thread::Builder::new()
+            .name("sampler".to_owned())
+            .spawn(move || {
+                sampler.run(&config, || stop.load(Ordering::Relaxed), &wake);
+            });
+        self.threads
+            .push((waker, thread.map_err(StartError::Thread)?));
+        Ok(())
+    }
+
+    /// The topology on this cluster.
+    #[must_use]
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.clone()
+    }
+
+    /// Reads the stores of the tasks of this instance.
+    #[must_use]
+    pub fn queries(&self) -> Queries {
+        self.queries.clone()
+    }
+
+    /// What the instance does at the moment.
+    #[must_use]
+    pub fn status(&self) -> InstanceStatus {
+        let mut status = self.board.status();
+        if let Some(reason) = &self.failure.lock().reason {
+            status.ready = false;
+            status.problems.insert(0, format!("stopped: {reason}"));
+        }
+        status
+    }
+
+    /// Why a stream thread has stopped for good, if one has.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().reason.clone()
+    }
+
+    /// Calls `callback` when a stream thread stops for good, or at once if one has.
+    pub fn on_failure(&self, callback: impl Fn(&str) + Send + 'static) {
+        let mut failure = self.failure.lock();
+        if let Some(reason) = &failure.reason {
+            callback(reason);
+        }
+        failure.callbacks.push(Box::new(callback));
+    }
+
+    /// Commits, flushes and closes all tasks, and waits for it. Blocks.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for (waker, _) in &self.threads {
+            waker.wake();
+        }
+        for (_, thread) in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread panicked while it stopped");
+            }
+        }
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

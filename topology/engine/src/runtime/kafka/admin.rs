@@ -1,0 +1,143 @@
+//! Topics of the cluster: which there are, their partitions and settings.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::fault::KafkaFault;
+use super::settings;
+use crate::runtime::StreamsConfig;
+
+/// A topic to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewTopicSpec {
+    pub(crate) name: String,
+    pub(crate) partitions: i32,
+    pub(crate) settings: Vec<(&'static str, String)>,
+}
+
+/// Looks at and creates topics. Its calls block.
+pub(crate) struct Admin {
+    client: AdminClient<DefaultClientContext>,
+    runtime: tokio::runtime::Runtime,
+    replication_factor: i32,
+    limit: Duration,
+}
+
+impl Admin {
+    pub(crate) fn connect(config: &StreamsConfig) -> Result<Self, KafkaFault> {
+        const ACTION: &str = "create an admin client";
+        let client = settings::with_user_properties(settings::client(config, "admin"), config);
+        let client = client
+            .create()
+            .map_err(|error| KafkaFault::of(ACTION, &error))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| KafkaFault::Fatal {
+            action: ACTION,
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            client,
+            runtime,
+            replication_factor: config.replication_factor,
+            limit: config.request_timeout.min(Duration::from_secs(30)),
+        })
+    }
+
+    /// All topics with their partition counts.
+    pub(crate) fn partition_counts(&self) -> Result<BTreeMap<String, i32>, KafkaFault> {
+        const ACTION: &str = "list the topics of the cluster";
+        let metadata = self.client.inner().fetch_metadata(None, self.limit);
+        let metadata = metadata.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        let mut counts = BTreeMap::new();
+        for topic in metadata.topics() {
+            let count =
+                i32::try_from(topic.partitions().len()).map_err(|error| KafkaFault::Fatal {
+                    action: ACTION,
+                    reason: format!("topic {}: {error}", topic.name()),
+                })?;
+            if count > 0 {
+                counts.insert(topic.name().to_owned(), count);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Creates those of `topics` that do not exist.
+    pub(crate) fn create(&self, topics: &[NewTopicSpec]) -> Result<(), KafkaFault> {
+        const ACTION: &str = "create topics";
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let new: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|topic| {
+                let replication = TopicReplication::Fixed(self.replication_factor);
+                let new = NewTopic::new(&topic.name, topic.partitions, replication);
+                topic
+                    .settings
+                    .iter()
+                    .fold(new, |new, (name, value)| new.set(name, value))
+            })
+            .collect();
+        let options = AdminOptions::new()
+            .operation_timeout(Some(self.limit))
+            .request_timeout(Some(self.limit));
+        let created = self
+            .runtime
+            .block_on(self.client.create_topics(&new, &options));
+        for result in created.map_err(|error| KafkaFault::of(ACTION, &error))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(KafkaFault::Fatal {
+                        action: ACTION,
+                        reason: format!("{topic}: {code}"),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of `setting` of each of `topics`.
+    pub(crate) fn setting(
+        &self,
+        topics: &[&str],
+        setting: &str,
+    ) -> Result<BTreeMap<String, String>, KafkaFault> {
+        const ACTION: &str = "read the settings of topics";
+        if topics.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let resources: Vec<ResourceSpecifier<'_>> = topics
+            .iter()
+            .map(|topic| ResourceSpecifier::Topic(topic))
+            .collect();
+        let options = AdminOptions::new().request_timeout(Some(self.limit));
+        let described = self
+            .runtime
+            .block_on(self.client.describe_configs(&resources, &options));
+        let mut values = BTreeMap::new();
+        for result in described.map_err(|error| KafkaFault::of(ACTION, &error))? {
+            let resource = result.map_err(|code| KafkaFault::Fatal {
+                action: ACTION,
+                reason: code.to_string(),
+            })?;
+            let value = resource.get(setting).and_then(|entry| entry.value.clone());
+            if let (OwnedResourceSpecifier::Topic(topic), Some(value)) = (resource.specifier, value)
+            {
+                values.insert(topic, value);
+            }
+        }
+        Ok(values)
+    }
+}

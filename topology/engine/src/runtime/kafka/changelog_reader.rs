@@ -1,0 +1,138 @@
+//! Reads changelog partitions from given positions to their ends.
+//!
+//! The reader sees committed records only and says when a partition has no more of
+//! them. That is the end of the log only if no transaction was pending there when
+//! reading began; the caller sees to that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset as ClientOffset, TopicPartitionList};
+
+use super::fault::KafkaFault;
+use super::settings::{self, Isolation};
+use super::{Position, TopicPartition};
+use crate::Offset;
+use crate::runtime::StreamsConfig;
+use crate::runtime::wake::Waker;
+
+const ACTION: &str = "read changelogs";
+
+/// What one partition brings.
+pub(crate) enum ChangelogEvent<'a> {
+    /// A record.
+    Record {
+        /// Its offset.
+        offset: Offset,
+        /// Its key.
+        key: Option<&'a [u8]>,
+        /// Its value.
+        value: Option<&'a [u8]>,
+    },
+    /// There are no more committed records.
+    End,
+}
+
+/// Reads several changelog partitions at once, each through a queue of its own.
+pub(crate) struct ChangelogReader {
+    consumer: Arc<BaseConsumer>,
+    queues: HashMap<TopicPartition, PartitionQueue<DefaultConsumerContext>>,
+    waker: Waker,
+}
+
+impl ChangelogReader {
+    /// Starts to read from `positions`; nothing: the start of the log.
+    pub(crate) fn start(
+        config: &StreamsConfig,
+        positions: &[(TopicPartition, Option<Offset>)],
+    ) -> Result<Self, KafkaFault> {
+        let fault = |error: KafkaError| KafkaFault::of(ACTION, &error);
+        let consumer: BaseConsumer = settings::reader(config, "restore", Isolation::ReadCommitted)
+            .create()
+            .map_err(fault)?;
+        let consumer = Arc::new(consumer);
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for (place, offset) in positions {
+            let offset = offset.map_or(ClientOffset::Beginning, |offset| {
+                ClientOffset::Offset(offset.0)
+            });
+            list.add_partition_offset(&place.topic, place.partition.0, offset)
+                .map_err(fault)?;
+        }
+        consumer.assign(&list).map_err(fault)?;
+        let waker = Waker::default();
+        let mut queues = HashMap::new();
+        for (place, _) in positions {
+            let queue = consumer.split_partition_queue(&place.topic, place.partition.0);
+            let mut queue = queue.ok_or_else(|| KafkaFault::Retriable {
+                action: ACTION,
+                reason: format!("no queue for {}-{}", place.topic, place.partition),
+            })?;
+            let wake = waker.clone();
+            queue.set_nonempty_callback(move || wake.wake());
+            queues.insert(place.clone(), queue);
+        }
+        Ok(Self {
+            consumer,
+            queues,
+            waker,
+        })
+    }
+
+    /// Hands at most `limit` events of `place` to `take`; says how many there were.
+    pub(crate) fn read<E: From<KafkaFault>>(
+        &self,
+        place: &TopicPartition,
+        limit: usize,
+        mut take: impl FnMut(ChangelogEvent<'_>) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let Some(queue) = self.queues.get(place) else {
+            return Ok(0);
+        };
+        for count in 0..limit {
+            match queue.poll(Duration::ZERO) {
+                None => return Ok(count),
+                Some(Ok(message)) => take(ChangelogEvent::Record {
+                    offset: Offset(message.offset()),
+                    key: message.key(),
+                    value: message.payload(),
+                })?,
+                Some(Err(KafkaError::PartitionEOF(_))) => take(ChangelogEvent::End)?,
+                Some(Err(error)) => return Err(KafkaFault::of(ACTION, &error).into()),
+            }
+        }
+        Ok(limit)
+    }
+
+    /// Waits until there may be something to read, at most `limit`.
+    pub(crate) fn wait(&self, limit: Duration) -> Result<(), KafkaFault> {
+        self.waker.wait(limit);
+        // Serves the client's own events; records come through the partitions' queues.
+        match self.consumer.poll(Duration::ZERO) {
+            None => Ok(()),
+            Some(Ok(message)) => Err(KafkaFault::Retriable {
+                action: ACTION,
+                reason: format!(
+                    "{}-{} was read past its queue",
+                    message.topic(),
+                    message.partition()
+                ),
+            }),
+            Some(Err(error)) => Err(KafkaFault::of(ACTION, &error)),
+        }
+    }
+
+    /// The next offset of each partition that was read from, past transaction markers.
+    pub(crate) fn positions(&self) -> Result<Vec<Position>, KafkaFault> {
+        let list = self
+            .consumer
+            .position()
+            .map_err(|error| KafkaFault::of(ACTION, &error))?;
+        Ok(super::consumer::positions(&list))
+    }
+}

@@ -1,0 +1,358 @@
+//! A static member of one consumer group.
+//!
+//! Rebalances are not served inside the client's callback: they come out of
+//! [`GroupConsumer::poll`] as events, and the group waits until the thread has
+//! called [`GroupConsumer::assign`] or [`GroupConsumer::unassign`]. So a thread can
+//! commit what it has before it lets go of a partition.
+//!
+//! Partitions are assigned paused; the thread resumes those whose task runs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset as ClientOffset, TopicPartitionList};
+
+use super::fault::KafkaFault;
+use super::settings;
+use super::{Position, TopicPartition};
+use crate::record::{Header, InputRecord};
+use crate::runtime::StreamsConfig;
+use crate::runtime::wake::Waker;
+use crate::{Offset, Partition, TimestampMs};
+
+/// What a poll brings.
+pub(crate) enum GroupEvent<'a> {
+    /// A record.
+    Record(GroupRecord<'a>),
+    /// The group gives these partitions: call [`GroupConsumer::assign`].
+    Assigned(Vec<TopicPartition>),
+    /// The group takes all partitions back: call [`GroupConsumer::unassign`]. `lost`:
+    /// somebody else may have them already, so nothing can be committed for them.
+    Revoked {
+        /// Whether the session ended before the member could let go.
+        lost: bool,
+    },
+}
+
+/// A record in the client's buffer.
+pub(crate) struct GroupRecord<'a> {
+    message: BorrowedMessage<'a>,
+    headers: Vec<Header>,
+}
+
+impl GroupRecord<'_> {
+    pub(crate) fn topic(&self) -> &str {
+        self.message.topic()
+    }
+
+    pub(crate) fn partition(&self) -> Partition {
+        Partition(self.message.partition())
+    }
+
+    pub(crate) fn as_input(&self) -> InputRecord<'_> {
+        InputRecord {
+            key: self.message.key(),
+            value: self.message.payload(),
+            headers: &self.headers,
+            timestamp: TimestampMs(self.message.timestamp().to_millis().unwrap_or(0)),
+            offset: Offset(self.message.offset()),
+        }
+    }
+}
+
+enum Rebalance {
+    Assigned(Vec<TopicPartition>),
+    Revoked { lost: bool },
+}
+
+struct GroupContext {
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    closing: AtomicBool,
+}
+
+impl ClientContext for GroupContext {}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        kind: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        if self.closing.load(Ordering::Relaxed) {
+            // Nobody polls for events any more, and closing waits for this.
+            if let Err(error) = consumer.unassign() {
+                tracing::warn!(%error, "could not unassign while closing a consumer");
+            }
+            return;
+        }
+        let event = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            Rebalance::Assigned(topic_partitions(partitions))
+        } else {
+            Rebalance::Revoked {
+                lost: consumer.assignment_lost(),
+            }
+        };
+        self.rebalances.lock().push_back(event);
+    }
+}
+
+/// A static member of one consumer group, for one stream thread.
+pub(crate) struct GroupConsumer {
+    pub(crate) group: Arc<str>,
+    consumer: Arc<BaseConsumer<GroupContext>>,
+}
+
+impl GroupConsumer {
+    /// Joins `group` under the static id `member` and subscribes to `topics`.
+    pub(crate) fn join(
+        config: &StreamsConfig,
+        group: Arc<str>,
+        member: &str,
+        topics: &[&str],
+        waker: Waker,
+    ) -> Result<Self, KafkaFault> {
+        const ACTION: &str = "join a consumer group";
+        let mut client = settings::client(config, &group);
+        client
+            .set("group.id", &*group)
+            .set("group.instance.id", member)
+            .set(
+                "session.timeout.ms",
+                config.session_timeout.as_millis().to_string(),
+            )
+            .set(
+                "heartbeat.interval.ms",
+                (config.session_timeout.as_millis() / 4).max(1).to_string(),
+            )
+            .set("partition.assignment.strategy", "range")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.queue.backoff.ms", "5")
+            .set("queued.min.messages", "10000")
+            .set("queued.max.messages.kbytes", "8192")
+            .set("check.crcs", "false");
+        let client = settings::with_user_properties(client, config);
+        let context = GroupContext {
+            rebalances: Mutex::default(),
+            closing: AtomicBool::new(false),
+        };
+        let mut consumer: BaseConsumer<GroupContext> = client
+            .create_with_context(context)
+            .map_err(|error| KafkaFault::of(ACTION, &error))?;
+        consumer.set_nonempty_callback(move || waker.wake());
+        consumer
+            .subscribe(topics)
+            .map_err(|error| KafkaFault::of(ACTION, &error))?;
+        Ok(Self {
+            group,
+            consumer: Arc::new(consumer),
+        })
+    }
+
+    /// The next event, without waiting.
+    pub(crate) fn poll(&self) -> Result<Option<GroupEvent<'_>>, KafkaFault> {
+        loop {
+            let polled = self.consumer.poll(Duration::ZERO);
+            if let Some(rebalance) = self.consumer.context().rebalances.lock().pop_front() {
+                debug_assert!(
+                    polled.is_none(),
+                    "a poll that serves a rebalance brings no record"
+                );
+                return Ok(Some(match rebalance {
+                    Rebalance::Assigned(partitions) => GroupEvent::Assigned(partitions),
+                    Rebalance::Revoked { lost } => GroupEvent::Revoked { lost },
+                }));
+            }
+            match polled {
+                None => return Ok(None),
+                Some(Ok(message)) => {
+                    let headers = message.headers().map_or_else(Vec::new, |headers| {
+                        headers
+                            .iter()
+                            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+                            .collect()
+                    });
+                    return Ok(Some(GroupEvent::Record(GroupRecord { message, headers })));
+                }
+                Some(Err(error)) => {
+                    if let Some(fault) = self.fault_of(&error) {
+                        return Err(fault);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Errors that the client mends by itself are logged; the others end the membership.
+    fn fault_of(&self, error: &KafkaError) -> Option<KafkaFault> {
+        const ACTION: &str = "consume";
+        if let KafkaError::MessageConsumptionFatal(_) = error {
+            return Some(match KafkaFault::of(ACTION, error) {
+                KafkaFault::Retriable { action, reason } => KafkaFault::Fenced { action, reason },
+                fault => fault,
+            });
+        }
+        match KafkaFault::of(ACTION, error) {
+            fault @ KafkaFault::Fatal { .. } => return Some(fault),
+            fault if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) => {
+                return Some(fault);
+            }
+            KafkaFault::Fenced { .. } | KafkaFault::Retriable { .. } => {}
+        }
+        tracing::warn!(group = %self.group, %error, "the consumer reports an error that it retries");
+        None
+    }
+
+    /// Accepts an assignment; nothing is read before [`GroupConsumer::resume`].
+    pub(crate) fn assign(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
+        let list = list_of(partitions);
+        let assigned = self
+            .consumer
+            .assign(&list)
+            .and_then(|()| self.consumer.pause(&list));
+        assigned.map_err(|error| KafkaFault::of("accept an assignment", &error))
+    }
+
+    /// Lets go of all partitions.
+    pub(crate) fn unassign(&self) -> Result<(), KafkaFault> {
+        self.consumer
+            .unassign()
+            .map_err(|error| KafkaFault::of("let go of an assignment", &error))
+    }
+
+    /// Reads from these positions on.
+    pub(crate) fn resume(&self, positions: &[Position]) -> Result<(), KafkaFault> {
+        let partitions: Vec<TopicPartition> =
+            positions.iter().map(|(place, _)| place.clone()).collect();
+        let resumed = self.consumer.resume(&list_of(&partitions));
+        resumed.map_err(|error| KafkaFault::of("resume partitions", &error))
+    }
+
+    /// Stops reading these partitions.
+    pub(crate) fn pause(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
+        let paused = self.consumer.pause(&list_of(partitions));
+        paused.map_err(|error| KafkaFault::of("pause partitions", &error))
+    }
+
+    /// The next offset of every assigned partition that was read from; beyond the
+    /// last record where transaction markers follow it.
+    pub(crate) fn positions(&self) -> Result<Vec<Position>, KafkaFault> {
+        let list = self
+            .consumer
+            .position()
+            .map_err(|error| KafkaFault::of("tell its positions", &error))?;
+        Ok(positions(&list))
+    }
+
+    /// The member's generation in the group, for the fence of a commit.
+    pub(crate) fn metadata(&self) -> Result<ConsumerGroupMetadata, KafkaFault> {
+        self.consumer
+            .group_metadata()
+            .ok_or_else(|| KafkaFault::Fenced {
+                action: "read the group's metadata",
+                reason: "the consumer is no member of its group".to_owned(),
+            })
+    }
+
+    /// A handle that fetches committed offsets from another thread.
+    pub(crate) fn committed_reader(&self) -> CommittedReader {
+        CommittedReader {
+            consumer: self.consumer.clone(),
+        }
+    }
+}
+
+impl Drop for GroupConsumer {
+    fn drop(&mut self) {
+        self.consumer
+            .context()
+            .closing
+            .store(true, Ordering::Relaxed);
+        // A rebalance that was announced and not served would keep the close waiting.
+        if let Err(error) = self.consumer.unassign() {
+            tracing::debug!(%error, "could not unassign before closing a consumer");
+        }
+    }
+}
+
+/// Fetches committed offsets of a group, once no transaction on them is pending.
+#[derive(Clone)]
+pub(crate) struct CommittedReader {
+    consumer: Arc<BaseConsumer<GroupContext>>,
+}
+
+impl CommittedReader {
+    /// The committed position of each partition, or else the start of its log.
+    pub(crate) fn committed(
+        &self,
+        partitions: &[TopicPartition],
+        limit: Duration,
+    ) -> Result<Vec<Position>, KafkaFault> {
+        const ACTION: &str = "fetch committed offsets";
+        let list = self.consumer.committed_offsets(list_of(partitions), limit);
+        let list = list.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        let committed = positions(&list);
+        let mut complete = Vec::with_capacity(partitions.len());
+        for place in partitions {
+            let found = committed.iter().find(|(committed, _)| committed == place);
+            let offset = match found {
+                Some((_, offset)) => *offset,
+                None => {
+                    let ends =
+                        self.consumer
+                            .fetch_watermarks(&place.topic, place.partition.0, limit);
+                    Offset(ends.map_err(|error| KafkaFault::of(ACTION, &error))?.0)
+                }
+            };
+            complete.push((place.clone(), offset));
+        }
+        Ok(complete)
+    }
+}
+
+pub(super) fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for TopicPartition { topic, partition } in partitions {
+        list.add_partition(topic, partition.0);
+    }
+    list
+}
+
+fn topic_partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    let elements = list.elements();
+    elements
+        .iter()
+        .map(|element| TopicPartition {
+            topic: element.topic().into(),
+            partition: Partition(element.partition()),
+        })
+        .collect()
+}
+
+pub(super) fn positions(list: &TopicPartitionList) -> Vec<Position> {
+    let elements = list.elements();
+    elements
+        .iter()
+        .filter_map(|element| match element.offset() {
+            ClientOffset::Offset(offset) => Some((
+                TopicPartition {
+                    topic: element.topic().into(),
+                    partition: Partition(element.partition()),
+                },
+                Offset(offset),
+            )),
+            _ => None,
+        })
+        .collect()
+}

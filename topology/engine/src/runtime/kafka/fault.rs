@@ -1,0 +1,79 @@
+//! Errors of the Kafka client, named by the remedy.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use thiserror::Error;
+
+/// A failed call to the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum KafkaFault {
+    /// Somebody newer has taken over: drop all tasks and join anew.
+    #[error("fenced while trying to {action}: {reason}")]
+    Fenced {
+        /// What was tried.
+        action: &'static str,
+        /// What the client says.
+        reason: String,
+    },
+    /// The cluster did not do it this time, or nobody knows whether it did: drop
+    /// what is uncommitted and join anew with fresh clients.
+    #[error("could not {action}: {reason}")]
+    Retriable {
+        /// What was tried.
+        action: &'static str,
+        /// What the client says.
+        reason: String,
+    },
+    /// It will not work next time either: stop.
+    #[error("could not {action}: {reason}")]
+    Fatal {
+        /// What was tried.
+        action: &'static str,
+        /// What the client says, and what to change.
+        reason: String,
+    },
+}
+
+impl KafkaFault {
+    pub(super) fn of(action: &'static str, error: &KafkaError) -> Self {
+        let reason = match error {
+            KafkaError::Transaction(error) => error.string(),
+            error => error.to_string(),
+        };
+        match error.rdkafka_error_code() {
+            Some(Code::FencedInstanceId) => Self::Fatal {
+                action,
+                reason: format!(
+                    "{reason}: another live instance uses the same INSTANCE_ID; give each instance its own"
+                ),
+            },
+            Some(
+                Code::Fenced
+                | Code::ProducerFenced
+                | Code::InvalidProducerEpoch
+                | Code::TransactionCoordinatorFenced
+                | Code::UnknownMemberId
+                | Code::IllegalGeneration
+                | Code::RebalanceInProgress
+                | Code::AssignmentLost,
+            ) => Self::Fenced { action, reason },
+            Some(
+                Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::TransactionalIdAuthorizationFailed
+                | Code::InvalidSessionTimeout
+                | Code::InconsistentGroupProtocol
+                | Code::UnsupportedVersion
+                | Code::InvalidTransactionTimeout,
+            ) => Self::Fatal { action, reason },
+            _ => Self::Retriable { action, reason },
+        }
+    }
+
+    pub(super) fn timeout(action: &'static str) -> Self {
+        Self::Retriable {
+            action,
+            reason: "no answer within the request time-out".to_owned(),
+        }
+    }
+}

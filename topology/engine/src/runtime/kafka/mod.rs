@@ -1,0 +1,42 @@
+//! The Kafka client, and the only place that names it.
+//!
+//! - [`consumer`]: a member of a consumer group, polled by a stream thread.
+//! - [`producer`]: a transactional producer whose blocking calls are watched.
+//! - [`changelog_reader`]: reads changelogs to their ends, outside any group.
+//! - [`offsets`]: ends of partitions, as of the log and as of its transactions.
+//! - [`admin`]: topics and their settings.
+//! - [`event_producer`]: writes single events from outside the topology.
+//!
+//! What crosses this border is named by the remedy ([`KafkaFault`]), not by the client's codes.
+
+mod admin;
+mod changelog_reader;
+mod consumer;
+mod event_producer;
+mod fault;
+mod offsets;
+mod producer;
+mod settings;
+
+pub(crate) use admin::{Admin, NewTopicSpec};
+pub(crate) use changelog_reader::{ChangelogEvent, ChangelogReader};
+pub(crate) use consumer::{CommittedReader, GroupConsumer, GroupEvent};
+pub use event_producer::{EventProducer, SendError};
+pub use fault::KafkaFault;
+pub(crate) use offsets::EndOffsets;
+pub(crate) use producer::{GroupOffsets, Slot, TransactionalProducer};
+pub(crate) use settings::Isolation;
+
+use std::sync::Arc;
+
+use crate::{Offset, Partition};
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TopicPartition {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: Partition,
+}
+
+/// A partition of a topic and a position in it.
+pub(crate) type Position = (TopicPartition, Offset);

@@ -1,0 +1,311 @@
+//! A transactional producer whose blocking calls cannot block for ever.
+//!
+//! The client's transactional calls block, and their own time-outs are not always
+//! kept: so each runs on a worker thread, and when no answer comes in time the
+//! caller gives up on this producer (the worker is left behind with it) and builds
+//! a new one, whose first call fences the old.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::{Mutex, RwLock};
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{ClientContext, Offset as ClientOffset, TopicPartitionList};
+
+use super::Position;
+use super::fault::KafkaFault;
+use super::settings;
+use crate::Offset;
+use crate::record::OutputRecord;
+use crate::runtime::StreamsConfig;
+
+/// The positions of one group that a commit reaches, and the member's generation.
+pub(crate) struct GroupOffsets {
+    pub(crate) metadata: ConsumerGroupMetadata,
+    pub(crate) positions: Vec<Position>,
+}
+
+/// The highest delivered offset of each marked stream of records.
+#[derive(Default)]
+struct Deliveries {
+    /// By slot; -1: none.
+    highest: RwLock<Vec<AtomicI64>>,
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    /// The slot that follows the record's offset, plus one; 0: none does.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
+        match result {
+            Ok(message) => {
+                let slots = self.highest.read();
+                if let Some(highest) = slot.checked_sub(1).and_then(|slot| slots.get(slot)) {
+                    highest.fetch_max(message.offset(), Ordering::Relaxed);
+                }
+            }
+            Err((error, _)) => {
+                self.failure.lock().get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+}
+
+enum Call {
+    Init,
+    Commit(Vec<GroupOffsets>),
+    Abort,
+}
+
+/// Marks records whose offsets matter after the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Slot(usize);
+
+/// A transactional producer for one stream thread.
+pub(crate) struct TransactionalProducer {
+    producer: Arc<BaseProducer<Deliveries>>,
+    calls: Sender<Call>,
+    answers: Receiver<Result<(), KafkaFault>>,
+    limit: Duration,
+    open: bool,
+}
+
+impl TransactionalProducer {
+    /// Fences every earlier producer with this transactional id and ends its transaction.
+    pub(crate) fn start(
+        config: &StreamsConfig,
+        transactional_id: &str,
+    ) -> Result<Self, KafkaFault> {
+        let mut client = settings::client(config, "producer");
+        client
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", "10000")
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5")
+            .set("batch.size", "262144")
+            .set("batch.num.messages", "20000")
+            .set("compression.type", "lz4")
+            .set("queue.buffering.max.messages", "200000")
+            .set("queue.buffering.max.kbytes", "65536");
+        let client = settings::with_user_properties(client, config);
+        let producer: BaseProducer<Deliveries> = client
+            .create_with_context(Deliveries::default())
+            .map_err(|error| KafkaFault::of("create a producer", &error))?;
+        let producer = Arc::new(producer);
+        let (calls, to_do) = bounded(1);
+        let (done, answers) = bounded(1);
+        let worker = producer.clone();
+        let limit = config.request_timeout;
+        thread::Builder::new()
+            .name("transactions".to_owned())
+            .spawn(move || serve(&worker, &to_do, &done, limit))
+            .map_err(|error| KafkaFault::Fatal {
+                action: "start the thread of a producer",
+                reason: error.to_string(),
+            })?;
+        let started = Self {
+            producer,
+            calls,
+            answers,
+            limit,
+            open: false,
+        };
+        started.call(Call::Init, "initialise transactions")?;
+        Ok(started)
+    }
+
+    /// A new slot.
+    pub(crate) fn slot(&self) -> Slot {
+        let mut highest = self.producer.context().highest.write();
+        highest.push(AtomicI64::new(-1));
+        Slot(highest.len() - 1)
+    }
+
+    /// The offset after the highest delivered record of `slot`.
+    pub(crate) fn next_offset(&self, slot: Slot) -> Option<Offset> {
+        let highest = self.producer.context().highest.read();
+        let offset = highest
+            .get(slot.0)
+            .map(|highest| highest.load(Ordering::Relaxed));
+        offset
+            .filter(|offset| *offset >= 0)
+            .map(|offset| Offset(offset + 1))
+    }
+
+    /// Adds a record to the open transaction; opens one where there is none.
+    pub(crate) fn send(
+        &mut self,
+        record: &OutputRecord,
+        slot: Option<Slot>,
+    ) -> Result<(), KafkaFault> {
+        const ACTION: &str = "send a record";
+        self.begin()?;
+        let begun = Instant::now();
+        let mut client_record = client_record(record, slot);
+        loop {
+            match self.producer.send(client_record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if begun.elapsed() < self.limit =>
+                {
+                    client_record = back;
+                    self.producer.poll(Duration::from_millis(1));
+                }
+                Err((error, _)) => return Err(KafkaFault::of(ACTION, &error)),
+            }
+        }
+    }
+
+    /// Opens a transaction where there is none.
+    pub(crate) fn begin(&mut self) -> Result<(), KafkaFault> {
+        if !self.open {
+            let begun = self.producer.begin_transaction();
+            begun.map_err(|error| KafkaFault::of("begin a transaction", &error))?;
+            self.open = true;
+        }
+        Ok(())
+    }
+
+    /// Serves delivery reports.
+    pub(crate) fn serve(&self) {
+        self.producer.poll(Duration::ZERO);
+    }
+
+    /// Commits the open transaction with the positions of these groups. When this
+    /// fails nobody knows whether it is committed: the producer is of no more use.
+    pub(crate) fn commit(&mut self, groups: Vec<GroupOffsets>) -> Result<(), KafkaFault> {
+        self.begin()?;
+        self.call(Call::Commit(groups), "commit a transaction")?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Ends the open transaction, if there is one, without a trace.
+    pub(crate) fn abort(&mut self) -> Result<(), KafkaFault> {
+        if self.open {
+            self.call(Call::Abort, "abort a transaction")?;
+            self.open = false;
+        }
+        Ok(())
+    }
+
+    fn call(&self, call: Call, action: &'static str) -> Result<(), KafkaFault> {
+        // Past its own limit the client has had its chance; a little more for the way back.
+        let limit = self.limit + Duration::from_secs(1);
+        self.calls
+            .send(call)
+            .map_err(|_| KafkaFault::timeout(action))?;
+        match self.answers.recv_timeout(limit) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                Err(KafkaFault::timeout(action))
+            }
+        }
+    }
+}
+
+fn client_record(record: &OutputRecord, slot: Option<Slot>) -> BaseRecord<'_, [u8], [u8], usize> {
+    let opaque = slot.map_or(0, |slot| slot.0 + 1);
+    let mut client = BaseRecord::with_opaque_to(&record.topic, opaque)
+        .partition(record.partition.0)
+        .timestamp(record.timestamp.0);
+    if let Some(key) = &record.key {
+        client = client.key(key.as_slice());
+    }
+    if let Some(value) = &record.value {
+        client = client.payload(value.as_slice());
+    }
+    if !record.headers.is_empty() {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in &record.headers {
+            headers = headers.insert(ClientHeader {
+                key,
+                value: value.as_deref(),
+            });
+        }
+        client = client.headers(headers);
+    }
+    client
+}
+
+/// The worker: one call after the other until the producer is dropped.
+fn serve(
+    producer: &BaseProducer<Deliveries>,
+    calls: &Receiver<Call>,
+    answers: &Sender<Result<(), KafkaFault>>,
+    limit: Duration,
+) {
+    while let Ok(call) = calls.recv() {
+        let answer = match call {
+            Call::Init => producer
+                .init_transactions(limit)
+                .map_err(|error| KafkaFault::of("initialise transactions", &error)),
+            Call::Commit(groups) => commit(producer, &groups, limit),
+            Call::Abort => {
+                deliver_all(producer, limit).ok();
+                producer
+                    .abort_transaction(limit)
+                    .map_err(|error| KafkaFault::of("abort a transaction", &error))
+            }
+        };
+        if answers.send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// 1. The positions of all groups, which is the fence: a member that lost any group cannot pass.
+/// 2. Every record is delivered, and none failed.
+/// 3. The commit.
+fn commit(
+    producer: &BaseProducer<Deliveries>,
+    groups: &[GroupOffsets],
+    limit: Duration,
+) -> Result<(), KafkaFault> {
+    for group in groups {
+        let mut list = TopicPartitionList::with_capacity(group.positions.len());
+        for (place, offset) in &group.positions {
+            list.add_partition_offset(
+                &place.topic,
+                place.partition.0,
+                ClientOffset::Offset(offset.0),
+            )
+            .map_err(|error| KafkaFault::of("name a position", &error))?;
+        }
+        producer
+            .send_offsets_to_transaction(&list, &group.metadata, limit)
+            .map_err(|error| KafkaFault::of("add positions to a transaction", &error))?;
+    }
+    deliver_all(producer, limit)?;
+    producer
+        .commit_transaction(limit)
+        .map_err(|error| KafkaFault::of("commit a transaction", &error))
+}
+
+/// Waits until every record is delivered, and says if one was not. (The client's
+/// own flush would do it in steps of 100 ms.)
+fn deliver_all(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
+    let begun = Instant::now();
+    while producer.in_flight_count() > 0 {
+        if begun.elapsed() > limit {
+            return Err(KafkaFault::timeout("deliver the records of a transaction"));
+        }
+        producer.poll(Duration::from_millis(1));
+    }
+    match producer.context().failure.lock().take() {
+        None => Ok(()),
+        Some(error) => Err(KafkaFault::of(
+            "deliver the records of a transaction",
+            &error,
+        )),
+    }
+}

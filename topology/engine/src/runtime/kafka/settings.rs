@@ -1,0 +1,67 @@
+//! The properties of each kind of client.
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use crate::runtime::StreamsConfig;
+
+/// Which records a reader sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// Those of committed transactions only.
+    ReadCommitted,
+    /// All of them.
+    ReadUncommitted,
+}
+
+/// What every client needs; the user's own properties win over ours.
+pub(super) fn client(config: &StreamsConfig, name: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", &config.brokers)
+        .set(
+            "client.id",
+            format!("{}-{}-{name}", config.application_id, config.instance_id),
+        )
+        .set("allow.auto.create.topics", "false")
+        .set("socket.nagle.disable", "true")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "2000")
+        .set("topic.metadata.refresh.fast.interval.ms", "50")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    client
+}
+
+/// Adds the user's properties.
+pub(super) fn with_user_properties(
+    mut client: ClientConfig,
+    config: &StreamsConfig,
+) -> ClientConfig {
+    for (name, value) in &config.kafka_properties {
+        client.set(name, value);
+    }
+    client
+}
+
+/// A reader outside any group.
+pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
+    let mut client = client(config, name);
+    client
+        .set("group.id", format!("{}-unused", config.application_id))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "50")
+        .set("fetch.queue.backoff.ms", "10")
+        .set("queued.max.messages.kbytes", "32768")
+        .set("check.crcs", "false")
+        .set(
+            "isolation.level",
+            match isolation {
+                Isolation::ReadCommitted => "read_committed",
+                Isolation::ReadUncommitted => "read_uncommitted",
+            },
+        );
+    with_user_properties(client, config)
+}

@@ -1,0 +1,193 @@
+//! The engine's metrics, in the caller's Prometheus registry.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::TaskStatus;
+use crate::task::Processed;
+
+/// The engine's metrics; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    processed: IntCounterVec,
+    dropped: IntCounterVec,
+    rekeyed: IntCounterVec,
+    dead_letters: IntCounterVec,
+    pub(crate) process_latency: Histogram,
+    pub(crate) commit_latency: Histogram,
+    pub(crate) end_to_end_latency: Histogram,
+    pub(crate) commits: IntCounter,
+    pub(crate) rejoins: IntCounterVec,
+    pub(crate) consumer_lag: IntGaugeVec,
+    tasks: IntGaugeVec,
+    pub(crate) restored: IntCounterVec,
+    pub(crate) restore_remaining: IntGaugeVec,
+    pub(crate) timers_pending: IntGaugeVec,
+    pub(crate) timers_fired: IntCounterVec,
+    pub(crate) timer_lateness: Histogram,
+    pub(crate) store_keys: IntGaugeVec,
+    pub(crate) store_bytes: IntGaugeVec,
+    pub(crate) block_cache_bytes: IntGauge,
+    pub(crate) block_cache_capacity_bytes: IntGauge,
+    pub(crate) write_buffer_bytes: IntGauge,
+    pub(crate) misfits: IntGauge,
+}
+
+/// From 50 µs to 10 s.
+const LATENCIES_S: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 10.0,
+];
+
+struct Registrar<'a>(&'a Registry);
+
+impl Registrar<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::new(name, help)?)
+    }
+
+    fn latency(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(LATENCIES_S.to_vec()),
+        )?)
+    }
+}
+
+impl Metrics {
+    /// Registers the engine's metrics.
+    ///
+    /// # Errors
+    ///
+    /// When the registry has metrics of these names already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let add = Registrar(registry);
+        let by_source = ["subtopology", "topic"];
+        Ok(Self {
+            processed: add.counters("turnstile_records_processed_total", "Records that processors handled.", &by_source)?,
+            dropped: add.counters(
+                "turnstile_records_dropped_total",
+                "Records that are nothing for this application, by reason.",
+                &["subtopology", "topic", "reason"],
+            )?,
+            rekeyed: add.counters(
+                "turnstile_records_rekeyed_total",
+                "Records that went to the partition of their id.",
+                &by_source,
+            )?,
+            dead_letters: add.counters(
+                "turnstile_records_dead_lettered_total",
+                "Records that became dead letters, by reason.",
+                &["subtopology", "topic", "reason"],
+            )?,
+            process_latency: add.latency("turnstile_process_latency_seconds", "Time to process one record.")?,
+            commit_latency: add.latency("turnstile_commit_latency_seconds", "Time of one commit.")?,
+            end_to_end_latency: add.latency(
+                "turnstile_end_to_end_latency_seconds",
+                "From a record's timestamp to the end of its processing.",
+            )?,
+            commits: add.add(IntCounter::new("turnstile_commits_total", "Committed transactions.")?)?,
+            rejoins: add.counters(
+                "turnstile_rejoins_total",
+                "Times a stream thread dropped its tasks and joined anew, by reason.",
+                &["reason"],
+            )?,
+            consumer_lag: add.gauges(
+                "turnstile_consumer_lag_records",
+                "Committed records that the group has not passed yet, on partitions owned here.",
+                &["group", "topic", "partition"],
+            )?,
+            tasks: add.gauges("turnstile_tasks", "Tasks of this instance by state.", &["state"])?,
+            restored: add.counters(
+                "turnstile_restored_records_total",
+                "Changelog records applied to stores.",
+                &["store"],
+            )?,
+            restore_remaining: add.gauges(
+                "turnstile_restore_remaining_records",
+                "Offsets that a restoring store is behind its changelog.",
+                &["store", "partition"],
+            )?,
+            timers_pending: add.gauges("turnstile_timers_pending", "Timers pending, estimated.", &["timers"])?,
+            timers_fired: add.counters("turnstile_timers_fired_total", "Timers fired.", &["subtopology"])?,
+            timer_lateness: add.latency(
+                "turnstile_timer_lateness_seconds",
+                "From a timer's deadline to its firing.",
+            )?,
+            store_keys: add.gauges("turnstile_store_keys", "Keys of a store, estimated.", &["store"])?,
+            store_bytes: add.gauges("turnstile_store_bytes", "Bytes of a store on disk.", &["store"])?,
+            block_cache_bytes: add.gauge("turnstile_rocksdb_block_cache_bytes", "Block cache in use.")?,
+            block_cache_capacity_bytes: add.gauge(
+                "turnstile_rocksdb_block_cache_capacity_bytes",
+                "Block cache at most, write buffers included.",
+            )?,
+            write_buffer_bytes: add.gauge("turnstile_rocksdb_write_buffer_bytes", "Write buffers in use.")?,
+            misfits: add.gauge(
+                "turnstile_tasks_held_in_part",
+                "Tasks whose partition some but not all groups have assigned here for longer than a session.",
+            )?,
+        })
+    }
+
+    /// Counts what became of a record.
+    pub(crate) fn count(&self, subtopology: &str, topic: &str, processed: Processed, times: u64) {
+        match processed {
+            Processed::Done => self
+                .processed
+                .with_label_values(&[subtopology, topic])
+                .inc_by(times),
+            Processed::Rekeyed => self
+                .rekeyed
+                .with_label_values(&[subtopology, topic])
+                .inc_by(times),
+            Processed::Skipped(reason) => {
+                self.dropped
+                    .with_label_values(&[subtopology, topic, reason])
+                    .inc_by(times);
+            }
+            Processed::DeadLettered(reason) => {
+                self.dead_letters
+                    .with_label_values(&[subtopology, topic, reason])
+                    .inc_by(times);
+            }
+        }
+    }
+
+    pub(crate) fn set_tasks(&self, count: impl Fn(TaskStatus) -> usize) {
+        for status in TaskStatus::ALL {
+            self.tasks
+                .with_label_values(&[status.name()])
+                .set(i64::try_from(count(status)).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn observe_lateness(&self, lateness: Duration) {
+        self.timer_lateness.observe(lateness.as_secs_f64());
+    }
+}

@@ -1,0 +1,386 @@
+//! Restores tasks off the thread that processes.
+//!
+//! For a batch of tasks:
+//!
+//! 1. Committed positions of all their source partitions are fetched, once no
+//!    transaction on them is pending. From here on nobody else can commit for
+//!    these tasks: this thread holds their partitions in every group.
+//! 2. The ends of their changelogs are taken, pending transactions included.
+//! 3. Wait until no transaction is pending before those ends: the markers of a
+//!    transaction can still be on their way when its offsets are stable already.
+//! 4. Read every changelog from the store's offset to its end, in bounded batches.
+//!    The end is known by position, not by the last record: markers, compaction and
+//!    deleted segments leave gaps.
+//!
+//! A task whose stores are up to date costs the first three steps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use turnstile_state::Batch;
+
+use super::StreamsConfig;
+use super::kafka::{
+    ChangelogEvent, ChangelogReader, CommittedReader, EndOffsets, Isolation, KafkaFault, Position,
+    TopicPartition,
+};
+use super::metrics::Metrics;
+use super::wake::Waker;
+use crate::task::{StoreRestore, TaskError, TaskRestore};
+use crate::{Offset, TaskId};
+
+/// Changelog records that are written to a store at once.
+const BATCH_RECORDS: usize = 2_000;
+/// Between two looks at what cannot be waited for by an event.
+const RECHECK: Duration = Duration::from_millis(20);
+
+/// A task to restore.
+pub(crate) struct RestoreJob {
+    pub(crate) restore: TaskRestore,
+    /// The source partitions of the task, by group.
+    pub(crate) sources: Vec<(CommittedReader, Vec<TopicPartition>)>,
+    /// Given back with the result, so that a late result is told from a current one.
+    pub(crate) epoch: u64,
+}
+
+/// A restored task, or why it is not.
+pub(crate) struct RestoreResult {
+    pub(crate) task: TaskId,
+    pub(crate) epoch: u64,
+    /// Committed positions of its source partitions.
+    pub(crate) outcome: Result<Vec<Position>, RestoreFault>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestoreFault {
+    #[error(transparent)]
+    Kafka(#[from] KafkaFault),
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// The thread that restores for one stream thread. Dropping it ends it.
+pub(crate) struct Restorer {
+    jobs: Option<Sender<RestoreJob>>,
+    pub(crate) results: Receiver<RestoreResult>,
+    cancelled: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Restorer {
+    pub(crate) fn start(
+        config: &StreamsConfig,
+        metrics: Metrics,
+        waker: Waker,
+    ) -> Result<Self, KafkaFault> {
+        let (jobs, to_do) = unbounded();
+        let (done, results) = unbounded();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let worker = Worker {
+            log_ends: EndOffsets::new(config, Isolation::ReadUncommitted)?,
+            stable_ends: EndOffsets::new(config, Isolation::ReadCommitted)?,
+            config: config.clone(),
+            metrics,
+            cancelled: cancelled.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name("restore".to_owned())
+            .spawn(move || {
+                while let Ok(first) = to_do.recv() {
+                    let batch: Vec<RestoreJob> =
+                        std::iter::once(first).chain(to_do.try_iter()).collect();
+                    for result in worker.restore(batch) {
+                        if done.send(result).is_err() {
+                            return;
+                        }
+                    }
+                    waker.wake();
+                }
+            });
+        let thread = thread.map_err(|error| KafkaFault::Fatal {
+            action: "start a restore thread",
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            results,
+            cancelled,
+            thread: Some(thread),
+        })
+    }
+
+    pub(crate) fn submit(&self, job: RestoreJob) -> Result<(), KafkaFault> {
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        if matches!(sent, Some(Ok(()))) {
+            return Ok(());
+        }
+        Err(KafkaFault::Retriable {
+            action: "restore a task",
+            reason: "the restore thread ended".to_owned(),
+        })
+    }
+}
+
+impl Drop for Restorer {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            tracing::error!("the restore thread panicked");
+        }
+    }
+}
+
+struct Worker {
+    log_ends: EndOffsets,
+    stable_ends: EndOffsets,
+    config: StreamsConfig,
+    metrics: Metrics,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// One changelog that is being read.
+struct Reading {
+    store: StoreRestore,
+    place: TopicPartition,
+    end: Offset,
+    batch: Batch,
+    /// The offset after the last record of the batch.
+    next: Offset,
+    done: bool,
+}
+
+impl Worker {
+    fn restore(&self, jobs: Vec<RestoreJob>) -> Vec<RestoreResult> {
+        let begun = Instant::now();
+        let ids: Vec<(TaskId, u64)> = jobs
+            .iter()
+            .map(|job| (job.restore.task, job.epoch))
+            .collect();
+        let outcome = self.restore_all(jobs);
+        match outcome {
+            Ok((positions, records)) => {
+                tracing::info!(
+                    tasks = ids.len(),
+                    records,
+                    seconds = begun.elapsed().as_secs_f64(),
+                    "tasks are restored"
+                );
+                let results = ids.into_iter().zip(positions);
+                results
+                    .map(|((task, epoch), positions)| RestoreResult {
+                        task,
+                        epoch,
+                        outcome: Ok(positions),
+                    })
+                    .collect()
+            }
+            Err(fault) => {
+                // One fault speaks for the batch: the thread decides what becomes of its tasks.
+                let mut fault = Some(fault);
+                let results = ids.into_iter();
+                results
+                    .map(|(task, epoch)| RestoreResult {
+                        task,
+                        epoch,
+                        outcome: Err(fault.take().unwrap_or(RestoreFault::Cancelled)),
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    fn restore_all(
+        &self,
+        jobs: Vec<RestoreJob>,
+    ) -> Result<(Vec<Vec<Position>>, u64), RestoreFault> {
+        // 1.
+        let mut positions = Vec::with_capacity(jobs.len());
+        for job in &jobs {
+            let mut of_task = Vec::new();
+            for (reader, partitions) in &job.sources {
+                of_task.extend(reader.committed(partitions, self.config.request_timeout)?);
+                self.check_cancelled()?;
+            }
+            positions.push(of_task);
+        }
+        // 2.
+        let stores: Vec<StoreRestore> = jobs
+            .into_iter()
+            .flat_map(|job| job.restore.stores)
+            .collect();
+        let places: Vec<TopicPartition> = stores.iter().map(place).collect();
+        let ends = self.log_ends.of(&places)?;
+        // 3.
+        self.wait_until_stable(&places, &ends)?;
+        // 4.
+        let readings = stores
+            .into_iter()
+            .map(|store| {
+                let place = place(&store);
+                let end = offset_of(&ends, &place).unwrap_or(Offset(0));
+                let next = store.next.unwrap_or(Offset(0));
+                Reading {
+                    store,
+                    place,
+                    end,
+                    batch: Batch::new(),
+                    next,
+                    done: next >= end,
+                }
+            })
+            .filter(|reading| !reading.done)
+            .collect();
+        let records = self.read(readings)?;
+        Ok((positions, records))
+    }
+
+    fn wait_until_stable(
+        &self,
+        places: &[TopicPartition],
+        ends: &[Position],
+    ) -> Result<(), RestoreFault> {
+        let mut said = false;
+        loop {
+            let stable = self.stable_ends.of(places)?;
+            let behind = ends
+                .iter()
+                .find(|(place, end)| offset_of(&stable, place).is_none_or(|at| at < *end));
+            let Some((place, _)) = behind else {
+                return Ok(());
+            };
+            if !said {
+                tracing::info!(topic = %place.topic, partition = %place.partition, "waiting for a pending transaction on a changelog");
+                said = true;
+            }
+            self.check_cancelled()?;
+            thread::park_timeout(RECHECK);
+        }
+    }
+
+    fn read(&self, mut readings: Vec<Reading>) -> Result<u64, RestoreFault> {
+        if readings.is_empty() {
+            return Ok(0);
+        }
+        let starts: Vec<(TopicPartition, Option<Offset>)> = readings
+            .iter()
+            .map(|reading| (reading.place.clone(), reading.store.next))
+            .collect();
+        let reader = ChangelogReader::start(&self.config, &starts)?;
+        let mut records = 0;
+        let mut said = Instant::now();
+        while readings.iter().any(|reading| !reading.done) {
+            self.check_cancelled()?;
+            let mut read = 0;
+            for reading in readings.iter_mut().filter(|reading| !reading.done) {
+                read += self.read_some(&reader, reading)?;
+            }
+            records += u64::try_from(read).unwrap_or(0);
+            if read == 0 {
+                self.end_by_position(&reader, &mut readings)?;
+                reader.wait(RECHECK)?;
+            }
+            if said.elapsed() > Duration::from_secs(5) {
+                said = Instant::now();
+                let remaining: i64 = readings
+                    .iter()
+                    .map(|r| r.end.0.saturating_sub(r.next.0))
+                    .sum();
+                tracing::info!(records, remaining, "restoring");
+            }
+        }
+        Ok(records)
+    }
+
+    fn read_some(
+        &self,
+        reader: &ChangelogReader,
+        reading: &mut Reading,
+    ) -> Result<usize, RestoreFault> {
+        let mut records = 0;
+        let Reading {
+            store,
+            place,
+            end,
+            batch,
+            next,
+            done,
+        } = reading;
+        reader.read(place, BATCH_RECORDS, |event| -> Result<(), RestoreFault> {
+            match event {
+                ChangelogEvent::Record { offset, key, value } => {
+                    store.add(batch, key, value)?;
+                    *next = Offset(offset.0 + 1);
+                    records += 1;
+                }
+                ChangelogEvent::End => *done = true,
+            }
+            Ok(())
+        })?;
+        // What lies between the last record and the end are markers and gaps.
+        if *done || *next >= *end {
+            *done = true;
+            *next = (*next).max(*end);
+        }
+        if records > 0 || *done {
+            store.write(std::mem::take(batch), *next)?;
+            self.metrics
+                .restored
+                .with_label_values(&[&store.name])
+                .inc_by(u64::try_from(records).unwrap_or(0));
+            self.metrics
+                .restore_remaining
+                .with_label_values(&[&store.name, &place.partition.to_string()])
+                .set(end.0.saturating_sub(next.0).max(0));
+        }
+        Ok(records)
+    }
+
+    /// Ends those readings whose position has passed the end with no record to show for it.
+    fn end_by_position(
+        &self,
+        reader: &ChangelogReader,
+        readings: &mut [Reading],
+    ) -> Result<(), RestoreFault> {
+        let positions = reader.positions()?;
+        for reading in readings.iter_mut().filter(|reading| !reading.done) {
+            let at = offset_of(&positions, &reading.place);
+            if at.is_some_and(|at| at >= reading.end) {
+                reading.next = reading.end;
+                self.read_some(reader, reading)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_cancelled(&self) -> Result<(), RestoreFault> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            Err(RestoreFault::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn place(store: &StoreRestore) -> TopicPartition {
+    TopicPartition {
+        topic: store.changelog.clone(),
+        partition: store.task.partition,
+    }
+}
+
+fn offset_of(positions: &[Position], place: &TopicPartition) -> Option<Offset> {
+    positions
+        .iter()
+        .find(|(found, _)| found == place)
+        .map(|(_, offset)| *offset)
+}

@@ -1,0 +1,96 @@
+//! Samples what is too costly to keep up to date: lag, sizes, pending timers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnstile_state::RocksMemory;
+
+use super::StreamsConfig;
+use super::kafka::{EndOffsets, Isolation, KafkaFault};
+use super::metrics::Metrics;
+use super::queries::Queries;
+use super::status::StatusBoard;
+use super::wake::Waker;
+use crate::topology::{Plan, PlanStoreKind};
+
+/// Between two samples.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the sampler looks at.
+pub(crate) struct Sampler {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) metrics: Metrics,
+    pub(crate) queries: Queries,
+    pub(crate) board: StatusBoard,
+    pub(crate) memory: RocksMemory,
+    pub(crate) lag: super::lag::LagBoard,
+}
+
+impl Sampler {
+    /// Samples until `stopped`; `waker` ends a wait early.
+    pub(crate) fn run(&self, config: &StreamsConfig, stopped: impl Fn() -> bool, waker: &Waker) {
+        let mut ends: Result<EndOffsets, KafkaFault> =
+            EndOffsets::new(config, Isolation::ReadCommitted);
+        while !stopped() {
+            self.metrics.set_tasks(|status| self.board.count(status));
+            self.sample_stores();
+            match &ends {
+                Ok(client) => {
+                    if let Err(fault) = self.lag.sample(client, &self.metrics) {
+                        tracing::debug!(%fault, "could not sample the consumer lag");
+                    }
+                }
+                Err(_) => ends = EndOffsets::new(config, Isolation::ReadCommitted),
+            }
+            waker.wait(INTERVAL);
+        }
+    }
+
+    fn sample_stores(&self) {
+        let to_gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let bytes = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics
+            .block_cache_bytes
+            .set(bytes(self.memory.usage_bytes()));
+        self.metrics
+            .block_cache_capacity_bytes
+            .set(bytes(self.memory.capacity_bytes()));
+        self.metrics
+            .write_buffer_bytes
+            .set(bytes(self.memory.write_buffer_usage_bytes()));
+        let mut sizes: BTreeMap<&str, (u64, u64, bool)> = BTreeMap::new();
+        let running = self.queries.readable();
+        for subtopology in &self.plan.subtopologies {
+            for (id, store) in subtopology.stores_by_id() {
+                let timers = matches!(store.kind, PlanStoreKind::TimerRows(_));
+                let size = sizes.entry(&store.name).or_insert((0, 0, timers));
+                for (_, backend) in running
+                    .iter()
+                    .filter(|(task, _)| task.subtopology == subtopology.id)
+                {
+                    if let Ok(stats) = backend.stats(id) {
+                        size.0 += stats.keys;
+                        size.1 += stats.bytes;
+                    }
+                }
+            }
+        }
+        for (name, (keys, size, timers)) in sizes {
+            self.metrics
+                .store_keys
+                .with_label_values(&[name])
+                .set(to_gauge(keys));
+            self.metrics
+                .store_bytes
+                .with_label_values(&[name])
+                .set(to_gauge(size));
+            if timers {
+                self.metrics
+                    .timers_pending
+                    .with_label_values(&[name])
+                    .set(to_gauge(keys));
+            }
+        }
+    }
+}

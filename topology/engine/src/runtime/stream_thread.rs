@@ -1,0 +1,157 @@
+//! A stream thread: owns tasks, one consumer for each group, one transactional producer.
+//!
+//! The thread lives in *memberships*: it joins all its groups with fresh clients and
+//! works until it is told to stop or something is lost (a fence, a group, a call
+//! whose outcome nobody knows). Then it drops everything uncommitted and joins anew:
+//! it never retries in place. What is decided here, once, is which fault means what.
+
+mod membership;
+mod slot;
+mod work;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use thiserror::Error;
+use turnstile_state::{RocksOptions, StateDir};
+
+use self::membership::Membership;
+use super::StreamsConfig;
+use super::kafka::KafkaFault;
+use super::lag::LagBoard;
+use super::metrics::Metrics;
+use super::queries::Queries;
+use super::restorer::RestoreFault;
+use super::status::StatusBoard;
+use super::wake::Waker;
+use crate::TaskId;
+use crate::task::TaskError;
+use crate::topology::Plan;
+
+/// What a stream thread needs.
+#[derive(Clone)]
+pub(crate) struct ThreadSetup {
+    pub(crate) number: usize,
+    pub(crate) config: StreamsConfig,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) metrics: Metrics,
+    pub(crate) queries: Queries,
+    pub(crate) board: StatusBoard,
+    pub(crate) lag: LagBoard,
+    pub(crate) state_dir: Arc<StateDir>,
+    pub(crate) rocks: RocksOptions,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) waker: Waker,
+}
+
+impl ThreadSetup {
+    /// The static member id of the thread in every group, and its transactional id's end.
+    fn member(&self) -> String {
+        format!("{}-{}", self.config.instance_id, self.number)
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a membership ended, by what is to be done.
+#[derive(Debug, Error)]
+enum ThreadFault {
+    /// Drop all tasks and join anew.
+    #[error("{0}")]
+    Rejoin(KafkaFault),
+    /// Wipe this task's stores, then join anew.
+    #[error("{error}")]
+    Wipe { task: TaskId, error: TaskError },
+    /// Stop the instance.
+    #[error("{0}")]
+    Stop(String),
+}
+
+impl From<KafkaFault> for ThreadFault {
+    fn from(fault: KafkaFault) -> Self {
+        match fault {
+            KafkaFault::Fenced { .. } | KafkaFault::Retriable { .. } => Self::Rejoin(fault),
+            KafkaFault::Fatal { .. } => Self::Stop(fault.to_string()),
+        }
+    }
+}
+
+impl From<TaskError> for ThreadFault {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Corrupted { task, .. } => Self::Wipe { task, error },
+            TaskError::Rejected { .. } | TaskError::Processor { .. } | TaskError::State { .. } => {
+                Self::Stop(with_sources(&error))
+            }
+        }
+    }
+}
+
+impl From<RestoreFault> for ThreadFault {
+    fn from(fault: RestoreFault) -> Self {
+        match fault {
+            RestoreFault::Kafka(fault) => fault.into(),
+            RestoreFault::Task(error) => error.into(),
+            RestoreFault::Cancelled => Self::Rejoin(KafkaFault::Retriable {
+                action: "restore tasks",
+                reason: "cancelled".to_owned(),
+            }),
+        }
+    }
+}
+
+/// An error with all its causes in one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Runs until told to stop; an error is one that ends the instance.
+pub(crate) fn run(setup: &ThreadSetup) -> Result<(), String> {
+    const PAUSE_MIN: Duration = Duration::from_millis(100);
+    const PAUSE_MAX: Duration = Duration::from_secs(5);
+    let mut pause = PAUSE_MIN;
+    while !setup.stopping() {
+        let mut worked = false;
+        let ended = Membership::join(setup).and_then(|membership| membership.work(&mut worked));
+        let Err(fault) = ended else { break };
+        if worked {
+            pause = PAUSE_MIN;
+        }
+        let reason = match &fault {
+            ThreadFault::Stop(reason) => {
+                tracing::error!(thread = setup.number, %reason, "the stream thread stops");
+                return Err(reason.clone());
+            }
+            ThreadFault::Wipe { task, error } => {
+                tracing::error!(thread = setup.number, %task, error = with_sources(error), "wiping the stores of a task to restore them");
+                membership::wipe(setup, *task).map_err(|error| with_sources(&error))?;
+                "corrupted"
+            }
+            ThreadFault::Rejoin(KafkaFault::Fenced { .. }) => "fenced",
+            ThreadFault::Rejoin(_) => "retriable",
+        };
+        tracing::warn!(thread = setup.number, %fault, "dropped all tasks; joining anew");
+        setup.metrics.rejoins.with_label_values(&[reason]).inc();
+        setup.board.set_thread(
+            setup.number,
+            false,
+            Some(format!("joining anew: {fault}")),
+            [].into(),
+        );
+        if !setup.stopping() {
+            setup.waker.wait(pause);
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+    Ok(())
+}

@@ -1,0 +1,521 @@
+//! One membership of a thread in all its groups, from joining to the first fault.
+//!
+//! Hand-over of a partition, in this order:
+//!
+//! 1. The first group that takes a partition back makes the thread commit
+//!    everything, then suspend the tasks that read in this group.
+//! 2. The partition is let go.
+//! 3. When all groups of a task hold its partition again, it is restored (what
+//!    others committed meanwhile is in its changelogs) and runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use turnstile_state::{Backend, RocksBackend, StateError, TaskDirName};
+
+use super::slot::TaskSlot;
+use super::work::Work;
+use super::{ThreadFault, ThreadSetup};
+use crate::runtime::kafka::{
+    GroupConsumer, GroupEvent, KafkaFault, Position, TopicPartition, TransactionalProducer,
+};
+use crate::runtime::ownership::{Hold, Ownership, source_partitions};
+use crate::runtime::restorer::{RestoreJob, RestoreResult, Restorer};
+use crate::task::{Task, TaskError};
+use crate::{Partition, SubtopologyId, TaskId, TaskStatus, clock};
+
+/// Events of one group that are served before the next group has its turn.
+const EVENTS_PER_TURN: usize = 500;
+/// The longest wait when nothing happens.
+const IDLE: Duration = Duration::from_millis(100);
+/// How long another thread of this process may take to close a task's stores.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the records of a topic go.
+struct Route {
+    topic: Arc<str>,
+    subtopology: SubtopologyId,
+    source: usize,
+}
+
+/// One membership of a thread in all its groups.
+pub(super) struct Membership<'a> {
+    setup: &'a ThreadSetup,
+    // Fields are dropped in this order: the restorer holds stores of tasks.
+    restorer: Restorer,
+    consumers: Vec<GroupConsumer>,
+    work: Work<'a>,
+    /// By consumer.
+    routes: Vec<Vec<Route>>,
+    ownership: Ownership,
+    /// Tasks that some but not all groups have assigned here, and since when.
+    partial: BTreeMap<TaskId, (Instant, String)>,
+    epoch: u64,
+    last_flush: Instant,
+    last_report: Instant,
+}
+
+impl<'a> Membership<'a> {
+    /// Fences whoever was this member before, then joins all groups.
+    pub(super) fn join(setup: &'a ThreadSetup) -> Result<Self, ThreadFault> {
+        let member = setup.member();
+        let transactional_id = format!("{}-{member}", setup.config.application_id);
+        let producer = TransactionalProducer::start(&setup.config, &transactional_id)?;
+        let restorer = Restorer::start(&setup.config, setup.metrics.clone(), setup.waker.clone())?;
+        let mut consumers = Vec::new();
+        let mut routes = Vec::new();
+        for (group, topics) in setup.plan.subscriptions() {
+            let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+            routes.push(routes_of(setup, &group));
+            consumers.push(GroupConsumer::join(
+                &setup.config,
+                group,
+                &member,
+                &names,
+                setup.waker.clone(),
+            )?);
+        }
+        Ok(Self {
+            setup,
+            restorer,
+            consumers,
+            work: Work::new(setup, producer),
+            routes,
+            ownership: Ownership::new(setup.plan.clone()),
+            partial: BTreeMap::new(),
+            epoch: 0,
+            last_flush: Instant::now(),
+            last_report: Instant::now(),
+        })
+    }
+
+    /// Works until told to stop. `worked` tells whether any task ran.
+    pub(super) fn work(mut self, worked: &mut bool) -> Result<(), ThreadFault> {
+        self.report();
+        let result = self.turn_until_stopped(worked);
+        if result.is_err() {
+            self.work.abort();
+        }
+        self.close();
+        result
+    }
+
+    fn turn_until_stopped(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
+        while !self.setup.stopping() {
+            let records = self.serve_groups()?;
+            self.take_restored(worked)?;
+            let timers = self.work.fire_due()?;
+            self.work.serve();
+            let idle = !records && !timers;
+            if self.work.commit_is_due(idle) {
+                self.work.commit(&self.consumers)?;
+            }
+            self.flush_if_due()?;
+            if self.last_report.elapsed() > Duration::from_secs(1) {
+                self.report();
+            }
+            if idle {
+                self.wait();
+            }
+        }
+        self.work.commit(&self.consumers)
+    }
+
+    fn wait(&self) {
+        let until_due = self
+            .work
+            .next_due()
+            .map_or(IDLE, |due| due.since(clock::now()));
+        self.setup
+            .waker
+            .wait(until_due.min(IDLE).min(self.setup.config.commit_interval));
+    }
+
+    /// Serves every group for one turn; says whether any record came.
+    fn serve_groups(&mut self) -> Result<bool, ThreadFault> {
+        let mut any = false;
+        for index in 0..self.consumers.len() {
+            for _ in 0..EVENTS_PER_TURN {
+                match self.serve_one(index)? {
+                    Served::Nothing => break,
+                    Served::Record => any = true,
+                    Served::Rebalance => {}
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    fn serve_one(&mut self, index: usize) -> Result<Served, ThreadFault> {
+        let (Some(consumer), Some(routes)) = (self.consumers.get(index), self.routes.get(index))
+        else {
+            return Ok(Served::Nothing);
+        };
+        match consumer.poll()? {
+            None => Ok(Served::Nothing),
+            Some(GroupEvent::Record(record)) => {
+                let route = routes.iter().find(|route| *route.topic == *record.topic());
+                let route = route.ok_or_else(|| unrouted(record.topic()))?;
+                let task = TaskId {
+                    subtopology: route.subtopology,
+                    partition: record.partition(),
+                };
+                if !self.work.process(task, route.source, &record.as_input())? {
+                    return Err(unrouted(record.topic()));
+                }
+                Ok(Served::Record)
+            }
+            Some(GroupEvent::Assigned(partitions)) => {
+                let group = consumer.group.clone();
+                tracing::info!(thread = self.setup.number, %group, partitions = partitions.len(), "partitions are assigned");
+                consumer.assign(&partitions)?;
+                self.ownership.assign(&group, partitions);
+                self.refresh()?;
+                Ok(Served::Rebalance)
+            }
+            Some(GroupEvent::Revoked { lost }) => {
+                let group = consumer.group.clone();
+                tracing::info!(thread = self.setup.number, %group, lost, "partitions are revoked");
+                self.let_go(index, &group, lost)?;
+                Ok(Served::Rebalance)
+            }
+        }
+    }
+
+    fn let_go(&mut self, index: usize, group: &Arc<str>, lost: bool) -> Result<(), ThreadFault> {
+        if lost {
+            // Others may run these tasks already: nothing of them can be committed.
+            return Err(KafkaFault::Fenced {
+                action: "keep its partitions",
+                reason: format!("the session in group {group} has ended"),
+            }
+            .into());
+        }
+        self.work.commit(&self.consumers)?;
+        let affected: Vec<TaskId> = self
+            .work
+            .tasks
+            .iter()
+            .filter(|(_, slot)| slot.task.plan().groups().contains(group))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in affected {
+            self.suspend(id, group)?;
+        }
+        self.ownership.revoke(group);
+        if let Some(consumer) = self.consumers.get(index) {
+            consumer.unassign()?;
+        }
+        self.report();
+        Ok(())
+    }
+
+    fn suspend(&mut self, id: TaskId, revoked: &Arc<str>) -> Result<(), ThreadFault> {
+        let Some(slot) = self.work.tasks.get_mut(&id) else {
+            return Ok(());
+        };
+        if !slot.task.status().may_become(TaskStatus::Suspended) {
+            return Ok(());
+        }
+        slot.task.become_status(TaskStatus::Suspended);
+        self.setup.queries.set_status(id, TaskStatus::Suspended);
+        slot.epoch = 0;
+        let held: Vec<(Arc<str>, TopicPartition)> = slot
+            .positions
+            .iter()
+            .filter(|(_, (group, _))| group != revoked)
+            .map(|(place, (group, _))| (group.clone(), place.clone()))
+            .collect();
+        for (place, (group, _)) in std::mem::take(&mut slot.positions) {
+            self.setup.lag.forget(&group, &place);
+        }
+        for consumer in &self.consumers {
+            let places: Vec<TopicPartition> = held
+                .iter()
+                .filter(|(group, _)| *group == consumer.group)
+                .map(|(_, place)| place.clone())
+                .collect();
+            if !places.is_empty() {
+                consumer.pause(&places)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the tasks in line with what the groups have assigned.
+    fn refresh(&mut self) -> Result<(), ThreadFault> {
+        let holds = self.ownership.holds();
+        let complete = self.ownership.all_groups_assigned();
+        let gone: Vec<TaskId> = self
+            .work
+            .tasks
+            .keys()
+            .filter(|id| complete && !holds.contains_key(id))
+            .copied()
+            .collect();
+        for id in gone {
+            self.close_task(id);
+        }
+        self.partial
+            .retain(|id, _| matches!(holds.get(id), Some(Hold::Partial(_))));
+        for (id, hold) in holds {
+            match hold {
+                Hold::Owned => self.restore(id)?,
+                Hold::Partial(missing) => {
+                    let missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
+                    let reason = format!("not assigned here by group {}", missing.join(", "));
+                    self.partial
+                        .entry(id)
+                        .or_insert_with(|| (Instant::now(), String::new()))
+                        .1 = reason;
+                }
+            }
+        }
+        self.report();
+        Ok(())
+    }
+
+    fn restore(&mut self, id: TaskId) -> Result<(), ThreadFault> {
+        if !self.work.tasks.contains_key(&id) {
+            let task = open(self.setup, id)?;
+            self.work.tasks.insert(id, TaskSlot::new(task));
+        }
+        let Some(slot) = self.work.tasks.get_mut(&id) else {
+            return Ok(());
+        };
+        if !slot.task.status().may_become(TaskStatus::Restoring) {
+            return Ok(());
+        }
+        slot.task.become_status(TaskStatus::Restoring);
+        self.setup.queries.set_status(id, TaskStatus::Restoring);
+        self.epoch += 1;
+        slot.epoch = self.epoch;
+        let mut by_group: BTreeMap<Arc<str>, Vec<TopicPartition>> = BTreeMap::new();
+        for (group, place) in source_partitions(slot.task.plan(), id) {
+            by_group.entry(group).or_default().push(place);
+        }
+        let sources = self.consumers.iter().filter_map(|consumer| {
+            Some((
+                consumer.committed_reader(),
+                by_group.remove(&consumer.group)?,
+            ))
+        });
+        let job = RestoreJob {
+            sources: sources.collect(),
+            restore: slot.task.restore()?,
+            epoch: self.epoch,
+        };
+        Ok(self.restorer.submit(job)?)
+    }
+
+    /// Starts the tasks that have been restored.
+    fn take_restored(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
+        let results: Vec<RestoreResult> = self.restorer.results.try_iter().collect();
+        for RestoreResult {
+            task: id,
+            epoch,
+            outcome,
+        } in results
+        {
+            let Some(slot) = self
+                .work
+                .tasks
+                .get_mut(&id)
+                .filter(|slot| slot.epoch == epoch)
+            else {
+                continue;
+            };
+            let positions = outcome?;
+            slot.positions.clear();
+            for (group, place) in source_partitions(slot.task.plan(), id) {
+                let committed = positions.iter().find(|(found, _)| *found == place);
+                let (place, offset) = committed.cloned().ok_or_else(|| unrouted(&place.topic))?;
+                slot.positions.insert(place, (group, offset));
+            }
+            slot.task.start(clock::now());
+            *worked = true;
+            let resume: Vec<(Arc<str>, Position)> = slot
+                .positions
+                .iter()
+                .map(|(place, (group, offset))| (group.clone(), (place.clone(), *offset)))
+                .collect();
+            self.setup
+                .queries
+                .set_running(id, slot.task.backend().clone());
+            for consumer in &self.consumers {
+                let of_group: Vec<Position> = resume
+                    .iter()
+                    .filter(|(group, _)| *group == consumer.group)
+                    .map(|(_, p)| p.clone())
+                    .collect();
+                if !of_group.is_empty() {
+                    consumer.resume(&of_group)?;
+                }
+            }
+            self.report();
+        }
+        Ok(())
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), ThreadFault> {
+        if self.last_flush.elapsed() < self.setup.config.flush_interval {
+            return Ok(());
+        }
+        self.last_flush = Instant::now();
+        for (id, slot) in &self.work.tasks {
+            slot.task
+                .backend()
+                .flush()
+                .map_err(|error| TaskError::of_state(*id, error))?;
+        }
+        Ok(())
+    }
+
+    /// Says what the thread holds and what it waits for.
+    fn report(&mut self) {
+        self.last_report = Instant::now();
+        let mut tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)> = self
+            .work
+            .tasks
+            .iter()
+            .map(|(id, slot)| (*id, (slot.task.status(), None)))
+            .collect();
+        for (id, (_, reason)) in &self.partial {
+            tasks.entry(*id).or_insert((TaskStatus::Created, None)).1 = Some(reason.clone());
+        }
+        let patience = self.setup.config.session_timeout;
+        let misfits = self
+            .partial
+            .values()
+            .filter(|(since, _)| since.elapsed() > patience)
+            .count();
+        self.setup
+            .metrics
+            .misfits
+            .set(i64::try_from(misfits).unwrap_or(i64::MAX));
+        let problem = (misfits > 0).then(|| {
+            format!(
+                "{misfits} tasks are held in some of their groups only: is there a foreign member in one of the groups?"
+            )
+        });
+        self.setup.board.set_thread(
+            self.setup.number,
+            self.ownership.all_groups_assigned(),
+            problem,
+            tasks,
+        );
+    }
+
+    fn close_task(&mut self, id: TaskId) {
+        let Some(mut slot) = self.work.tasks.remove(&id) else {
+            return;
+        };
+        self.setup.queries.set_status(id, TaskStatus::Closed);
+        slot.task.become_status(TaskStatus::Closed);
+        for (place, (group, _)) in &slot.positions {
+            self.setup.lag.forget(group, place);
+        }
+        if let Err(error) = slot.task.backend().flush() {
+            tracing::warn!(task = %id, error = super::with_sources(&error), "could not flush; the next start restores more");
+        }
+    }
+
+    fn close(mut self) {
+        let ids: Vec<TaskId> = self.work.tasks.keys().copied().collect();
+        for id in ids {
+            self.close_task(id);
+        }
+        self.setup
+            .board
+            .set_thread(self.setup.number, false, None, [].into());
+    }
+}
+
+enum Served {
+    Nothing,
+    Record,
+    Rebalance,
+}
+
+/// A record of a partition whose task does not run: the client gave what was paused.
+fn unrouted(topic: &str) -> ThreadFault {
+    ThreadFault::Rejoin(KafkaFault::Retriable {
+        action: "hand a record to its task",
+        reason: format!("a record of {topic} came for a task that does not run here"),
+    })
+}
+
+fn routes_of(setup: &ThreadSetup, group: &Arc<str>) -> Vec<Route> {
+    let sources = setup.plan.subtopologies.iter().flat_map(|subtopology| {
+        (0..)
+            .zip(&subtopology.sources)
+            .map(|(source, of)| (subtopology.id, source, of))
+    });
+    sources
+        .filter(|(_, _, of)| of.group == *group)
+        .map(|(subtopology, source, of)| Route {
+            topic: of.topic.clone(),
+            subtopology,
+            source,
+        })
+        .collect()
+}
+
+fn dir_name(id: TaskId) -> TaskDirName {
+    let TaskId {
+        subtopology: SubtopologyId(subtopology),
+        partition: Partition(partition),
+    } = id;
+    TaskDirName::new(
+        u32::from(subtopology),
+        u32::try_from(partition).expect("partitions are not negative"),
+    )
+}
+
+/// Opens the stores of a task; stores that cannot be used are wiped, to be restored.
+fn open(setup: &ThreadSetup, id: TaskId) -> Result<Task, ThreadFault> {
+    let plan = setup
+        .plan
+        .subtopology(id.subtopology)
+        .expect("tasks are of subtopologies of the plan");
+    let path = setup.state_dir.task_path(&dir_name(id));
+    let begun = Instant::now();
+    let backend = loop {
+        match RocksBackend::open(&path, &plan.store_specs(), &setup.rocks) {
+            Ok(backend) => break backend,
+            Err(error) if error.is_mended_by_wiping() => {
+                return Err(TaskError::Corrupted {
+                    task: id,
+                    source: Box::new(error),
+                }
+                .into());
+            }
+            // Another thread of this process, or a query, may be about to let go of it.
+            Err(StateError::RocksDb { .. })
+                if begun.elapsed() < OPEN_LIMIT && !setup.stopping() =>
+            {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            Err(error) => {
+                return Err(TaskError::State {
+                    task: id,
+                    source: error,
+                }
+                .into());
+            }
+        }
+    };
+    let backend: Arc<dyn Backend> = Arc::new(backend);
+    Ok(Task::new(
+        id,
+        setup.plan.topology.clone(),
+        plan.clone(),
+        backend,
+    ))
+}
+
+/// Removes the stores of a task; the next membership restores them.
+pub(super) fn wipe(setup: &ThreadSetup, id: TaskId) -> Result<(), StateError> {
+    setup.state_dir.remove_task(&dir_name(id))
+}

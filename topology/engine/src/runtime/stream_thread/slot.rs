@@ -1,0 +1,63 @@
+//! A task in the hands of a thread, with what the thread keeps about it.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use turnstile_state::StoreId;
+
+use crate::Offset;
+use crate::runtime::kafka::{Slot as DeliverySlot, TopicPartition};
+use crate::runtime::metrics::Metrics;
+use crate::task::{Processed, Task};
+
+/// A task in the hands of a thread.
+pub(super) struct TaskSlot {
+    pub(super) task: Task,
+    /// Changes with each restore, so that a late result is told from a current one.
+    pub(super) epoch: u64,
+    /// Records or timers were handled since the last commit.
+    pub(super) dirty: bool,
+    /// Of each source partition: its group, and the position that is to be committed next.
+    pub(super) positions: BTreeMap<TopicPartition, (Arc<str>, Offset)>,
+    /// Where the offsets of the changelog records of a store are found after a commit.
+    pub(super) deliveries: HashMap<StoreId, DeliverySlot>,
+    /// What became of records since the last commit, by source and result.
+    counts: Vec<(usize, Processed, u64)>,
+}
+
+impl TaskSlot {
+    pub(super) fn new(task: Task) -> Self {
+        Self {
+            task,
+            epoch: 0,
+            dirty: false,
+            positions: BTreeMap::new(),
+            deliveries: HashMap::new(),
+            counts: Vec::new(),
+        }
+    }
+
+    /// Remembers what became of a record.
+    pub(super) fn count(&mut self, source: usize, processed: Processed) {
+        match self
+            .counts
+            .iter_mut()
+            .find(|(of, result, _)| *of == source && *result == processed)
+        {
+            Some((_, _, times)) => *times += 1,
+            None => self.counts.push((source, processed, 1)),
+        }
+    }
+
+    /// Tells the metrics what was committed.
+    pub(super) fn publish_counts(&mut self, metrics: &Metrics) {
+        let plan = self.task.plan().clone();
+        let subtopology = plan.id.to_string();
+        for (source, processed, times) in self.counts.drain(..) {
+            if let Some(source) = plan.sources.get(source) {
+                metrics.count(&subtopology, &source.topic, processed, times);
+            }
+        }
+    }
+}

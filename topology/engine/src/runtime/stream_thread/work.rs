@@ -1,0 +1,277 @@
+//! The tasks of a thread and the producer they write through: process, fire, commit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use turnstile_state::StoreId;
+
+use super::slot::TaskSlot;
+use super::{ThreadFault, ThreadSetup};
+use crate::runtime::kafka::{
+    GroupConsumer, GroupOffsets, Position, TopicPartition, TransactionalProducer,
+};
+use crate::task::TaskError;
+use crate::{InputRecord, Offset, TaskId, TaskStatus, TimestampMs, clock};
+
+/// Timers that one task fires in one turn, so that a million due timers never starve the records.
+const TIMERS_PER_TURN: usize = 1_000;
+
+/// The tasks of a thread and the producer they write through.
+pub(super) struct Work<'a> {
+    setup: &'a ThreadSetup,
+    producer: TransactionalProducer,
+    pub(super) tasks: BTreeMap<TaskId, TaskSlot>,
+    last_commit: Instant,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(setup: &'a ThreadSetup, producer: TransactionalProducer) -> Self {
+        Self {
+            setup,
+            producer,
+            tasks: BTreeMap::new(),
+            last_commit: Instant::now(),
+        }
+    }
+
+    /// Hands a record to its task; says whether the task runs and took it.
+    pub(super) fn process(
+        &mut self,
+        task: TaskId,
+        source: usize,
+        record: &InputRecord<'_>,
+    ) -> Result<bool, ThreadFault> {
+        let Some(slot) = self.tasks.get_mut(&task) else {
+            return Ok(false);
+        };
+        if slot.task.status() != TaskStatus::Running {
+            return Ok(false);
+        }
+        let begun = Instant::now();
+        let now = clock::now();
+        let processed = slot.task.process(source, record, now)?;
+        slot.count(source, processed);
+        slot.dirty = true;
+        for output in slot.task.take_outputs() {
+            self.producer.send(&output, None)?;
+        }
+        self.setup
+            .metrics
+            .process_latency
+            .observe(begun.elapsed().as_secs_f64());
+        self.setup
+            .metrics
+            .end_to_end_latency
+            .observe(now.since(record.timestamp).as_secs_f64());
+        Ok(true)
+    }
+
+    /// Fires due timers and punctuators; says whether there were any.
+    pub(super) fn fire_due(&mut self) -> Result<bool, ThreadFault> {
+        let now = clock::now();
+        let mut any = false;
+        let running = self
+            .tasks
+            .values_mut()
+            .filter(|slot| slot.task.status() == TaskStatus::Running);
+        for slot in running.filter(|slot| slot.task.next_due().is_some_and(|due| due <= now)) {
+            let metrics = &self.setup.metrics;
+            let fired = slot.task.fire_due(now, TIMERS_PER_TURN, &mut |lateness| {
+                metrics.observe_lateness(lateness);
+            })?;
+            if fired > 0 {
+                let subtopology = slot.task.id().subtopology.to_string();
+                let fired = u64::try_from(fired).unwrap_or(u64::MAX);
+                metrics
+                    .timers_fired
+                    .with_label_values(&[&subtopology])
+                    .inc_by(fired);
+            }
+            let outputs = slot.task.take_outputs();
+            if fired > 0 || !outputs.is_empty() || slot.task.has_writes() {
+                slot.dirty = true;
+                any = true;
+            }
+            for output in outputs {
+                self.producer.send(&output, None)?;
+            }
+        }
+        Ok(any)
+    }
+
+    /// When the next timer or punctuator is due; never later than that.
+    pub(super) fn next_due(&self) -> Option<TimestampMs> {
+        let running = self
+            .tasks
+            .values()
+            .filter(|slot| slot.task.status() == TaskStatus::Running);
+        running.filter_map(|slot| slot.task.next_due()).min()
+    }
+
+    /// Serves the producer's delivery reports.
+    pub(super) fn serve(&self) {
+        self.producer.serve();
+    }
+
+    /// Whether to commit now: at once when there is nothing left to process, else
+    /// when the interval is over or too much is uncommitted.
+    pub(super) fn commit_is_due(&self, idle: bool) -> bool {
+        if self.last_commit.elapsed() >= self.setup.config.commit_interval {
+            return true;
+        }
+        let dirty = self.tasks.values().any(|slot| slot.dirty);
+        if idle {
+            return dirty;
+        }
+        let bytes: usize = self
+            .tasks
+            .values()
+            .map(|slot| slot.task.uncommitted_bytes())
+            .sum();
+        bytes >= self.setup.config.uncommitted_bytes_max
+    }
+
+    /// Commits what all tasks have done:
+    ///
+    /// 1. Changelog records of all uncommitted writes join the transaction.
+    /// 2. The positions of **all** source groups of every task that has anything to
+    ///    commit join it, with each member's generation: that is the fence.
+    /// 3. The transaction commits.
+    /// 4. Each task's writes and the changelog offsets they reach go to its stores
+    ///    in one batch.
+    ///
+    /// A crash before 3 leaves nothing; after 3 the stores follow from the changelogs.
+    pub(super) fn commit(&mut self, consumers: &[GroupConsumer]) -> Result<(), ThreadFault> {
+        let begun = Instant::now();
+        let moved = self.take_positions(consumers)?;
+        if moved.is_empty() {
+            self.last_commit = begun;
+            return Ok(());
+        }
+        let now = clock::now();
+        // 1.
+        for id in &moved {
+            self.send_changelog(*id, now)?;
+        }
+        // 2. and 3.
+        let groups = self.group_offsets(&moved, consumers)?;
+        self.producer.commit(groups)?;
+        // 4.
+        for id in &moved {
+            self.apply(*id)?;
+        }
+        self.last_commit = Instant::now();
+        self.setup.metrics.commits.inc();
+        self.setup
+            .metrics
+            .commit_latency
+            .observe(begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Reads the consumers' positions; the tasks that have anything to commit.
+    fn take_positions(&mut self, consumers: &[GroupConsumer]) -> Result<Vec<TaskId>, ThreadFault> {
+        let mut positions: HashMap<(Arc<str>, TopicPartition), Offset> = HashMap::new();
+        for consumer in consumers {
+            let of_group = consumer.positions()?.into_iter();
+            positions
+                .extend(of_group.map(|(place, offset)| ((consumer.group.clone(), place), offset)));
+        }
+        let mut moved = Vec::new();
+        for (id, slot) in &mut self.tasks {
+            if slot.task.status() != TaskStatus::Running {
+                continue;
+            }
+            let mut any = slot.dirty;
+            for (place, (group, next)) in &mut slot.positions {
+                let at = positions.get(&(group.clone(), place.clone()));
+                if let Some(at) = at.filter(|at| **at > *next) {
+                    *next = *at;
+                    any = true;
+                }
+            }
+            if any {
+                moved.push(*id);
+            }
+        }
+        Ok(moved)
+    }
+
+    fn send_changelog(&mut self, id: TaskId, now: TimestampMs) -> Result<(), ThreadFault> {
+        let Some(slot) = self.tasks.get_mut(&id) else {
+            return Ok(());
+        };
+        for (store, record) in slot.task.changelog_records(now) {
+            let delivery = *slot
+                .deliveries
+                .entry(store)
+                .or_insert_with(|| self.producer.slot());
+            self.producer.send(&record, Some(delivery))?;
+        }
+        Ok(())
+    }
+
+    fn group_offsets(
+        &self,
+        moved: &[TaskId],
+        consumers: &[GroupConsumer],
+    ) -> Result<Vec<GroupOffsets>, ThreadFault> {
+        let mut by_group: BTreeMap<&Arc<str>, Vec<Position>> = BTreeMap::new();
+        for slot in moved.iter().filter_map(|id| self.tasks.get(id)) {
+            for (place, (group, next)) in &slot.positions {
+                by_group
+                    .entry(group)
+                    .or_default()
+                    .push((place.clone(), *next));
+            }
+        }
+        let mut groups = Vec::with_capacity(by_group.len());
+        for consumer in consumers {
+            if let Some(positions) = by_group.remove(&consumer.group) {
+                groups.push(GroupOffsets {
+                    metadata: consumer.metadata()?,
+                    positions,
+                });
+            }
+        }
+        Ok(groups)
+    }
+
+    fn apply(&mut self, id: TaskId) -> Result<(), ThreadFault> {
+        let Some(slot) = self.tasks.get_mut(&id) else {
+            return Ok(());
+        };
+        let reached: Vec<(StoreId, i64)> = slot
+            .deliveries
+            .iter()
+            .filter_map(|(store, delivery)| Some((*store, self.producer.next_offset(*delivery)?.0)))
+            .collect();
+        let written = if self.setup.queries.anyone_waits() {
+            slot.task.written_keys()
+        } else {
+            Vec::new()
+        };
+        let batch = slot.task.take_batch(&reached);
+        if !batch.is_empty() {
+            slot.task
+                .backend()
+                .write(batch)
+                .map_err(|error| TaskError::of_state(id, error))?;
+        }
+        slot.dirty = false;
+        for (place, (group, next)) in &slot.positions {
+            self.setup.lag.committed(group, place, *next);
+        }
+        slot.publish_counts(&self.setup.metrics);
+        self.setup.queries.tell(id, written.into_iter());
+        Ok(())
+    }
+
+    /// Ends the open transaction without a trace, as far as the cluster can be reached.
+    pub(super) fn abort(&mut self) {
+        if let Err(fault) = self.producer.abort() {
+            tracing::debug!(%fault, "the open transaction is left to its time-out or the next producer");
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! What a processor sees of its task.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use turnstile_state::{Backend, Codec, KeyRange, Overlay, ScanDirection, StateError, StoreId};
+
+use super::dead_letter;
+use super::error::TaskError;
+use super::unit::Unit;
+use crate::partitioner::partition_of;
+use crate::processor::{ProcessorError, Timer};
+use crate::record::{DeadLetter, Encode, Header, InputRecord, Origin, OutputRecord};
+use crate::timer::Timers;
+use crate::topology::{
+    Edge, Node, Outlet, PlanSource, PlanStoreKind, ProcessorDef, Sink, SourceRole, Store,
+    SubtopologyPlan, Topology,
+};
+use crate::{TaskId, TimestampMs};
+
+/// Timers of one processor that a scan loads into memory at once.
+const NEAR_TIMERS: usize = 16_384;
+
+/// The parts of a task that its processors work on.
+pub(crate) struct TaskCore {
+    pub(super) id: TaskId,
+    pub(super) topology: Arc<Topology>,
+    pub(super) plan: Arc<SubtopologyPlan>,
+    pub(super) overlay: Overlay,
+    /// By processor of the topology; those of other subtopologies have none.
+    nodes: Vec<Option<Box<dyn Node>>>,
+    pub(super) timers: Vec<Option<Timers>>,
+    /// By store of the topology.
+    store_ids: Vec<Option<StoreId>>,
+    pub(super) outputs: Vec<OutputRecord>,
+    pub(super) stream_time: TimestampMs,
+}
+
+/// The record that is being processed, or the absence of one.
+pub(crate) struct RecordContext<'a> {
+    pub(super) timestamp: TimestampMs,
+    pub(super) headers: &'a [Header],
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) origin: Option<&'a Origin>,
+    pub(super) now: TimestampMs,
+}
+
+impl RecordContext<'static> {
+    /// No record: a timer or punctuator at this time.
+    pub(super) fn at(now: TimestampMs) -> Self {
+        Self {
+            timestamp: now,
+            headers: &[],
+            key: None,
+            origin: None,
+            now,
+        }
+    }
+}
+
+impl TaskCore {
+    pub(super) fn new(
+        id: TaskId,
+        topology: Arc<Topology>,
+        plan: Arc<SubtopologyPlan>,
+        backend: Arc<dyn Backend>,
+    ) -> Self {
+        let mut nodes: Vec<Option<Box<dyn Node>>> =
+            topology.processors.iter().map(|_| None).collect();
+        for index in &plan.processors {
+            if let (Some(node), Some(processor)) =
+                (nodes.get_mut(*index), topology.processors.get(*index))
+            {
+                *node = Some((processor.supplier)());
+            }
+        }
+        let mut store_ids = vec![None; topology.stores.len()];
+        let mut rows: Vec<Option<StoreId>> = vec![None; topology.processors.len()];
+        let mut timers: Vec<Option<Timers>> = topology.processors.iter().map(|_| None).collect();
+        for (store_id, store) in plan.stores_by_id() {
+            match store.kind {
+                PlanStoreKind::Declared(index) => set(&mut store_ids, index, Some(store_id)),
+                PlanStoreKind::TimerRows(processor) => set(&mut rows, processor, Some(store_id)),
+                PlanStoreKind::TimerIndex(processor) => {
+                    let rows = rows.get(processor).copied().flatten();
+                    let rows = rows.expect("a plan lists the rows of timers before their index");
+                    set(
+                        &mut timers,
+                        processor,
+                        Some(Timers::new(rows, store_id, NEAR_TIMERS)),
+                    );
+                }
+            }
+        }
+        let overlay = Overlay::new(backend, plan.stores.len());
+        Self {
+            id,
+            topology,
+            plan,
+            overlay,
+            nodes,
+            timers,
+            store_ids,
+            outputs: Vec::new(),
+            stream_time: TimestampMs::default(),
+        }
+    }
+
+    /// Hands the message in `Option<T>` to all of `edges`.
+    pub(super) fn deliver(
+        &mut self,
+        edges: &[Edge],
+        record: &RecordContext<'_>,
+        message: &mut dyn Any,
+    ) -> Result<(), ProcessorError> {
+        let Some((last, others)) = edges.split_last() else {
+            return Ok(());
+        };
+        for edge in others {
+            let mut copy = (edge.duplicate)(message);
+            self.visit(edge.to, record, |node, context| {
+                (edge.deliver)(node, context, &mut *copy)
+            })?;
+        }
+        self.visit(last.to, record, |node, context| {
+            (last.deliver)(node, context, message)
+        })
+    }
+
+    /// Runs `visit` on a processor, which is out of its place meanwhile: the graph has no circles.
+    fn visit(
+        &mut self,
+        processor: usize,
+        record: &RecordContext<'_>,
+        visit: impl FnOnce(&mut dyn Node, &mut Context<'_>) -> Result<(), ProcessorError>,
+    ) -> Result<(), ProcessorError> {
+        let place = self.nodes.get_mut(processor).and_then(Option::take);
+        let mut node = place.expect("edges lead to processors of the same task, and in no circle");
+        let result = visit(
+            &mut *node,
+            &mut Context {
+                core: self,
+                processor,
+                record,
+            },
+        );
+        if let Some(place) = self.nodes.get_mut(processor) {
+            *place = Some(node);
+        }
+        result
+    }
+
+    /// Runs a callback of a processor as a unit of its own.
+    pub(super) fn call(
+        &mut self,
+        processor: usize,
+        record: &RecordContext<'_>,
+        callback: impl FnOnce(&mut dyn Node, &mut Context<'_>) -> Result<(), ProcessorError>,
+    ) -> Result<(), TaskError> {
+        let unit = Unit::begin(self);
+        match self.visit(processor, record, callback) {
+            Ok(()) => {
+                unit.keep(self);
+                Ok(())
+            }
+            Err(error) => {
+                unit.undo(self);
+                Err(TaskError::of_processor(self.id, error))
+            }
+        }
+    }
+
+    /// The next due timer of a processor, which is then no longer pending.
+    pub(super) fn take_due(
+        &mut self,
+        processor: usize,
+        now: TimestampMs,
+    ) -> Result<Option<Timer>, TaskError> {
+        let Some(timers) = self.timers.get_mut(processor).and_then(Option::as_mut) else {
+            return Ok(None);
+        };
+        let due = timers.take_due(&mut self.overlay, now, 1);
+        let mut due = due.map_err(|error| TaskError::of_state(self.id, error))?;
+        Ok(due.pop().map(Timer::from))
+    }
+
+    /// Sends a misplaced record to the partition of its id, unchanged but for its key.
+    pub(super) fn rekey(&mut self, source: &PlanSource, id: &[u8], record: &InputRecord<'_>) {
+        let (topic, partitions) = match &source.role {
+            SourceRole::Checked(topic) => (topic, self.plan.partitions),
+            SourceRole::Rekeyed(topic, partitions) => (topic, *partitions),
+            SourceRole::Placed => unreachable!("only a keyed source finds records misplaced"),
+        };
+        self.outputs.push(OutputRecord {
+            topic: topic.clone(),
+            partition: partition_of(id, partitions),
+            key: Some(id.to_vec()),
+            value: record.value.map(<[u8]>::to_vec),
+            headers: record.headers.to_vec(),
+            timestamp: record.timestamp,
+        });
+    }
+
+    pub(super) fn dead_letter(&mut self, letter: DeadLetter) {
+        self.outputs.push(dead_letter::of(&self.plan, letter));
+    }
+
+    pub(super) fn forget_uncommitted(&mut self) {
+        self.overlay.clear();
+        self.outputs.clear();
+        for timers in self.timers.iter_mut().flatten() {
+            timers.reload();
+        }
+    }
+}
+
+fn set<T>(places: &mut [T], index: usize, value: T) {
+    if let Some(place) = places.get_mut(index) {
+        *place = value;
+    }
+}
+
+/// What a processor sees of its task while it handles a record, a timer or a punctuation.
+pub struct Context<'a> {
+    core: &'a mut TaskCore,
+    processor: usize,
+    record: &'a RecordContext<'a>,
+}
+
+impl Context<'_> {
+    /// The wall-clock time, fixed for the duration of one call.
+    #[must_use]
+    pub fn now(&self) -> TimestampMs {
+        self.record.now
+    }
+
+    /// The time of the record; for a timer or punctuation, [`Context::now`].
+    #[must_use]
+    pub fn timestamp(&self) -> TimestampMs {
+        self.record.timestamp
+    }
+
+    /// The key of the record as it was read.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.record.key
+    }
+
+    /// Where the record was read; nothing for a timer or punctuation.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        self.record.origin
+    }
+
+    /// The task that runs the processor.
+    #[must_use]
+    pub fn task_id(&self) -> TaskId {
+        self.core.id
+    }
+
+    /// The value of `key` in `store`, with the writes of this transaction.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails or the value cannot be read.
+    pub fn get<K: Codec, V: Codec>(
+        &self,
+        store: Store<K, V>,
+        key: &K,
+    ) -> Result<Option<V>, ProcessorError> {
+        let id = self.store_id(store)?;
+        let value = self.core.overlay.get(id, &key.to_bytes())?;
+        value
+            .map(|value| V::decode(&value))
+            .transpose()
+            .map_err(|source| self.unreadable(store, source))
+    }
+
+    /// Sets `key` to `value` in `store`.
+    ///
+    /// # Errors
+    ///
+    /// When the processor does not declare the store.
+    pub fn put<K: Codec, V: Codec>(
+        &mut self,
+        store: Store<K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<(), ProcessorError> {
+        let id = self.store_id(store)?;
+        Ok(self
+            .core
+            .overlay
+            .put(id, key.to_bytes(), value.to_bytes())?)
+    }
+
+    /// Deletes `key` from `store`.
+    ///
+    /// # Errors
+    ///
+    /// When the processor does not declare the store.
+    pub fn delete<K: Codec, V: Codec>(
+        &mut self,
+        store: Store<K, V>,
+        key: &K,
+    ) -> Result<(), ProcessorError> {
+        let id = self.store_id(store)?;
+        Ok(self.core.overlay.delete(id, key.to_bytes())?)
+    }
+
+    /// At most `limit` entries of `store` in `range`, in the order of their encoded keys.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails or an entry cannot be read.
+    pub fn scan<K: Codec, V: Codec>(
+        &self,
+        store: Store<K, V>,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, ProcessorError> {
+        let id = self.store_id(store)?;
+        let mut entries = Vec::new();
+        for entry in self
+            .core
+            .overlay
+            .scan(id, range, ScanDirection::Forward)?
+            .take(limit)
+        {
+            let (key, value) = entry?;
+            let entry = K::decode(&key).and_then(|key| Ok((key, V::decode(&value)?)));
+            entries.push(entry.map_err(|source| self.unreadable(store, source))?);
+        }
+        Ok(entries)
+    }
+
+    /// Sends `message` to `sink`, to the partition of `key` by murmur2, with the
+    /// time and headers of the record that is being processed.
+    ///
+    /// # Errors
+    ///
+    /// When the processor does not declare the sink.
+    pub fn send<T: Encode>(
+        &mut self,
+        sink: Sink<T>,
+        key: &str,
+        message: &T,
+    ) -> Result<(), ProcessorError> {
+        let declared = self.declaration().sinks.contains(&sink.index);
+        let Some(target) = self.core.plan.sinks.get(sink.index).filter(|_| declared) else {
+            return Err(self.undeclared("sink", format!("number {}", sink.index)));
+        };
+        let mut value = Vec::new();
+        message.encode(&mut value);
+        let output = OutputRecord {
+            topic: target.topic.clone(),
+            partition: partition_of(key.as_bytes(), target.partitions),
+            key: Some(key.as_bytes().to_vec()),
+            value: Some(value),
+            headers: self.record.headers.to_vec(),
+            timestamp: self.record.timestamp,
+        };
+        self.core.outputs.push(output);
+        Ok(())
+    }
+
+    /// Hands `message` to the processors that read the outlet's stream, now.
+    ///
+    /// # Errors
+    ///
+    /// What those processors say, or when this one does not declare the outlet.
+    pub fn forward<T: 'static>(
+        &mut self,
+        outlet: Outlet<T>,
+        message: T,
+    ) -> Result<(), ProcessorError> {
+        let topology = self.core.topology.clone();
+        let declared = self.declaration().outlets.contains(&outlet.index);
+        let Some(target) = topology.outlets.get(outlet.index).filter(|_| declared) else {
+            return Err(self.undeclared("outlet", format!("number {}", outlet.index)));
+        };
+        self.core
+            .deliver(&target.children, self.record, &mut Some(message))
+    }
+
+    /// Sets a durable timer that fires once, at or after `deadline`. A timer that is
+    /// pending under the same key moves.
+    ///
+    /// # Errors
+    ///
+    /// When the store of timers fails or the processor does not declare timers.
+    pub fn schedule(&mut self, key: &[u8], deadline: TimestampMs) -> Result<(), ProcessorError> {
+        self.with_timers(|timers, overlay| timers.schedule(overlay, key, deadline))
+    }
+
+    /// Cancels the timer under `key`; says whether one was pending.
+    ///
+    /// # Errors
+    ///
+    /// When the store of timers fails or the processor does not declare timers.
+    pub fn cancel(&mut self, key: &[u8]) -> Result<bool, ProcessorError> {
+        self.with_timers(|timers, overlay| timers.cancel(overlay, key))
+    }
+
+    /// Writes a record that was kept for later and can never be processed to the dead letters.
+    /// (A record that is being processed is rejected instead: [`ProcessorError::Rejected`].)
+    pub fn dead_letter(&mut self, letter: DeadLetter) {
+        self.core.dead_letter(letter);
+    }
+
+    /// The headers of the record that is being processed.
+    #[must_use]
+    pub fn headers(&self) -> &[Header] {
+        self.record.headers
+    }
+
+    fn with_timers<R>(
+        &mut self,
+        change: impl FnOnce(&mut Timers, &mut Overlay) -> Result<R, StateError>,
+    ) -> Result<R, ProcessorError> {
+        match self.core.timers.get_mut(self.processor) {
+            Some(Some(timers)) => Ok(change(timers, &mut self.core.overlay)?),
+            Some(None) | None => Err(self.undeclared("timers", "of its own".to_owned())),
+        }
+    }
+
+    fn store_id<K, V>(&self, store: Store<K, V>) -> Result<StoreId, ProcessorError> {
+        let declared = self.declaration().stores.contains(&store.index);
+        let id = self.core.store_ids.get(store.index).copied().flatten();
+        id.filter(|_| declared)
+            .ok_or_else(|| self.undeclared("store", self.store_name(store)))
+    }
+
+    fn store_name<K, V>(&self, store: Store<K, V>) -> String {
+        let name = self
+            .core
+            .topology
+            .stores
+            .get(store.index)
+            .map(|store| store.name.clone());
+        name.unwrap_or_else(|| "of another topology".to_owned())
+    }
+
+    fn unreadable<K, V>(
+        &self,
+        store: Store<K, V>,
+        source: turnstile_state::CodecError,
+    ) -> ProcessorError {
+        ProcessorError::UnreadableRow {
+            store: self.store_name(store),
+            source,
+        }
+    }
+
+    fn undeclared(&self, kind: &'static str, name: String) -> ProcessorError {
+        ProcessorError::Undeclared {
+            processor: self.declaration().name.clone(),
+            kind,
+            name,
+        }
+    }
+
+    fn declaration(&self) -> &ProcessorDef {
+        let declaration = self.core.topology.processors.get(self.processor);
+        declaration.expect("a context belongs to a processor of the topology")
+    }
+}

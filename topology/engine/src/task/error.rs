@@ -1,0 +1,76 @@
+//! Why a task cannot go on, named by the remedy.
+
+use thiserror::Error;
+use turnstile_state::StateError;
+
+use crate::TaskId;
+use crate::processor::ProcessorError;
+use crate::record::Origin;
+
+/// Why a task cannot go on.
+#[derive(Debug, Error)]
+pub enum TaskError {
+    /// A record was rejected at a source that must not lose any: mend it or the code, then start again.
+    #[error("task {task} stopped at {}-{}@{}: {kind}: {reason}", origin.topic, origin.partition, origin.offset)]
+    Rejected {
+        /// The task.
+        task: TaskId,
+        /// The record.
+        origin: Origin,
+        /// The class of the fault.
+        kind: &'static str,
+        /// What is wrong with the record.
+        reason: String,
+    },
+    /// The application's code is wrong.
+    #[error("task {task} stopped: its processor failed")]
+    Processor {
+        /// The task.
+        task: TaskId,
+        /// What the processor said.
+        source: ProcessorError,
+    },
+    /// What the stores of the task hold cannot be read: wipe them and restore from the changelogs.
+    #[error("the stores of task {task} are corrupted")]
+    Corrupted {
+        /// The task.
+        task: TaskId,
+        /// What could not be read.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The disk failed: see to it, then start again.
+    #[error("the stores of task {task} failed")]
+    State {
+        /// The task.
+        task: TaskId,
+        /// What failed.
+        source: StateError,
+    },
+}
+
+impl TaskError {
+    pub(crate) fn of_processor(task: TaskId, error: ProcessorError) -> Self {
+        match error {
+            ProcessorError::State(error) => Self::of_state(task, error),
+            error @ ProcessorError::UnreadableRow { .. } => Self::Corrupted {
+                task,
+                source: Box::new(error),
+            },
+            source => Self::Processor { task, source },
+        }
+    }
+
+    pub(crate) fn of_state(task: TaskId, error: StateError) -> Self {
+        if error.is_mended_by_wiping() {
+            Self::Corrupted {
+                task,
+                source: Box::new(error),
+            }
+        } else {
+            Self::State {
+                task,
+                source: error,
+            }
+        }
+    }
+}

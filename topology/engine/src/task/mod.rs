@@ -1,0 +1,353 @@
+//! A task: a subtopology at one partition, with its stores, timers and processors.
+//!
+//! ```text
+//!              open              restored             first revoke
+//!   Created ─────────► Restoring ─────────► Running ─────────────► Suspended
+//!                          ▲  │                │                      │  │
+//!                          │  └────────────────┼──────────────────────┼──┼──► Closed
+//!                          └───────────────────┼──────────────────────┘  │
+//!                            all groups hold    └────────────────────────┘
+//!                            the partition again
+//! ```
+//!
+//! A task is synchronous and knows neither Kafka nor the system clock: records and
+//! the time come in, output records come out, and between two commits all writes
+//! stay in an overlay. The stream thread decides when to commit; the topology test
+//! driver runs the very same code.
+
+mod changelog;
+mod context;
+mod dead_letter;
+mod error;
+mod punctuation;
+mod restore;
+mod status;
+mod unit;
+
+use std::sync::Arc;
+
+use turnstile_state::{Backend, Batch, StoreId};
+
+pub use context::Context;
+pub use error::TaskError;
+pub(crate) use restore::{StoreRestore, TaskRestore};
+pub use status::TaskStatus;
+
+use self::context::{RecordContext, TaskCore};
+use self::punctuation::Punctuations;
+use self::unit::Unit;
+use crate::processor::{ProcessorError, Timer};
+use crate::record::{DeadLetter, InputRecord, Origin, OutputRecord};
+use crate::source::ErrorPolicy;
+use crate::topology::{
+    Handled, HandlingError, Home, PlanSource, SourceRole, SubtopologyPlan, Topology,
+};
+use crate::{Partition, TaskId, TimestampMs};
+
+/// What a task did with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processed {
+    /// Its processors handled it.
+    Done,
+    /// It is nothing for this application, for this reason.
+    Skipped(&'static str),
+    /// It went to the partition of its id.
+    Rekeyed,
+    /// It became a dead letter, for this reason.
+    DeadLettered(&'static str),
+}
+
+/// A subtopology at one partition.
+pub struct Task {
+    id: TaskId,
+    core: TaskCore,
+    punctuations: Punctuations,
+    status: TaskStatus,
+}
+
+impl Task {
+    /// A task over `backend`, which was opened with the stores of the plan.
+    pub(crate) fn new(
+        id: TaskId,
+        topology: Arc<Topology>,
+        plan: Arc<SubtopologyPlan>,
+        backend: Arc<dyn Backend>,
+    ) -> Self {
+        let punctuations = Punctuations::new(&topology, &plan);
+        Self {
+            id,
+            core: TaskCore::new(id, topology, plan, backend),
+            punctuations,
+            status: TaskStatus::Created,
+        }
+    }
+
+    /// Which task it is.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Where it is in its life cycle.
+    #[must_use]
+    pub fn status(&self) -> TaskStatus {
+        self.status
+    }
+
+    /// Moves on in the life cycle.
+    ///
+    /// # Panics
+    ///
+    /// When the step is not in the diagram above: the caller has lost track of who owns the task.
+    pub(crate) fn become_status(&mut self, next: TaskStatus) {
+        assert!(
+            self.status.may_become(next),
+            "task {} cannot go from {} to {next}",
+            self.id,
+            self.status
+        );
+        self.status = next;
+    }
+
+    pub(crate) fn plan(&self) -> &Arc<SubtopologyPlan> {
+        &self.core.plan
+    }
+
+    /// The committed state, for readers outside the task.
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        self.core.overlay.backend()
+    }
+
+    /// What has to be read from changelogs before the task may run.
+    pub(crate) fn restore(&self) -> Result<TaskRestore, TaskError> {
+        TaskRestore::of(self.id, &self.core.plan, self.backend())
+    }
+
+    /// Begins to run on a restored backend: forgets what an earlier run left in memory.
+    pub(crate) fn start(&mut self, now: TimestampMs) {
+        self.become_status(TaskStatus::Running);
+        self.core.forget_uncommitted();
+        self.punctuations.start(now);
+    }
+
+    /// Handles one record of the source at `source` in the plan: as a whole or,
+    /// when it is rejected, not at all.
+    ///
+    /// # Errors
+    ///
+    /// When the task cannot go on; the record is then not processed.
+    pub(crate) fn process(
+        &mut self,
+        source: usize,
+        record: &InputRecord<'_>,
+        now: TimestampMs,
+    ) -> Result<Processed, TaskError> {
+        self.assert_running();
+        let plan = self.core.plan.clone();
+        let topology = self.core.topology.clone();
+        let from = plan
+            .sources
+            .get(source)
+            .expect("records come from sources of the plan");
+        let node = topology
+            .sources
+            .get(from.node)
+            .expect("a plan's sources are nodes of its topology");
+        let origin = Origin {
+            topic: from.topic.clone(),
+            partition: self.id.partition,
+            offset: record.offset,
+        };
+        self.core.stream_time = self.core.stream_time.max(record.timestamp);
+        let unit = Unit::begin(&mut self.core);
+        let context = RecordContext {
+            timestamp: record.timestamp,
+            headers: record.headers,
+            key: record.key,
+            origin: Some(&origin),
+            now,
+        };
+        let home = home(from, self.id.partition, plan.partitions);
+        let core = &mut self.core;
+        let handled = node.handling.handle(record, home, &mut |message| {
+            core.deliver(&node.children, &context, message)
+        });
+        match handled {
+            Ok(Handled::Processed) => {
+                unit.keep(&mut self.core);
+                Ok(Processed::Done)
+            }
+            Ok(Handled::Skipped(reason)) => {
+                unit.keep(&mut self.core);
+                Ok(Processed::Skipped(reason))
+            }
+            Ok(Handled::Misplaced(id)) => {
+                unit.keep(&mut self.core);
+                self.core.rekey(from, &id, record);
+                Ok(Processed::Rekeyed)
+            }
+            Err(error) => {
+                unit.undo(&mut self.core);
+                self.reject(node.policy, &origin, record, error)
+            }
+        }
+    }
+
+    fn reject(
+        &mut self,
+        policy: ErrorPolicy,
+        origin: &Origin,
+        record: &InputRecord<'_>,
+        error: HandlingError,
+    ) -> Result<Processed, TaskError> {
+        let (kind, reason) = match error {
+            HandlingError::Decode(error) => (error.kind, error.message),
+            HandlingError::Processor(ProcessorError::Rejected { kind, reason }) => (kind, reason),
+            HandlingError::Processor(error) => return Err(TaskError::of_processor(self.id, error)),
+        };
+        match policy {
+            ErrorPolicy::DeadLetter => {
+                self.core.dead_letter(DeadLetter {
+                    origin: origin.clone(),
+                    key: record.key.map(<[u8]>::to_vec),
+                    value: record.value.map(<[u8]>::to_vec),
+                    headers: record.headers.to_vec(),
+                    timestamp: record.timestamp,
+                    kind,
+                    message: reason,
+                });
+                Ok(Processed::DeadLettered(kind))
+            }
+            ErrorPolicy::Stop => Err(TaskError::Rejected {
+                task: self.id,
+                origin: origin.clone(),
+                kind,
+                reason,
+            }),
+        }
+    }
+
+    /// Fires at most `limit` due timers and calls the punctuators that are due.
+    /// Returns how many timers fired; `limit` of them means that more may be due.
+    ///
+    /// # Errors
+    ///
+    /// When the task cannot go on.
+    pub(crate) fn fire_due(
+        &mut self,
+        now: TimestampMs,
+        limit: usize,
+        lateness: &mut dyn FnMut(std::time::Duration),
+    ) -> Result<usize, TaskError> {
+        self.assert_running();
+        let plan = self.core.plan.clone();
+        let mut fired = 0;
+        for processor in plan.processors.iter().copied() {
+            // One at a time: what a timer does may cancel or move the next.
+            while fired < limit {
+                let Some(timer) = self.core.take_due(processor, now)? else {
+                    break;
+                };
+                fired += 1;
+                lateness(now.since(timer.deadline));
+                self.core
+                    .call(processor, &RecordContext::at(now), |node, context| {
+                        node.on_timer(context, timer)
+                    })?;
+            }
+        }
+        for (processor, kind) in self.punctuations.take_due(now, self.core.stream_time) {
+            self.core
+                .call(processor, &RecordContext::at(now), |node, context| {
+                    node.on_punctuate(context, kind)
+                })?;
+        }
+        Ok(fired)
+    }
+
+    /// When [`Task::fire_due`] next has something to do: never later than that.
+    pub(crate) fn next_due(&self) -> Option<TimestampMs> {
+        let timers = self
+            .core
+            .timers
+            .iter()
+            .flatten()
+            .filter_map(crate::timer::Timers::next_deadline)
+            .min();
+        timers.into_iter().chain(self.punctuations.next_due()).min()
+    }
+
+    /// The records that were sent since the last call.
+    pub(crate) fn take_outputs(&mut self) -> Vec<OutputRecord> {
+        std::mem::take(&mut self.core.outputs)
+    }
+
+    /// Whether a commit would write anything to stores.
+    pub(crate) fn has_writes(&self) -> bool {
+        !self.core.overlay.is_empty()
+    }
+
+    /// The memory that uncommitted writes take, in bytes.
+    pub(crate) fn uncommitted_bytes(&self) -> usize {
+        self.core.overlay.bytes()
+    }
+
+    /// The uncommitted writes as changelog records, and the store of each.
+    pub(crate) fn changelog_records(&self, now: TimestampMs) -> Vec<(StoreId, OutputRecord)> {
+        changelog::records(self.id, &self.core.plan, &self.core.overlay, now)
+    }
+
+    /// The keys of the uncommitted writes.
+    pub(crate) fn written_keys(&self) -> Vec<(StoreId, Vec<u8>)> {
+        let stores = self.core.plan.stores_by_id().map(|(id, _)| id);
+        stores
+            .flat_map(|id| {
+                self.core
+                    .overlay
+                    .changes(id)
+                    .map(move |(key, _)| (id, key.to_vec()))
+            })
+            .collect()
+    }
+
+    /// The writes as one batch that reaches these changelog offsets: to be written
+    /// once the transaction that holds their changelog records is committed.
+    pub(crate) fn take_batch(&mut self, changelog_offsets: &[(StoreId, i64)]) -> Batch {
+        let mut batch = self.core.overlay.take_batch();
+        for (store, next_offset) in changelog_offsets {
+            batch.set_changelog_offset(*store, *next_offset);
+        }
+        batch
+    }
+
+    /// Forgets everything since the last commit.
+    pub(crate) fn abort(&mut self) {
+        self.core.forget_uncommitted();
+    }
+
+    fn assert_running(&self) {
+        assert!(
+            self.status == TaskStatus::Running,
+            "task {} is {}, not running",
+            self.id,
+            self.status
+        );
+    }
+}
+
+fn home(source: &PlanSource, partition: Partition, partitions: i32) -> Home {
+    match source.role {
+        SourceRole::Placed => Home::Anywhere,
+        SourceRole::Checked(_) => Home::Partition(partition, partitions),
+        SourceRole::Rekeyed(..) => Home::Elsewhere,
+    }
+}
+
+impl From<crate::timer::DueTimer> for Timer {
+    fn from(due: crate::timer::DueTimer) -> Self {
+        Self {
+            key: due.key,
+            deadline: due.deadline,
+        }
+    }
+}

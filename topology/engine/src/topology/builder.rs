@@ -1,0 +1,243 @@
+//! Declares a topology, node by node.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnstile_state::Codec;
+
+use super::faults::{TopologyFault, TopologyFaults};
+use super::graph::{
+    Edge, Node, OutletDef, ProcessorDef, SinkDef, SinkTopic, SourceDef, SourceOrigin, StoreDef,
+    Topology, TypedHandling,
+};
+use super::handles::{Outlet, Sink, Store, Stream, StreamEnd};
+use super::subtopologies;
+use crate::processor::{Processor, PunctuationType};
+use crate::record::{Encode, InputRecord};
+use crate::source::{DecodeError, Decoded, Source};
+
+/// Declares a topology; [`TopologyBuilder::build`] checks it.
+#[derive(Default)]
+pub struct TopologyBuilder {
+    sources: Vec<SourceDef>,
+    processors: Vec<ProcessorDef>,
+    stores: Vec<StoreDef>,
+    sinks: Vec<SinkDef>,
+    outlets: Vec<OutletDef>,
+}
+
+impl TopologyBuilder {
+    /// An empty declaration.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A source node.
+    pub fn source<T: 'static>(&mut self, source: Source<T>) -> Stream<T> {
+        let Source {
+            topic,
+            group,
+            decode,
+            keyed_by,
+            policy,
+        } = source;
+        let (id_of, rekeyed_through) = keyed_by.map_or((None, None), |keyed_by| {
+            (Some(keyed_by.id_of), Some(keyed_by.repartition))
+        });
+        self.add_source(SourceDef {
+            origin: SourceOrigin::Topic(topic),
+            group,
+            policy,
+            rekeyed_through,
+            handling: Arc::new(TypedHandling { decode, id_of }),
+            children: Vec::new(),
+        })
+    }
+
+    /// An internal topic `<application id>-<name>-repartition`: the sink end, keyed
+    /// by what the readers' stores are keyed by, and the stream that `group` reads.
+    pub fn repartition<T: Encode + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        group: impl Into<String>,
+        decode: impl Fn(&InputRecord<'_>) -> Result<Decoded<T>, DecodeError> + Send + Sync + 'static,
+    ) -> (Sink<T>, Stream<T>) {
+        let Source {
+            topic: name,
+            group,
+            decode,
+            policy,
+            ..
+        } = Source::new(name, group, decode);
+        let sink = self.add_sink(SinkTopic::Repartition(name.clone()));
+        let stream = self.add_source(SourceDef {
+            origin: SourceOrigin::Repartition(name),
+            group,
+            policy,
+            rekeyed_through: None,
+            handling: Arc::new(TypedHandling {
+                decode,
+                id_of: None,
+            }),
+            children: Vec::new(),
+        });
+        (sink, stream)
+    }
+
+    /// A topic that processors send messages to.
+    pub fn sink<T: Encode>(&mut self, topic: impl Into<String>) -> Sink<T> {
+        self.add_sink(SinkTopic::Topic(topic.into()))
+    }
+
+    /// A state store, with a changelog `<application id>-<name>-changelog`.
+    pub fn store<K: Codec, V: Codec>(&mut self, name: impl Into<String>) -> Store<K, V> {
+        self.stores.push(StoreDef { name: name.into() });
+        Store::new(self.stores.len() - 1)
+    }
+
+    /// A way from one processor to others: the end that forwards and the stream to read.
+    pub fn outlet<T: 'static>(&mut self, name: impl Into<String>) -> (Outlet<T>, Stream<T>) {
+        self.outlets.push(OutletDef {
+            name: name.into(),
+            children: Vec::new(),
+        });
+        let index = self.outlets.len() - 1;
+        (Outlet::new(index), Stream::new(StreamEnd::Outlet(index)))
+    }
+
+    /// A processor; `supplier` makes one for each task.
+    pub fn processor<P: Processor>(
+        &mut self,
+        name: impl Into<String>,
+        supplier: impl Fn() -> P + Send + Sync + 'static,
+    ) -> ProcessorBuilder<'_, P> {
+        self.processors.push(ProcessorDef {
+            name: name.into(),
+            supplier: Arc::new(move || Box::new(supplier()) as Box<dyn Node>),
+            inputs: Vec::new(),
+            stores: Vec::new(),
+            sinks: Vec::new(),
+            outlets: Vec::new(),
+            timers: false,
+            punctuations: Vec::new(),
+        });
+        let index = self.processors.len() - 1;
+        ProcessorBuilder {
+            builder: self,
+            index,
+            processor: PhantomData,
+        }
+    }
+
+    /// Checks the declaration and cuts it into subtopologies.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once.
+    pub fn build(self) -> Result<Topology, TopologyFaults> {
+        let Self {
+            sources,
+            processors,
+            stores,
+            sinks,
+            outlets,
+        } = self;
+        let mut topology = Topology {
+            sources,
+            processors,
+            stores,
+            sinks,
+            outlets,
+            subtopologies: Vec::new(),
+        };
+        topology.subtopologies = subtopologies::connected(&topology);
+        let faults: Vec<TopologyFault> = subtopologies::faults(&topology);
+        if faults.is_empty() {
+            Ok(topology)
+        } else {
+            Err(TopologyFaults(faults))
+        }
+    }
+
+    fn add_source<T>(&mut self, source: SourceDef) -> Stream<T> {
+        self.sources.push(source);
+        Stream::new(StreamEnd::Source(self.sources.len() - 1))
+    }
+
+    fn add_sink<T>(&mut self, topic: SinkTopic) -> Sink<T> {
+        self.sinks.push(SinkDef { topic });
+        Sink::new(self.sinks.len() - 1)
+    }
+}
+
+/// What a processor is connected with.
+pub struct ProcessorBuilder<'a, P> {
+    builder: &'a mut TopologyBuilder,
+    index: usize,
+    processor: PhantomData<P>,
+}
+
+impl<P: Processor> ProcessorBuilder<'_, P> {
+    /// The messages of `stream` flow in.
+    #[must_use = "a processor is declared when all its connections are"]
+    pub fn input<T: Clone + Into<P::In> + 'static>(self, stream: Stream<T>) -> Self {
+        let edge = Edge::new::<P, T>(self.index);
+        let children = match stream.from {
+            StreamEnd::Source(index) => self
+                .builder
+                .sources
+                .get_mut(index)
+                .map(|source| &mut source.children),
+            StreamEnd::Outlet(index) => self
+                .builder
+                .outlets
+                .get_mut(index)
+                .map(|outlet| &mut outlet.children),
+        };
+        children
+            .expect("a stream comes from the builder that it is given to")
+            .push(edge);
+        self.change(|processor| processor.inputs.push(stream.from))
+    }
+
+    /// It reads and writes `store`, which processors of one task may share.
+    #[must_use = "a processor is declared when all its connections are"]
+    pub fn store<K, V>(self, store: Store<K, V>) -> Self {
+        self.change(|processor| processor.stores.push(store.index))
+    }
+
+    /// It sends to `sink`.
+    #[must_use = "a processor is declared when all its connections are"]
+    pub fn sink<T>(self, sink: Sink<T>) -> Self {
+        self.change(|processor| processor.sinks.push(sink.index))
+    }
+
+    /// It forwards to `outlet`.
+    #[must_use = "a processor is declared when all its connections are"]
+    pub fn outlet<T>(self, outlet: Outlet<T>) -> Self {
+        self.change(|processor| processor.outlets.push(outlet.index))
+    }
+
+    /// It schedules keyed one-shot timers, kept in the store `<processor>-timers`.
+    #[must_use = "a processor is declared when all its connections are"]
+    pub fn timers(self) -> Self {
+        self.change(|processor| processor.timers = true)
+    }
+
+    /// It is called every `interval`.
+    #[must_use = "a processor is declared when all its connections are"]
+    pub fn punctuate(self, kind: PunctuationType, interval: Duration) -> Self {
+        self.change(|processor| processor.punctuations.push((kind, interval)))
+    }
+
+    /// Ends the declaration of this processor.
+    pub fn done(self) {}
+
+    fn change(self, change: impl FnOnce(&mut ProcessorDef)) -> Self {
+        let processor = self.builder.processors.get_mut(self.index);
+        change(processor.expect("the processor was added when its declaration began"));
+        self
+    }
+}

@@ -1,0 +1,23 @@
+//! The declaration of an application: sources, processors, stores, sinks.
+//!
+//! [`TopologyBuilder`] gives out typed handles; what they connect is a
+//! [`Topology`], cut into subtopologies. It names topics but knows nothing of
+//! partitions: [`Plan`] is the topology resolved against the topics of a cluster.
+
+mod builder;
+mod describe;
+mod faults;
+mod graph;
+mod handles;
+mod plan;
+mod resolve;
+mod subtopologies;
+
+pub use builder::{ProcessorBuilder, TopologyBuilder};
+pub use faults::{TopologyFault, TopologyFaults};
+pub use graph::Topology;
+pub use handles::{Outlet, Sink, Store, Stream};
+pub use plan::{InternalTopic, InternalTopicKind, Plan};
+
+pub(crate) use graph::{Edge, Handled, HandlingError, Home, Node, ProcessorDef};
+pub(crate) use plan::{PlanSource, PlanStoreKind, SourceRole, SubtopologyPlan};

@@ -1,0 +1,235 @@
+//! A topology on the topics of a cluster: what its tasks are and which topics they
+//! read and write, by name and partition count. [`Topology::resolve`] makes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use turnstile_state::{StoreId, StoreSpec};
+
+use super::graph::{SinkTopic, SourceOrigin, Topology};
+use crate::{Partition, SubtopologyId, TaskId};
+
+/// A topology on a cluster: what its tasks are and which topics they touch.
+pub struct Plan {
+    /// The application id, which prefixes internal topics.
+    pub application_id: Arc<str>,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) subtopologies: Vec<Arc<SubtopologyPlan>>,
+    pub(crate) dead_letters: Arc<str>,
+}
+
+/// A subtopology on a cluster.
+pub(crate) struct SubtopologyPlan {
+    pub(crate) id: SubtopologyId,
+    pub(crate) partitions: i32,
+    pub(crate) sources: Vec<PlanSource>,
+    /// Indices of processors in the topology.
+    pub(crate) processors: Vec<usize>,
+    pub(crate) stores: Vec<PlanStore>,
+    /// Of each sink of the topology: topic and partition count.
+    pub(crate) sinks: Arc<Vec<PlanSink>>,
+    pub(crate) dead_letters: Arc<str>,
+    pub(crate) dead_letter_partitions: i32,
+}
+
+/// A topic that the tasks of a subtopology read.
+pub(crate) struct PlanSource {
+    pub(crate) topic: Arc<str>,
+    pub(crate) group: Arc<str>,
+    /// The source node.
+    pub(crate) node: usize,
+    pub(crate) role: SourceRole,
+}
+
+/// How records of a topic find their partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SourceRole {
+    /// They are where they belong.
+    Placed,
+    /// Those whose id belongs elsewhere go through the topic named here.
+    Checked(Arc<str>),
+    /// All go through the topic named here, which has so many partitions.
+    Rekeyed(Arc<str>, i32),
+}
+
+/// A store of the tasks of a subtopology.
+pub(crate) struct PlanStore {
+    pub(crate) name: String,
+    pub(crate) kind: PlanStoreKind,
+    /// Its changelog, unless it is derived from another store.
+    pub(crate) changelog: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlanStoreKind {
+    /// A declared store, by its index in the topology.
+    Declared(usize),
+    /// The timers of a processor.
+    TimerRows(usize),
+    /// Their index by key, derived from the rows.
+    TimerIndex(usize),
+}
+
+/// Where a sink's records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlanSink {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partitions: i32,
+}
+
+/// What an internal topic is for; decides its `cleanup.policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InternalTopicKind {
+    /// Compacted.
+    Changelog,
+    /// Deleted as it is read.
+    Repartition,
+    /// Kept.
+    DeadLetters,
+}
+
+/// A topic that belongs to the application.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InternalTopic {
+    /// Its name.
+    pub name: String,
+    /// Its number of partitions.
+    pub partitions: i32,
+    /// What it is for.
+    pub kind: InternalTopicKind,
+}
+
+impl Topology {
+    /// The topics outside the application that it reads or writes.
+    #[must_use]
+    pub fn external_topics(&self) -> BTreeSet<&str> {
+        let sources = self
+            .sources
+            .iter()
+            .filter_map(|source| match &source.origin {
+                SourceOrigin::Topic(name) => Some(name.as_str()),
+                SourceOrigin::Repartition(_) => None,
+            });
+        let sinks = self.sinks.iter().filter_map(|sink| match &sink.topic {
+            SinkTopic::Topic(name) => Some(name.as_str()),
+            SinkTopic::Repartition(_) => None,
+        });
+        sources.chain(sinks).collect()
+    }
+}
+
+impl Plan {
+    /// All tasks, by subtopology and partition.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<TaskId> {
+        self.subtopologies
+            .iter()
+            .flat_map(|subtopology| {
+                (0..subtopology.partitions).map(|partition| TaskId {
+                    subtopology: subtopology.id,
+                    partition: Partition(partition),
+                })
+            })
+            .collect()
+    }
+
+    /// The topics that each consumer group reads.
+    #[must_use]
+    pub fn subscriptions(&self) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
+        let mut subscriptions: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
+        for source in self
+            .subtopologies
+            .iter()
+            .flat_map(|subtopology| &subtopology.sources)
+        {
+            subscriptions
+                .entry(source.group.clone())
+                .or_default()
+                .insert(source.topic.clone());
+        }
+        subscriptions
+    }
+
+    /// The topics that belong to the application.
+    #[must_use]
+    pub fn internal_topics(&self) -> Vec<InternalTopic> {
+        let mut topics = BTreeSet::new();
+        let partitions = self
+            .subtopologies
+            .iter()
+            .map(|subtopology| subtopology.partitions)
+            .max()
+            .unwrap_or(1);
+        topics.insert(InternalTopic {
+            name: self.dead_letters.to_string(),
+            partitions,
+            kind: InternalTopicKind::DeadLetters,
+        });
+        for subtopology in &self.subtopologies {
+            let mut add = |name: &Arc<str>, kind| {
+                topics.insert(InternalTopic {
+                    name: name.to_string(),
+                    partitions: subtopology.partitions,
+                    kind,
+                });
+            };
+            for changelog in subtopology
+                .stores
+                .iter()
+                .filter_map(|store| store.changelog.as_ref())
+            {
+                add(changelog, InternalTopicKind::Changelog);
+            }
+            for source in &subtopology.sources {
+                let node = self.topology.sources.get(source.node);
+                if node.is_some_and(|node| matches!(node.origin, SourceOrigin::Repartition(_))) {
+                    add(&source.topic, InternalTopicKind::Repartition);
+                }
+                if let SourceRole::Checked(rekeyed) = &source.role {
+                    add(rekeyed, InternalTopicKind::Repartition);
+                }
+            }
+        }
+        // A source that is re-keyed as a whole is read where its partners are.
+        for source in self
+            .subtopologies
+            .iter()
+            .flat_map(|subtopology| &subtopology.sources)
+        {
+            if let SourceRole::Rekeyed(topic, partitions) = &source.role {
+                topics.insert(InternalTopic {
+                    name: topic.to_string(),
+                    partitions: *partitions,
+                    kind: InternalTopicKind::Repartition,
+                });
+            }
+        }
+        topics.into_iter().collect()
+    }
+
+    pub(crate) fn subtopology(&self, id: SubtopologyId) -> Option<&Arc<SubtopologyPlan>> {
+        self.subtopologies.get(usize::from(id.0))
+    }
+}
+
+impl SubtopologyPlan {
+    /// The groups that a task of this subtopology reads in.
+    pub(crate) fn groups(&self) -> BTreeSet<&Arc<str>> {
+        self.sources.iter().map(|source| &source.group).collect()
+    }
+
+    /// The stores as a backend wants them.
+    pub(crate) fn store_specs(&self) -> Vec<StoreSpec> {
+        self.stores
+            .iter()
+            .map(|store| StoreSpec {
+                name: store.name.clone(),
+            })
+            .collect()
+    }
+
+    /// The stores with their ids in the backend.
+    pub(crate) fn stores_by_id(&self) -> impl Iterator<Item = (StoreId, &PlanStore)> {
+        (0..).map(StoreId).zip(&self.stores)
+    }
+}

@@ -1,0 +1,313 @@
+//! Resolves a topology against the topics of a cluster.
+//!
+//! Here names become topics with partition counts. A subtopology has as many tasks
+//! as its topics have partitions, which must agree; one that reads repartition
+//! topics only has as many as the largest of those that write them. A keyed source
+//! whose topic has another count than the sources it meets becomes a subtopology of
+//! its own that only re-keys, after the declared ones, whose numbers stay; every
+//! other keyed source is read directly, and its repartition topic beside it for the
+//! few records that lie elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::faults::{TopologyFault, TopologyFaults};
+use super::graph::{SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology};
+use super::plan::{
+    Plan, PlanSink, PlanSource, PlanStore, PlanStoreKind, SourceRole, SubtopologyPlan,
+};
+use crate::SubtopologyId;
+
+impl Topology {
+    /// Resolves the topology against the partition counts of its external topics.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once: missing topics, and topics that must have the same
+    /// partition count and have not.
+    pub fn resolve(
+        self: Arc<Self>,
+        application_id: &str,
+        partition_counts: &BTreeMap<String, i32>,
+    ) -> Result<Plan, TopologyFaults> {
+        Resolver {
+            topology: &self,
+            application_id,
+            partition_counts,
+            faults: Vec::new(),
+        }
+        .resolve()
+    }
+}
+
+struct Resolver<'a> {
+    topology: &'a Arc<Topology>,
+    application_id: &'a str,
+    partition_counts: &'a BTreeMap<String, i32>,
+    faults: Vec<TopologyFault>,
+}
+
+impl Resolver<'_> {
+    fn resolve(mut self) -> Result<Plan, TopologyFaults> {
+        let topology = self.topology;
+        let counts = self.task_counts();
+        let sinks = Arc::new(self.sinks(&counts));
+        let (mut sources, mut rekeyed) = (Vec::new(), Vec::new());
+        for (part, partitions) in topology.subtopologies.iter().zip(&counts) {
+            let (read, odd) = self.sources(part, *partitions);
+            sources.push(read);
+            rekeyed.extend(odd);
+        }
+        let rekeyed_counts = rekeyed.iter().map(|(_, partitions)| *partitions);
+        let dead_letter_partitions = counts
+            .iter()
+            .copied()
+            .chain(rekeyed_counts)
+            .max()
+            .unwrap_or(1);
+        let dead_letters: Arc<str> = format!("{}-dlq", self.application_id).into();
+        let rekeying =
+            |id: SubtopologyId, partitions: i32, sources: Vec<PlanSource>| SubtopologyPlan {
+                id,
+                partitions,
+                sources,
+                processors: Vec::new(),
+                stores: Vec::new(),
+                sinks: sinks.clone(),
+                dead_letters: dead_letters.clone(),
+                dead_letter_partitions,
+            };
+        let mut planned = Vec::new();
+        for ((part, partitions), sources) in topology.subtopologies.iter().zip(counts).zip(sources)
+        {
+            planned.push(SubtopologyPlan {
+                processors: part.processors.clone(),
+                stores: self.stores(part),
+                ..rekeying(part.id, partitions, sources)
+            });
+        }
+        for (source, partitions) in rekeyed {
+            let id =
+                u16::try_from(planned.len()).expect("there are fewer than 65,536 subtopologies");
+            planned.push(rekeying(SubtopologyId(id), partitions, vec![source]));
+        }
+        if !self.faults.is_empty() {
+            return Err(TopologyFaults(self.faults));
+        }
+        Ok(Plan {
+            application_id: self.application_id.into(),
+            topology: topology.clone(),
+            subtopologies: planned.into_iter().map(Arc::new).collect(),
+            dead_letters,
+        })
+    }
+
+    /// How many tasks each subtopology has.
+    fn task_counts(&mut self) -> Vec<i32> {
+        let topology = self.topology;
+        let own: Vec<Option<i32>> = topology
+            .subtopologies
+            .iter()
+            .map(|part| self.own_count(part))
+            .collect();
+        let mut counts: Vec<i32> = own.iter().map(|count| count.unwrap_or(0)).collect();
+        // Counts only grow, and not past the largest: the rounds come to an end.
+        loop {
+            let next: Vec<i32> = topology
+                .subtopologies
+                .iter()
+                .zip(&own)
+                .map(|(part, own)| {
+                    let writers = topology.subtopologies.iter().zip(&counts);
+                    let feeding = writers
+                        .filter(|(writer, _)| self.feeds(writer, part))
+                        .map(|(_, count)| *count);
+                    own.or(feeding.max()).unwrap_or(0)
+                })
+                .collect();
+            if next == counts {
+                return counts.into_iter().map(|count| count.max(1)).collect();
+            }
+            counts = next;
+        }
+    }
+
+    /// The partition count of the topics that a subtopology reads from outside:
+    /// that of its fixed sources, else of its largest keyed source.
+    fn own_count(&mut self, part: &SubtopologyDef) -> Option<i32> {
+        let mut fixed = BTreeMap::new();
+        let mut keyed = None;
+        for (_, source) in sources_of(self.topology, part) {
+            let SourceOrigin::Topic(topic) = &source.origin else {
+                continue;
+            };
+            let Some(count) = self.count(topic) else {
+                continue;
+            };
+            if source.rekeyed_through.is_some() {
+                keyed = keyed.max(Some(count));
+            } else {
+                fixed.insert(topic, count);
+            }
+        }
+        let counts: BTreeSet<i32> = fixed.values().copied().collect();
+        if counts.len() > 1 {
+            let topics: Vec<String> = fixed
+                .iter()
+                .map(|(topic, count)| format!("{topic} {count}"))
+                .collect();
+            self.faults.push(TopologyFault::NotCopartitioned {
+                subtopology: part.id.0,
+                topics: topics.join(", "),
+            });
+        }
+        counts.first().copied().or(keyed)
+    }
+
+    /// Whether `writer` sends to a repartition topic that `reader` reads.
+    fn feeds(&self, writer: &SubtopologyDef, reader: &SubtopologyDef) -> bool {
+        let processors = writer
+            .processors
+            .iter()
+            .filter_map(|index| self.topology.processors.get(*index));
+        let sinks = processors.flat_map(|processor| &processor.sinks);
+        let mut topics = sinks
+            .filter_map(|index| self.topology.sinks.get(*index))
+            .map(|sink| &sink.topic);
+        topics.any(|topic| self.reads(reader, topic))
+    }
+
+    /// Whether `reader` reads the repartition topic that a sink sends to.
+    fn reads(&self, reader: &SubtopologyDef, topic: &SinkTopic) -> bool {
+        let SinkTopic::Repartition(name) = topic else {
+            return false;
+        };
+        sources_of(self.topology, reader).any(
+            |(_, source)| matches!(&source.origin, SourceOrigin::Repartition(read) if read == name),
+        )
+    }
+
+    fn sinks(&mut self, counts: &[i32]) -> Vec<PlanSink> {
+        let topology = self.topology;
+        let mut sinks = Vec::new();
+        for sink in &topology.sinks {
+            sinks.push(match &sink.topic {
+                SinkTopic::Topic(topic) => PlanSink {
+                    topic: topic.as_str().into(),
+                    partitions: self.count(topic).unwrap_or(1),
+                },
+                SinkTopic::Repartition(name) => {
+                    let mut readers = topology.subtopologies.iter().zip(counts);
+                    let reader = readers.find(|(part, _)| self.reads(part, &sink.topic));
+                    PlanSink {
+                        topic: self.repartition(name),
+                        partitions: reader.map_or(1, |(_, count)| *count),
+                    }
+                }
+            });
+        }
+        sinks
+    }
+
+    /// What the tasks of a subtopology read, and which of its sources are re-keyed
+    /// by tasks of their own, with the partition counts of those.
+    fn sources(
+        &mut self,
+        part: &SubtopologyDef,
+        partitions: i32,
+    ) -> (Vec<PlanSource>, Vec<(PlanSource, i32)>) {
+        let (mut read, mut rekeyed) = (Vec::new(), Vec::new());
+        for (node, source) in sources_of(self.topology, part) {
+            let plan = |topic, role| PlanSource {
+                topic,
+                group: source.group.as_str().into(),
+                node,
+                role,
+            };
+            let (topic, count): (Arc<str>, _) = match &source.origin {
+                SourceOrigin::Topic(topic) => (
+                    topic.as_str().into(),
+                    self.count(topic).unwrap_or(partitions),
+                ),
+                SourceOrigin::Repartition(name) => (self.repartition(name), partitions),
+            };
+            let Some(name) = &source.rekeyed_through else {
+                read.push(plan(topic, SourceRole::Placed));
+                continue;
+            };
+            let through = self.repartition(name);
+            if count == partitions {
+                read.push(plan(topic, SourceRole::Checked(through.clone())));
+            } else {
+                rekeyed.push((
+                    plan(topic, SourceRole::Rekeyed(through.clone(), partitions)),
+                    count,
+                ));
+            }
+            read.push(plan(through, SourceRole::Placed));
+        }
+        (read, rekeyed)
+    }
+
+    fn stores(&self, part: &SubtopologyDef) -> Vec<PlanStore> {
+        let durable = |name: &str, kind| PlanStore {
+            name: name.to_owned(),
+            kind,
+            changelog: Some(format!("{}-{name}-changelog", self.application_id).into()),
+        };
+        let mut stores = Vec::new();
+        for (index, store) in part
+            .stores
+            .iter()
+            .filter_map(|i| Some((*i, self.topology.stores.get(*i)?)))
+        {
+            stores.push(durable(&store.name, PlanStoreKind::Declared(index)));
+        }
+        for (index, processor) in part
+            .processors
+            .iter()
+            .filter_map(|i| Some((*i, self.topology.processors.get(*i)?)))
+        {
+            if processor.timers {
+                stores.push(durable(
+                    &processor.timers_store(),
+                    PlanStoreKind::TimerRows(index),
+                ));
+                stores.push(PlanStore {
+                    name: processor.timers_index(),
+                    kind: PlanStoreKind::TimerIndex(index),
+                    changelog: None,
+                });
+            }
+        }
+        stores
+    }
+
+    /// The partition count of a topic outside the application; a fault, once, where there is none.
+    fn count(&mut self, topic: &str) -> Option<i32> {
+        let count = self.partition_counts.get(topic).copied();
+        if count.is_none() {
+            let fault = TopologyFault::MissingTopic {
+                topic: topic.to_owned(),
+            };
+            if !self.faults.contains(&fault) {
+                self.faults.push(fault);
+            }
+        }
+        count
+    }
+
+    fn repartition(&self, name: &str) -> Arc<str> {
+        format!("{}-{name}-repartition", self.application_id).into()
+    }
+}
+
+/// The source nodes of a subtopology, with their indices.
+fn sources_of<'a>(
+    topology: &'a Topology,
+    part: &SubtopologyDef,
+) -> impl Iterator<Item = (usize, &'a SourceDef)> {
+    part.sources
+        .iter()
+        .filter_map(|index| Some((*index, topology.sources.get(*index)?)))
+}

@@ -1,0 +1,86 @@
+//! The Orders service, in two halves that hand work to each other.
+//!
+//! ```text
+//!  by ticket id                        by order id
+//!  ┌──────────────┐     placed         ┌────────────┐
+//!  │ reservations │ ─────────────────► │ life cycle │ ──► order events
+//!  │ (who gets a  │                    │ (what an   │
+//!  │  ticket)     │ ◄───────────────── │  order is) │
+//!  └──────────────┘     released       └────────────┘
+//! ```
+//!
+//! The reservations are the single place where a ticket is given to an order; the
+//! life cycle is the only producer of an order's events. An order exists once the
+//! life cycle has read `placed`, presently after its command was answered: whoever
+//! reports an order created waits until the store of orders has it. A reservation
+//! ends only by `released`, which names the order, so that a late one cannot free
+//! what another order holds.
+
+mod catalog;
+mod hand_off;
+mod life_cycle;
+mod order;
+mod parked;
+mod reservations;
+mod rules;
+mod status;
+
+pub use catalog::CatalogEntry;
+pub use order::{Order, OrderByUser, OrderedTicket};
+pub use status::OrderStatus;
+
+use std::time::Duration;
+
+use turnstile_engine::{Store, TopologyBuilder};
+
+use crate::ids::{OrderId, TicketId};
+use crate::outcome::{Outcome, OutcomeKey};
+use crate::sources::Sources;
+
+/// The stores of Orders.
+#[derive(Debug, Clone, Copy)]
+pub struct OrdersStores {
+    /// By ticket id: the tickets that can be ordered, as Tickets last published them.
+    pub catalog: Store<TicketId, CatalogEntry>,
+    /// By ticket id: the order that each ticket was given to.
+    pub reservations: Store<TicketId, OrderId>,
+    /// By ticket id: what became of `order.create`.
+    pub reservation_outcomes: Store<OutcomeKey, Outcome>,
+    /// By order id: the orders.
+    pub orders: Store<OrderId, Order>,
+    /// By order id: which orders a user has.
+    pub orders_by_user: Store<OrderByUser, ()>,
+    /// By order id: what became of `order.cancel`.
+    pub outcomes: Store<OutcomeKey, Outcome>,
+}
+
+/// How Orders is to work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OrdersConfig {
+    /// How long an order waits for its payment.
+    pub(crate) time_to_live: Duration,
+    /// How long an order for a ticket that nobody has announced waits for it; not at
+    /// all where `None`.
+    pub(crate) ticket_wait: Option<Duration>,
+}
+
+/// Declares the service.
+pub(crate) fn declare(
+    builder: &mut TopologyBuilder,
+    sources: &mut Sources,
+    config: OrdersConfig,
+) -> OrdersStores {
+    let (released_to, released) = hand_off::released(builder);
+    let (placed_to, placed) = hand_off::placed(builder);
+    let stores = OrdersStores {
+        catalog: builder.store("catalog"),
+        reservations: builder.store("reservations"),
+        reservation_outcomes: builder.store("reservation-outcomes"),
+        orders: builder.store("orders"),
+        orders_by_user: builder.store("orders-by-user"),
+        outcomes: builder.store("order-outcomes"),
+    };
+    reservations::declare(builder, sources, &stores, config.ticket_wait, released, placed_to);
+    life_cycle::declare(builder, sources, &stores, config.time_to_live, placed, released_to);
+    stores
+}

@@ -1,0 +1,273 @@
+//! The Orders service by ticket id: the single place where a ticket is given to an order.
+//!
+//! A ticket is given to the first `order.create` that finds it free, and is free again
+//! when `released` names the order that has it. The catalog says which tickets there
+//! are; since it comes through another topic than the commands, an order may be read
+//! before its ticket:
+//!
+//! - The `ticket.create` that made the ticket lies in the partition of the order's
+//!   command, before it. It is noted as an announcement, and orders for an announced
+//!   ticket wait until the catalog has it.
+//! - Tickets of a foreign service are not announced. There, an order for an unknown
+//!   ticket waits for a short time.
+//! - Everything else that the catalog does not have does not exist.
+
+use std::time::Duration;
+
+use turnstile_engine::{
+    Context, Processor, ProcessorError, Sink, Store, Stream, Timer, TopologyBuilder,
+};
+
+use super::OrdersStores;
+use super::catalog::CatalogEntry;
+use super::hand_off::{Placed, Released};
+use super::order::OrderedTicket;
+use crate::commands::{Command, OrderCreate, TicketCommand};
+use crate::events::TicketEvent;
+use crate::ids::TicketId;
+use crate::outcome::{Answer, Conflict};
+use crate::outcomes::{OUTCOME_KEPT, Outcomes, Undecided};
+use crate::row::{row, stored};
+use crate::sources::{Sources, id_bytes, keep_if};
+use crate::timer_key::{TimerKey, unexpected};
+use crate::topics;
+use crate::waiting::Waiting;
+
+/// A ticket that the catalog does not have yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct AwaitedTicket {
+    /// Whether a `ticket.create` for it was read.
+    announced: bool,
+    orders: Waiting<OrderCreate>,
+}
+
+row!(AwaitedTicket { announced, orders });
+stored!(AwaitedTicket, 1);
+
+pub(super) fn declare(
+    builder: &mut TopologyBuilder,
+    sources: &mut Sources,
+    stores: &OrdersStores,
+    ticket_wait: Option<Duration>,
+    released: Stream<Released>,
+    placed: Sink<Placed>,
+) {
+    let (stores, awaited) = (*stores, builder.store("awaited-tickets"));
+    let tickets = sources.source(topics::TICKETS, topics::ORDERS_TICKETS, TicketEvent::decode);
+    let tickets = tickets.keyed_by("tickets-for-orders", |event| id_bytes(&event.ticket_id));
+    let tickets = builder.source(tickets);
+    let commands = sources.source(topics::TICKET_COMMANDS, topics::ORDERS_TICKETS, |record| {
+        keep_if(TicketCommand::decode(record)?, Asked::of)
+    });
+    let commands =
+        builder.source(commands.keyed_by("ticket-commands-for-orders", |asked| match asked {
+            Asked::Announced(ticket) => id_bytes(ticket),
+            Asked::Order(command) => id_bytes(&command.body.ticket_id),
+        }));
+    builder
+        .processor("reservations", move || Reservations {
+            stores,
+            awaited,
+            outcomes: Outcomes::new(stores.reservation_outcomes),
+            ticket_wait,
+            placed,
+        })
+        .input(tickets)
+        .input(commands)
+        .input(released)
+        .store(stores.catalog)
+        .store(stores.reservations)
+        .store(stores.reservation_outcomes)
+        .store(awaited)
+        .sink(placed)
+        .timers()
+        .done();
+}
+
+/// What a command means for the reservations.
+#[derive(Debug, Clone)]
+enum Asked {
+    /// A ticket is about to be created.
+    Announced(TicketId),
+    /// A ticket is to be reserved.
+    Order(Command<OrderCreate>),
+}
+
+impl Asked {
+    fn of(command: Command<TicketCommand>) -> Option<Self> {
+        let Command { id, attempt, body } = command;
+        match body {
+            // What Tickets will refuse announces nothing.
+            TicketCommand::Create(write) => {
+                write.draft.terms().is_ok().then_some(Self::Announced(write.ticket_id))
+            }
+            TicketCommand::Update(_) => None,
+            TicketCommand::Order(body) => Some(Self::Order(Command { id, attempt, body })),
+        }
+    }
+}
+
+enum Input {
+    Ticket(TicketEvent),
+    Asked(Asked),
+    Released(Released),
+}
+
+impl From<TicketEvent> for Input {
+    fn from(event: TicketEvent) -> Self {
+        Self::Ticket(event)
+    }
+}
+
+impl From<Asked> for Input {
+    fn from(asked: Asked) -> Self {
+        Self::Asked(asked)
+    }
+}
+
+impl From<Released> for Input {
+    fn from(released: Released) -> Self {
+        Self::Released(released)
+    }
+}
+
+struct Reservations {
+    stores: OrdersStores,
+    awaited: Store<TicketId, AwaitedTicket>,
+    outcomes: Outcomes,
+    ticket_wait: Option<Duration>,
+    placed: Sink<Placed>,
+}
+
+impl Processor for Reservations {
+    type In = Input;
+
+    fn process(&mut self, context: &mut Context<'_>, input: Input) -> Result<(), ProcessorError> {
+        match input {
+            Input::Ticket(event) => self.list(context, event),
+            Input::Asked(Asked::Announced(ticket)) => self.announce(context, &ticket),
+            Input::Asked(Asked::Order(command)) => self.order(context, &command),
+            Input::Released(released) => self.release(context, &released),
+        }
+    }
+
+    fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
+        match TimerKey::of(&timer)? {
+            TimerKey::Outcome(key) => self.outcomes.forget(context, &key),
+            TimerKey::TicketWait(ticket) => self.give_up(context, ticket),
+            _ => Err(unexpected(&timer)),
+        }
+    }
+}
+
+impl Reservations {
+    fn list(&self, context: &mut Context<'_>, event: TicketEvent) -> Result<(), ProcessorError> {
+        let ticket = event.ticket_id.clone();
+        let existing = context.get(self.stores.catalog, &ticket)?;
+        let is_new = existing.is_none();
+        if let Some(entry) = CatalogEntry::after(existing, event) {
+            context.put(self.stores.catalog, &ticket, &entry)?;
+        }
+        if !is_new {
+            return Ok(());
+        }
+        let Some(awaited) = context.get(self.awaited, &ticket)? else { return Ok(()) };
+        context.delete(self.awaited, &ticket)?;
+        if !awaited.orders.is_empty() {
+            context.cancel(&TimerKey::TicketWait(ticket).to_bytes())?;
+        }
+        for command in awaited.orders.into_commands() {
+            self.order(context, &command)?;
+        }
+        Ok(())
+    }
+
+    fn announce(&self, context: &mut Context<'_>, ticket: &TicketId) -> Result<(), ProcessorError> {
+        if context.get(self.stores.catalog, ticket)?.is_some() {
+            return Ok(());
+        }
+        let awaited = context.get(self.awaited, ticket)?;
+        let orders = awaited.map_or_else(Waiting::none, |awaited| awaited.orders);
+        context.put(self.awaited, ticket, &AwaitedTicket { announced: true, orders })
+    }
+
+    fn order(
+        &self,
+        context: &mut Context<'_>,
+        command: &Command<OrderCreate>,
+    ) -> Result<(), ProcessorError> {
+        let Some(undecided) = self.outcomes.begin(context, command)? else { return Ok(()) };
+        let OrderCreate { order_id, ticket_id, user_id } = &command.body;
+        let Some(entry) = context.get(self.stores.catalog, ticket_id)? else {
+            return self.wait(context, undecided, command);
+        };
+        if context.get(self.stores.reservations, ticket_id)?.is_some() {
+            let reserved = Answer::Conflict(Conflict::TicketReserved);
+            return self.outcomes.keep(context, undecided, command, reserved);
+        }
+        context.put(self.stores.reservations, ticket_id, order_id)?;
+        let ticket =
+            OrderedTicket { id: ticket_id.clone(), title: entry.title, price: entry.price };
+        let placed = Placed { order_id: order_id.clone(), user_id: user_id.clone(), ticket };
+        context.send(self.placed, order_id.as_str(), &placed)?;
+        let answer = Answer::OrderPlaced(order_id.clone());
+        self.outcomes.keep(context, undecided, command, answer)
+    }
+
+    fn wait(
+        &self,
+        context: &mut Context<'_>,
+        undecided: Undecided,
+        command: &Command<OrderCreate>,
+    ) -> Result<(), ProcessorError> {
+        let ticket = &command.body.ticket_id;
+        let awaited = context.get(self.awaited, ticket)?;
+        let mut awaited = awaited
+            .unwrap_or_else(|| AwaitedTicket { announced: false, orders: Waiting::none() });
+        let wait = if awaited.announced { Some(OUTCOME_KEPT) } else { self.ticket_wait };
+        let until = wait.map(|wait| context.now().plus(wait));
+        if !until.is_some_and(|until| awaited.orders.add(command, until)) {
+            return self.outcomes.keep(context, undecided, command, Answer::NotFound);
+        }
+        self.put_awaited(context, ticket.clone(), &awaited)
+    }
+
+    /// Those that have waited long enough for `ticket` learn that there is none.
+    fn give_up(&self, context: &mut Context<'_>, ticket: TicketId) -> Result<(), ProcessorError> {
+        let Some(mut awaited) = context.get(self.awaited, &ticket)? else { return Ok(()) };
+        for command in awaited.orders.take_due(context.now()) {
+            if let Some(undecided) = self.outcomes.begin(context, &command)? {
+                self.outcomes.keep(context, undecided, &command, Answer::NotFound)?;
+            }
+        }
+        if awaited.orders.is_empty() {
+            return context.delete(self.awaited, &ticket);
+        }
+        self.put_awaited(context, ticket, &awaited)
+    }
+
+    fn put_awaited(
+        &self,
+        context: &mut Context<'_>,
+        ticket: TicketId,
+        awaited: &AwaitedTicket,
+    ) -> Result<(), ProcessorError> {
+        context.put(self.awaited, &ticket, awaited)?;
+        match awaited.orders.next_deadline() {
+            Some(next) => context.schedule(&TimerKey::TicketWait(ticket).to_bytes(), next),
+            None => Ok(()),
+        }
+    }
+
+    fn release(
+        &self,
+        context: &mut Context<'_>,
+        released: &Released,
+    ) -> Result<(), ProcessorError> {
+        let holder = context.get(self.stores.reservations, &released.ticket_id)?;
+        if holder.as_ref() != Some(&released.order_id) {
+            return Ok(());
+        }
+        context.delete(self.stores.reservations, &released.ticket_id)
+    }
+}

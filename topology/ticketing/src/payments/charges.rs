@@ -1,0 +1,122 @@
+//! What was charged for an order and given back, and the rules of it.
+
+use super::gateway::Charge;
+use super::payable::PayableOrder;
+use crate::commands::{Command, PaymentCreate};
+use crate::ids::{CommandId, PaymentId, PaymentRecordId};
+use crate::outcome::{Answer, Conflict};
+use crate::row::{row, stored};
+
+/// What was charged for an order and given back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrderCharges {
+    /// The one charge that was made for the order.
+    pub charged: Option<PaymentId>,
+    /// That charge, while the gateway's answer is open.
+    pub open: Option<OpenCharge>,
+    /// The payments that were given back, each once.
+    pub refunded: Vec<PaymentId>,
+}
+
+/// A charge that the gateway has not answered yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenCharge {
+    /// The command that waits for it.
+    pub command: Command<PaymentCreate>,
+    /// The payment's record.
+    pub record: PaymentRecordId,
+    /// The charge.
+    pub payment: PaymentId,
+}
+
+row!(OpenCharge { command, record, payment });
+row!(OrderCharges { charged, open, refunded });
+stored!(OrderCharges, 1);
+
+impl OrderCharges {
+    /// Whether this command's charge is open.
+    pub(super) fn is_waiting(&self, command: &CommandId) -> bool {
+        self.open.as_ref().is_some_and(|open| open.command.id == *command)
+    }
+
+    /// What `command` charges, or why nothing.
+    pub(super) fn begin(
+        &self,
+        order: &PayableOrder,
+        command: &Command<PaymentCreate>,
+    ) -> Result<(PaymentRecordId, Charge), Answer> {
+        let PaymentCreate { order_id, user_id, token } = &command.body;
+        if order.user_id.as_ref() != Some(user_id) {
+            return Err(Answer::Forbidden);
+        }
+        let price = order.payable.filter(|_| self.charged.is_none());
+        let price = price.ok_or(Answer::Conflict(Conflict::OrderNotPayable))?;
+        let record = PaymentRecordId::named_by(&command.id, order_id);
+        let payment_id = PaymentId::of(&record);
+        let order_id = order_id.clone();
+        Ok((record, Charge { payment_id, order_id, price, token: token.clone() }))
+    }
+
+    /// Notes that `payment` is given back; says whether it is to be done.
+    pub(super) fn refund(&mut self, payment: &PaymentId) -> bool {
+        if self.refunded.contains(payment) {
+            return false;
+        }
+        self.refunded.push(payment.clone());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{OrderId, Token, UserId};
+    use crate::price::{Amount, Price};
+
+    fn command(id: &str, user: &str) -> Command<PaymentCreate> {
+        let body = PaymentCreate {
+            order_id: OrderId::new("o").unwrap(),
+            user_id: UserId::new(user).unwrap(),
+            token: Token::new("tok_visa").unwrap(),
+        };
+        Command { id: CommandId::new(id).unwrap(), attempt: None, body }
+    }
+
+    fn order(payable: bool) -> PayableOrder {
+        let price = Price::try_from(Amount::from_json("10").unwrap()).unwrap();
+        let user_id = Some(UserId::new("buyer").unwrap());
+        PayableOrder { version: 0, payable: payable.then_some(price), user_id }
+    }
+
+    #[test]
+    fn only_the_buyer_pays_only_what_is_payable_and_only_once() {
+        let none = OrderCharges::default();
+        let charged =
+            OrderCharges { charged: Some(PaymentId::new("p").unwrap()), ..none.clone() };
+        let not_payable = Answer::Conflict(Conflict::OrderNotPayable);
+        assert!(none.begin(&order(true), &command("c", "buyer")).is_ok());
+        for (charges, payable, user, refused) in [
+            (&none, true, "other", Answer::Forbidden),
+            (&none, false, "other", Answer::Forbidden),
+            (&none, false, "buyer", not_payable.clone()),
+            (&charged, true, "buyer", not_payable),
+        ] {
+            let begun = charges.begin(&order(payable), &command("c", user));
+            assert_eq!(begun, Err(refused));
+        }
+    }
+
+    #[test]
+    fn a_command_names_the_same_payment_each_time() {
+        let begin = |id| OrderCharges::default().begin(&order(true), &command(id, "buyer"));
+        assert_eq!(begin("c"), begin("c"));
+        assert_ne!(begin("c"), begin("d"));
+    }
+
+    #[test]
+    fn a_payment_is_given_back_once() {
+        let mut charges = OrderCharges::default();
+        let payments = ["p", "q", "p", "q"].map(|id| PaymentId::new(id).unwrap());
+        assert_eq!(payments.map(|payment| charges.refund(&payment)), [true, true, false, false]);
+    }
+}

@@ -1,0 +1,77 @@
+//! The payment gateway, and a simulated one.
+
+use crate::ids::{OrderId, PaymentId, Token};
+use crate::price::Price;
+
+/// What is to be charged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// Names the charge: the gateway charges once for each.
+    pub payment_id: PaymentId,
+    /// What it is for.
+    pub order_id: OrderId,
+    /// How much.
+    pub price: Price,
+    /// What to charge.
+    pub token: Token,
+}
+
+/// What the gateway says to a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChargeAnswer {
+    /// The money is there.
+    Succeeded,
+    /// It is not, and will not be.
+    Declined,
+    /// Not known yet: [`Gateway::settle`] is called when the time for an answer is over.
+    Open,
+}
+
+/// How an open charge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// The money is there.
+    Succeeded,
+    /// It is not, and will not be.
+    Failed,
+}
+
+/// Takes and gives back money.
+///
+/// All calls are idempotent by the payment's id, and have to be: what a task did
+/// since its last commit is done again after a crash. None of them blocks, for they
+/// run on a stream thread that has other tasks too; an answer that takes time is
+/// [`ChargeAnswer::Open`].
+pub trait Gateway: Send + Sync + 'static {
+    /// Charges.
+    fn charge(&self, charge: &Charge) -> ChargeAnswer;
+
+    /// Ends an open charge: one that has not succeeded by now is void, for ever.
+    fn settle(&self, payment: &PaymentId) -> Settlement;
+
+    /// Gives back what was charged.
+    fn refund(&self, payment: &PaymentId);
+}
+
+/// A gateway that goes by the token: `tok_chargeDeclined` is declined, `tok_timeout`
+/// is never answered, everything else succeeds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SimulatedGateway;
+
+impl Gateway for SimulatedGateway {
+    fn charge(&self, charge: &Charge) -> ChargeAnswer {
+        match charge.token.as_str() {
+            "tok_chargeDeclined" => ChargeAnswer::Declined,
+            "tok_timeout" => ChargeAnswer::Open,
+            _ => ChargeAnswer::Succeeded,
+        }
+    }
+
+    fn settle(&self, _: &PaymentId) -> Settlement {
+        Settlement::Failed
+    }
+
+    fn refund(&self, payment: &PaymentId) {
+        tracing::debug!(%payment, "refunded");
+    }
+}

@@ -1,0 +1,297 @@
+//! The processor of Payments and its place in the topology.
+//!
+//! A payment may be asked for before the copy has the order, for the order was
+//! answered once Orders had it. So a payment for an unknown order waits for a short
+//! time. A charge that the gateway leaves open is settled by a timer: the stream
+//! thread never waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnstile_engine::{Context, Processor, ProcessorError, Sink, Store, Timer, TopologyBuilder};
+
+use super::charges::{OpenCharge, OrderCharges};
+use super::gateway::{ChargeAnswer, Gateway, Settlement};
+use super::payable::PayableOrder;
+use crate::commands::{Command, OrderCommand, PaymentCreate};
+use crate::events::{OrderChange, OrderEvent, PaymentChange, PaymentEvent};
+use crate::ids::{OrderId, PaymentId};
+use crate::outcome::{Answer, Outcome, OutcomeKey};
+use crate::outcomes::{Outcomes, Undecided};
+use crate::sources::{Sources, id_bytes, keep_if};
+use crate::timer_key::{TimerKey, unexpected};
+use crate::topics;
+use crate::waiting::Waiting;
+
+/// The stores of Payments, keyed by order id.
+#[derive(Debug, Clone, Copy)]
+pub struct PaymentsStores {
+    /// The orders as Payments knows them.
+    pub payable_orders: Store<OrderId, PayableOrder>,
+    /// What was charged for them.
+    pub charges: Store<OrderId, OrderCharges>,
+    /// What became of `payment.create`.
+    pub outcomes: Store<OutcomeKey, Outcome>,
+}
+
+/// How Payments is to work.
+pub(crate) struct PaymentsConfig {
+    pub(crate) gateway: Arc<dyn Gateway>,
+    /// How long the gateway may take to answer.
+    pub(crate) charge_timeout: Duration,
+    /// How long a payment for an unknown order waits for it.
+    pub(crate) order_wait: Duration,
+}
+
+crate::row::stored!(Waiting<PaymentCreate>, 1);
+
+/// Declares the service.
+pub(crate) fn declare(
+    builder: &mut TopologyBuilder,
+    sources: &mut Sources,
+    config: PaymentsConfig,
+) -> PaymentsStores {
+    let stores = PaymentsStores {
+        payable_orders: builder.store("payable-orders"),
+        charges: builder.store("charges"),
+        outcomes: builder.store("payment-outcomes"),
+    };
+    let waiting = builder.store("waiting-payments");
+    let orders = sources.source(topics::ORDERS, topics::PAYMENTS_ORDERS, OrderEvent::decode);
+    let orders = orders.keyed_by("orders-for-payments", |event| id_bytes(&event.order_id));
+    let orders = builder.source(orders);
+    let commands = sources.source(topics::ORDER_COMMANDS, topics::PAYMENTS_ORDERS, |record| {
+        keep_if(OrderCommand::decode(record)?, payment_of)
+    });
+    let commands = commands
+        .keyed_by("order-commands-for-payments", |command| id_bytes(&command.body.order_id));
+    let commands = builder.source(commands);
+    let published = builder.sink(topics::PAYMENTS);
+    let PaymentsConfig { gateway, charge_timeout, order_wait } = config;
+    builder
+        .processor("payments", move || Payments {
+            stores,
+            waiting,
+            outcomes: Outcomes::new(stores.outcomes),
+            gateway: gateway.clone(),
+            charge_timeout,
+            order_wait,
+            published,
+        })
+        .input(orders)
+        .input(commands)
+        .store(stores.payable_orders)
+        .store(stores.charges)
+        .store(stores.outcomes)
+        .store(waiting)
+        .sink(published)
+        .timers()
+        .done();
+    stores
+}
+
+fn payment_of(command: Command<OrderCommand>) -> Option<Command<PaymentCreate>> {
+    let Command { id, attempt, body } = command;
+    match body {
+        OrderCommand::Pay(body) => Some(Command { id, attempt, body }),
+        OrderCommand::Cancel(_) => None,
+    }
+}
+
+enum Input {
+    Order(OrderEvent),
+    Pay(Command<PaymentCreate>),
+}
+
+impl From<OrderEvent> for Input {
+    fn from(event: OrderEvent) -> Self {
+        Self::Order(event)
+    }
+}
+
+impl From<Command<PaymentCreate>> for Input {
+    fn from(command: Command<PaymentCreate>) -> Self {
+        Self::Pay(command)
+    }
+}
+
+struct Payments {
+    stores: PaymentsStores,
+    waiting: Store<OrderId, Waiting<PaymentCreate>>,
+    outcomes: Outcomes,
+    gateway: Arc<dyn Gateway>,
+    charge_timeout: Duration,
+    order_wait: Duration,
+    published: Sink<PaymentEvent>,
+}
+
+impl Processor for Payments {
+    type In = Input;
+
+    fn process(&mut self, context: &mut Context<'_>, input: Input) -> Result<(), ProcessorError> {
+        match input {
+            Input::Order(event) => self.copy(context, &event),
+            Input::Pay(command) => self.pay(context, &command),
+        }
+    }
+
+    fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
+        match TimerKey::of(&timer)? {
+            TimerKey::Outcome(key) => self.outcomes.forget(context, &key),
+            TimerKey::OrderWait(order) => self.give_up(context, order),
+            TimerKey::Settlement(order) => self.settle(context, &order),
+            _ => Err(unexpected(&timer)),
+        }
+    }
+}
+
+impl Payments {
+    fn copy(&self, context: &mut Context<'_>, event: &OrderEvent) -> Result<(), ProcessorError> {
+        let order = &event.order_id;
+        let existing = context.get(self.stores.payable_orders, order)?;
+        let was_known = existing.as_ref().is_some_and(|existing| existing.user_id.is_some());
+        if let Some(copy) = PayableOrder::after(existing, event) {
+            context.put(self.stores.payable_orders, order, &copy)?;
+            if !was_known && copy.user_id.is_some() {
+                self.end_waiting(context, order)?;
+            }
+        }
+        match &event.change {
+            OrderChange::RefundDue { payment_id, .. } => self.refund(context, order, payment_id),
+            _ => Ok(()),
+        }
+    }
+
+    fn end_waiting(&self, context: &mut Context<'_>, order: &OrderId) -> Result<(), ProcessorError> {
+        let Some(waiting) = context.get(self.waiting, order)? else { return Ok(()) };
+        context.delete(self.waiting, order)?;
+        context.cancel(&TimerKey::OrderWait(order.clone()).to_bytes())?;
+        for command in waiting.into_commands() {
+            self.pay(context, &command)?;
+        }
+        Ok(())
+    }
+
+    fn pay(
+        &self,
+        context: &mut Context<'_>,
+        command: &Command<PaymentCreate>,
+    ) -> Result<(), ProcessorError> {
+        let Some(undecided) = self.outcomes.begin(context, command)? else { return Ok(()) };
+        let order = &command.body.order_id;
+        let copy = context.get(self.stores.payable_orders, order)?;
+        let Some(copy) = copy.filter(|copy| copy.user_id.is_some()) else {
+            return self.wait(context, undecided, command);
+        };
+        let mut charges = context.get(self.stores.charges, order)?.unwrap_or_default();
+        if charges.is_waiting(&command.id) {
+            return Ok(());
+        }
+        let (record, charge) = match charges.begin(&copy, command) {
+            Ok(begun) => begun,
+            Err(refused) => return self.outcomes.keep(context, undecided, command, refused),
+        };
+        let payment = charge.payment_id.clone();
+        charges.charged = Some(payment.clone());
+        let created = PaymentChange::Created { id: Some(record.clone()) };
+        self.publish(context, order, &payment, created)?;
+        match self.gateway.charge(&charge) {
+            ChargeAnswer::Succeeded => {
+                self.publish(context, order, &payment, PaymentChange::Succeeded)?;
+                self.outcomes.keep(context, undecided, command, Answer::PaymentMade(record))?;
+            }
+            ChargeAnswer::Declined => {
+                self.publish(context, order, &payment, PaymentChange::Failed)?;
+                self.outcomes.keep(context, undecided, command, Answer::PaymentDeclined(record))?;
+            }
+            ChargeAnswer::Open => {
+                charges.open = Some(OpenCharge { command: command.clone(), record, payment });
+                let settle_at = context.now().plus(self.charge_timeout);
+                context.schedule(&TimerKey::Settlement(order.clone()).to_bytes(), settle_at)?;
+            }
+        }
+        context.put(self.stores.charges, order, &charges)
+    }
+
+    /// The time for the gateway's answer is over.
+    fn settle(&self, context: &mut Context<'_>, order: &OrderId) -> Result<(), ProcessorError> {
+        let Some(mut charges) = context.get(self.stores.charges, order)? else { return Ok(()) };
+        let Some(OpenCharge { command, record, payment }) = charges.open.take() else {
+            return Ok(());
+        };
+        context.put(self.stores.charges, order, &charges)?;
+        let (change, answer) = match self.gateway.settle(&payment) {
+            Settlement::Succeeded => (PaymentChange::Succeeded, Answer::PaymentMade(record)),
+            Settlement::Failed => (PaymentChange::Failed, Answer::PaymentDeclined(record)),
+        };
+        self.publish(context, order, &payment, change)?;
+        let Some(undecided) = self.outcomes.begin(context, &command)? else { return Ok(()) };
+        self.outcomes.keep(context, undecided, &command, answer)
+    }
+
+    fn refund(
+        &self,
+        context: &mut Context<'_>,
+        order: &OrderId,
+        payment: &PaymentId,
+    ) -> Result<(), ProcessorError> {
+        let mut charges = context.get(self.stores.charges, order)?.unwrap_or_default();
+        if !charges.refund(payment) {
+            return Ok(());
+        }
+        context.put(self.stores.charges, order, &charges)?;
+        self.gateway.refund(payment);
+        self.publish(context, order, payment, PaymentChange::Refunded)
+    }
+
+    fn wait(
+        &self,
+        context: &mut Context<'_>,
+        undecided: Undecided,
+        command: &Command<PaymentCreate>,
+    ) -> Result<(), ProcessorError> {
+        let order = &command.body.order_id;
+        let waiting = context.get(self.waiting, order)?;
+        let mut waiting = waiting.unwrap_or_else(Waiting::none);
+        if !waiting.add(command, context.now().plus(self.order_wait)) {
+            return self.outcomes.keep(context, undecided, command, Answer::NotFound);
+        }
+        self.put_waiting(context, order.clone(), &waiting)
+    }
+
+    /// Those that have waited long enough for `order` learn that there is none.
+    fn give_up(&self, context: &mut Context<'_>, order: OrderId) -> Result<(), ProcessorError> {
+        let Some(mut waiting) = context.get(self.waiting, &order)? else { return Ok(()) };
+        for command in waiting.take_due(context.now()) {
+            if let Some(undecided) = self.outcomes.begin(context, &command)? {
+                self.outcomes.keep(context, undecided, &command, Answer::NotFound)?;
+            }
+        }
+        self.put_waiting(context, order, &waiting)
+    }
+
+    fn put_waiting(
+        &self,
+        context: &mut Context<'_>,
+        order: OrderId,
+        waiting: &Waiting<PaymentCreate>,
+    ) -> Result<(), ProcessorError> {
+        let Some(next) = waiting.next_deadline() else {
+            return context.delete(self.waiting, &order);
+        };
+        context.put(self.waiting, &order, waiting)?;
+        context.schedule(&TimerKey::OrderWait(order).to_bytes(), next)
+    }
+
+    fn publish(
+        &self,
+        context: &mut Context<'_>,
+        order: &OrderId,
+        payment: &PaymentId,
+        change: PaymentChange,
+    ) -> Result<(), ProcessorError> {
+        let (order_id, payment_id) = (order.clone(), payment.clone());
+        let event = PaymentEvent { order_id, payment_id, change };
+        context.send(self.published, order.as_str(), &event)
+    }
+}

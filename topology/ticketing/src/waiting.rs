@@ -1,0 +1,114 @@
+//! Commands that wait, for a bounded time, for what they are about.
+//!
+//! A command and the event that makes it possible come through different topics, so
+//! a command can overtake an event whose effect its sender has seen already. It waits
+//! then for the event; what has not come by its deadline does not exist.
+
+use turnstile_engine::TimestampMs;
+
+use crate::commands::Command;
+use crate::row::{Row, RowReader};
+
+/// How many commands wait for one ticket or order at most.
+const MAX_WAITING: usize = 64;
+
+/// A command and how long it may wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WaitingCommand<B> {
+    command: Command<B>,
+    until: TimestampMs,
+}
+
+/// The commands that wait for one ticket or order, in the order of their coming.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiting<B> {
+    commands: Vec<WaitingCommand<B>>,
+}
+
+impl<B: PartialEq> Waiting<B> {
+    pub(crate) fn none() -> Self {
+        Self { commands: Vec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// Lets `command` wait too, unless too many do; one that waits already waits on.
+    pub(crate) fn add(&mut self, command: &Command<B>, until: TimestampMs) -> bool
+    where
+        B: Clone,
+    {
+        if self.commands.iter().any(|waiting| waiting.command == *command) {
+            return true;
+        }
+        if self.commands.len() >= MAX_WAITING {
+            return false;
+        }
+        self.commands.push(WaitingCommand { command: command.clone(), until });
+        true
+    }
+
+    /// All of them: what they wait for has come.
+    pub(crate) fn into_commands(self) -> impl Iterator<Item = Command<B>> {
+        self.commands.into_iter().map(|waiting| waiting.command)
+    }
+
+    /// Those that have waited long enough; the others go on waiting.
+    pub(crate) fn take_due(&mut self, now: TimestampMs) -> Vec<Command<B>> {
+        let due = self.commands.extract_if(.., |waiting| waiting.until <= now);
+        due.map(|waiting| waiting.command).collect()
+    }
+
+    /// When the next one has waited long enough.
+    pub(crate) fn next_deadline(&self) -> Option<TimestampMs> {
+        self.commands.iter().map(|waiting| waiting.until).min()
+    }
+}
+
+impl<B: Row> Row for WaitingCommand<B> {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.command.write(out);
+        self.until.write(out);
+    }
+
+    fn read(from: &mut RowReader<'_>) -> Result<Self, turnstile_engine::CodecError> {
+        Ok(Self { command: Row::read(from)?, until: Row::read(from)? })
+    }
+}
+
+impl<B: Row> Row for Waiting<B> {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.commands.write(out);
+    }
+
+    fn read(from: &mut RowReader<'_>) -> Result<Self, turnstile_engine::CodecError> {
+        Ok(Self { commands: Row::read(from)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::CommandId;
+
+    fn command(id: usize) -> Command<u64> {
+        Command { id: CommandId::new(id.to_string()).unwrap(), attempt: None, body: 7 }
+    }
+
+    #[test]
+    fn each_waits_its_own_time_and_only_so_many_wait() {
+        let mut waiting = Waiting::none();
+        assert!(waiting.add(&command(0), TimestampMs(20)));
+        assert!(waiting.add(&command(1), TimestampMs(10)));
+        assert!(waiting.add(&command(0), TimestampMs(99)));
+        assert_eq!(waiting.next_deadline(), Some(TimestampMs(10)));
+        assert_eq!(waiting.take_due(TimestampMs(19)), [command(1)]);
+        assert_eq!(waiting.next_deadline(), Some(TimestampMs(20)));
+        for id in 1..64 {
+            assert!(waiting.add(&command(id), TimestampMs(30)));
+        }
+        assert!(!waiting.add(&command(64), TimestampMs(30)));
+        assert_eq!(waiting.into_commands().count(), 64);
+    }
+}
