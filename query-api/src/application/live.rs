@@ -1,8 +1,6 @@
 //! The application on a Kafka cluster.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use thiserror::Error;
 use turnstile_engine::runtime::{
@@ -42,7 +40,6 @@ pub struct LiveApplication {
     streams: Streams,
     queries: Queries,
     producer: EventProducer,
-    services: BTreeSet<Service>,
     ticketing: Ticketing,
 }
 
@@ -65,7 +62,7 @@ impl LiveApplication {
             Streams::start(ticketing.topology.clone(), &config.topics(), streams_config, metrics)?;
         streams.on_failure(on_failure);
         let queries = streams.queries();
-        Ok(Self { streams, queries, producer, services: config.services.clone(), ticketing })
+        Ok(Self { streams, queries, producer, ticketing })
     }
 
     /// Commits, closes the tasks and leaves the groups. Blocks until that is done.
@@ -132,10 +129,6 @@ impl LiveApplication {
 }
 
 impl Application for LiveApplication {
-    fn services(&self) -> &BTreeSet<Service> {
-        &self.services
-    }
-
     fn status(&self) -> InstanceStatus {
         self.streams.status()
     }

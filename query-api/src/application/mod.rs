@@ -10,7 +10,6 @@ pub(crate) mod memory;
 
 pub use live::{LiveApplication, StartFailure};
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
@@ -103,9 +102,6 @@ pub struct SendFailure(#[source] pub Box<dyn Error + Send + Sync>);
 
 /// The running application.
 pub trait Application: Send + Sync {
-    /// The services that are run here.
-    fn services(&self) -> &BTreeSet<Service>;
-
     /// What the instance says of itself.
     fn status(&self) -> InstanceStatus;
 

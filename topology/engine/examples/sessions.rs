@@ -15,8 +15,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use turnstile_engine::driver::TopologyTestDriver;
 use turnstile_engine::{
-    Codec, CodecError, Context, DecodeError, Decoded, Encode, InputRecord, Processor, ProcessorError, Sink,
-    Source, Store, Timer, TimestampMs, Topology, TopologyBuilder, TopologyFaults,
+    Codec, CodecError, Context, DecodeError, Decoded, Encode, InputRecord, Processor,
+    ProcessorError, Sink, Source, Store, Timer, TimestampMs, Topology, TopologyBuilder,
+    TopologyFaults,
 };
 
 /// How long a visitor is quiet before the session is over.
@@ -30,12 +31,19 @@ struct Click {
 }
 
 fn decode_click(record: &InputRecord<'_>) -> Result<Decoded<Click>, DecodeError> {
-    let text = record.value.and_then(|value| std::str::from_utf8(value).ok());
+    let text = record
+        .value
+        .and_then(|value| std::str::from_utf8(value).ok());
     match text.and_then(|text| text.split_once(' ')) {
         Some(("bot", _)) => Ok(Decoded::Skip("bot")),
-        Some((visitor, _page)) => Ok(Decoded::Message(Click { visitor: visitor.to_owned() })),
+        Some((visitor, _page)) => Ok(Decoded::Message(Click {
+            visitor: visitor.to_owned(),
+        })),
         // It goes to the topic of dead letters, and the next record is processed.
-        None => Err(DecodeError { kind: "not-a-click", message: "expected a visitor and a page".to_owned() }),
+        None => Err(DecodeError {
+            kind: "not-a-click",
+            message: "expected a visitor and a page".to_owned(),
+        }),
     }
 }
 
@@ -54,7 +62,10 @@ impl Codec for Session {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        serde_json::from_slice(bytes).map_err(|error| CodecError { what: "session", why: error.to_string() })
+        serde_json::from_slice(bytes).map_err(|error| CodecError {
+            what: "session",
+            why: error.to_string(),
+        })
     }
 }
 
@@ -83,21 +94,48 @@ struct Sessions {
 impl Processor for Sessions {
     type In = Click;
 
-    fn process(&mut self, context: &mut Context<'_>, Click { visitor }: Click) -> Result<(), ProcessorError> {
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        Click { visitor }: Click,
+    ) -> Result<(), ProcessorError> {
         let now = context.now();
         let open = context.get(self.open, &visitor)?;
         let (clicks, first) = open.map_or((0, now), |session| (session.clicks, session.first));
-        context.put(self.open, &visitor, &Session { clicks: clicks + 1, first, last: now })?;
+        context.put(
+            self.open,
+            &visitor,
+            &Session {
+                clicks: clicks + 1,
+                first,
+                last: now,
+            },
+        )?;
         // A visitor has one timer: each click moves it.
         context.schedule(visitor.as_bytes(), now.plus(QUIET))
     }
 
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         let visitor = String::from_utf8_lossy(&timer.key).into_owned();
-        let Some(Session { clicks, first, last }) = context.get(self.open, &visitor)? else { return Ok(()) };
+        let Some(Session {
+            clicks,
+            first,
+            last,
+        }) = context.get(self.open, &visitor)?
+        else {
+            return Ok(());
+        };
         context.delete(self.open, &visitor)?;
         let seconds = last.since(first).as_secs();
-        context.send(self.summaries, &visitor.clone(), &Summary { visitor, clicks, seconds })
+        context.send(
+            self.summaries,
+            &visitor.clone(),
+            &Summary {
+                visitor,
+                clicks,
+                seconds,
+            },
+        )
     }
 }
 
@@ -108,7 +146,8 @@ fn topology() -> Result<Topology, TopologyFaults> {
     // Clicks whose key is not their visitor reach the visitor's partition through
     // an internal topic, so that one task sees all clicks of a visitor.
     let by_visitor = |click: &Click| click.visitor.clone().into_bytes();
-    let clicks = Source::new("clicks", "sessions", decode_click).keyed_by("clicks-by-visitor", by_visitor);
+    let clicks =
+        Source::new("clicks", "sessions", decode_click).keyed_by("clicks-by-visitor", by_visitor);
     let clicks = builder.source(clicks);
     let open = builder.store("open-sessions");
     let summaries = builder.sink("sessions");
@@ -133,7 +172,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     driver.advance(QUIET)?;
     for summary in driver.take("sessions") {
-        println!("sessions: {} = {}", summary.key_text(), summary.value_text());
+        println!(
+            "sessions: {} = {}",
+            summary.key_text(),
+            summary.value_text()
+        );
     }
     Ok(())
 }
@@ -152,7 +195,11 @@ mod tests {
     }
 
     fn summaries(driver: &mut TopologyTestDriver) -> Vec<String> {
-        driver.take("sessions").iter().map(|record| record.value_text()).collect()
+        driver
+            .take("sessions")
+            .iter()
+            .map(|record| record.value_text())
+            .collect()
     }
 
     #[test]
@@ -164,9 +211,16 @@ mod tests {
         driver.advance(Duration::from_millis(59_999)).unwrap();
         assert!(summaries(&mut driver).is_empty());
         driver.advance(Duration::from_millis(1)).unwrap();
-        assert_eq!(summaries(&mut driver), [r#"{"visitor":"ada","clicks":2,"seconds":59}"#]);
+        assert_eq!(
+            summaries(&mut driver),
+            [r#"{"visitor":"ada","clicks":2,"seconds":59}"#]
+        );
+        click(&mut driver, Some("ada"), "ada /again");
         driver.advance(QUIET).unwrap();
-        assert!(summaries(&mut driver).is_empty());
+        assert_eq!(
+            summaries(&mut driver),
+            [r#"{"visitor":"ada","clicks":1,"seconds":0}"#]
+        );
     }
 
     #[test]
@@ -176,7 +230,10 @@ mod tests {
             click(&mut driver, key, "ada /");
         }
         driver.advance(QUIET).unwrap();
-        assert_eq!(summaries(&mut driver), [r#"{"visitor":"ada","clicks":5,"seconds":0}"#]);
+        assert_eq!(
+            summaries(&mut driver),
+            [r#"{"visitor":"ada","clicks":5,"seconds":0}"#]
+        );
     }
 
     #[test]
@@ -184,11 +241,17 @@ mod tests {
         let mut driver = driver();
         click(&mut driver, Some("ada"), "ada /");
         driver.pipe("clicks", Some("ada"), Some(b"ada /prices"));
-        assert!(driver.step(0).unwrap(), "the click is processed, but not committed");
+        assert!(
+            driver.step(0).unwrap(),
+            "the click is processed, but not committed"
+        );
         driver.crash_and_restore().unwrap();
         driver.run().unwrap();
         driver.advance(QUIET).unwrap();
-        assert_eq!(summaries(&mut driver), [r#"{"visitor":"ada","clicks":2,"seconds":0}"#]);
+        assert_eq!(
+            summaries(&mut driver),
+            [r#"{"visitor":"ada","clicks":2,"seconds":0}"#]
+        );
     }
 
     #[test]
@@ -199,8 +262,13 @@ mod tests {
         driver.advance(QUIET).unwrap();
         assert!(summaries(&mut driver).is_empty());
         let dead_letters = driver.internal("dlq");
-        let [dead] = &driver.take(&dead_letters)[..] else { panic!("there is one dead letter") };
+        let [dead] = &driver.take(&dead_letters)[..] else {
+            panic!("there is one dead letter")
+        };
         assert_eq!(dead.value_text(), "nonsense");
-        assert_eq!(dead.header("__streams.errors.exception").as_deref(), Some("not-a-click"));
+        assert_eq!(
+            dead.header("__streams.errors.exception").as_deref(),
+            Some("not-a-click")
+        );
     }
 }

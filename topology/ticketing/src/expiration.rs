@@ -24,7 +24,9 @@ pub struct ExpirationStores {
 
 /// Declares the service.
 pub(crate) fn declare(builder: &mut TopologyBuilder, sources: &mut Sources) -> ExpirationStores {
-    let stores = ExpirationStores { timed_out_or_ended: builder.store("timed-out-or-ended") };
+    let stores = ExpirationStores {
+        timed_out_or_ended: builder.store("timed-out-or-ended"),
+    };
     let orders = sources.source(topics::ORDERS, topics::EXPIRATION_ORDERS, |record| {
         keep_if(OrderEvent::decode(record)?, Wanted::of)
     });
@@ -58,7 +60,10 @@ impl Wanted {
             | OrderChange::Failed { .. } => None,
             OrderChange::Pending { .. } | OrderChange::RefundDue { .. } => return None,
         };
-        Some(Self { order: event.order_id, deadline })
+        Some(Self {
+            order: event.order_id,
+            deadline,
+        })
     }
 }
 
@@ -72,7 +77,10 @@ impl Processor for Expiration {
 
     fn process(&mut self, context: &mut Context<'_>, wanted: Wanted) -> Result<(), ProcessorError> {
         let Wanted { order, deadline } = wanted;
-        if context.get(self.stores.timed_out_or_ended, &order)?.is_some() {
+        if context
+            .get(self.stores.timed_out_or_ended, &order)?
+            .is_some()
+        {
             return Ok(());
         }
         let timer = TimerKey::Expiry(order.clone()).to_bytes();

@@ -204,7 +204,10 @@ mod tests {
         assert_eq!(TicketId::new("t-1").unwrap().as_str(), "t-1");
         assert_eq!(TicketId::new(""), Err(InvalidId::Empty));
         assert_eq!(TicketId::new("x".repeat(513)), Err(InvalidId::TooLong(513)));
-        assert_eq!(OrderId::decode(b"o-1"), OrderId::new("o-1").map_err(|_| unreachable!()));
+        assert_eq!(
+            OrderId::decode(b"o-1"),
+            OrderId::new("o-1").map_err(|_| unreachable!())
+        );
         assert!(OrderId::decode(b"").is_err());
         assert!(OrderId::decode(b"\xff").is_err());
     }
@@ -216,6 +219,9 @@ mod tests {
         assert_eq!(command, CommandId::of_idempotency_key(&user("u"), "key"));
         assert_ne!(command, CommandId::of_idempotency_key(&user("v"), "key"));
         assert_ne!(command, CommandId::of_idempotency_key(&user("uk"), "ey"));
-        assert_ne!(TicketId::named_by(&command).as_str(), OrderId::named_by(&command).as_str());
+        assert_ne!(
+            TicketId::named_by(&command).as_str(),
+            OrderId::named_by(&command).as_str()
+        );
     }
 }

@@ -41,7 +41,13 @@ mod tests {
         ] {
             assert_eq!(parse_iso8601(text), Some(time), "{text}");
         }
-        for bad in ["", "2026-01-31", "tomorrow", "2026-02-31T09:30:00Z", "1769851800007"] {
+        for bad in [
+            "",
+            "2026-01-31",
+            "tomorrow",
+            "2026-02-31T09:30:00Z",
+            "1769851800007",
+        ] {
             assert_eq!(parse_iso8601(bad), None, "{bad}");
         }
     }

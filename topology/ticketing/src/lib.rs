@@ -34,7 +34,5 @@ pub mod topology;
 
 pub use instant::iso8601;
 pub use sources::UNREADABLE;
-pub use ticket_terms::{
-    InvalidTerms, MAX_PRICE, MAX_TITLE_CHARS, TicketDraft, TicketTerms,
-};
+pub use ticket_terms::{InvalidTerms, MAX_PRICE, MAX_TITLE_CHARS, TicketDraft, TicketTerms};
 pub use topology::{Service, Ticketing, TicketingConfig, topology};

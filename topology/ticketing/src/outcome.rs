@@ -137,16 +137,28 @@ impl Outcome {
         attempt: Option<AttemptId>,
     ) -> Self {
         if !answer.is_retryable() {
-            return Self { answer, fingerprint, attempts: Vec::new() };
+            return Self {
+                answer,
+                fingerprint,
+                attempts: Vec::new(),
+            };
         }
         earlier.extend(attempt);
         let too_many = earlier.len().saturating_sub(MAX_ATTEMPTS);
         earlier.drain(..too_many);
-        Self { answer, fingerprint, attempts: earlier }
+        Self {
+            answer,
+            fingerprint,
+            attempts: earlier,
+        }
     }
 }
 
-row!(Outcome { answer, fingerprint, attempts });
+row!(Outcome {
+    answer,
+    fingerprint,
+    attempts
+});
 stored!(Outcome, 1);
 
 row!(OutcomeKey { key, command });
@@ -160,7 +172,9 @@ impl Row for Fingerprint {
     fn read(from: &mut RowReader<'_>) -> Result<Self, CodecError> {
         let length = from.length()?;
         let bytes = from.bytes(length)?.try_into();
-        bytes.map(Self).map_err(|_| from.fault("a fingerprint has 16 bytes"))
+        bytes
+            .map(Self)
+            .map_err(|_| from.fault("a fingerprint has 16 bytes"))
     }
 }
 
@@ -254,7 +268,12 @@ mod tests {
 
     #[test]
     fn a_decision_answers_every_attempt_with_the_same_body() {
-        let outcome = Outcome::new(Answer::OrderCancelled, ASKED, vec![attempt(1)], Some(attempt(2)));
+        let outcome = Outcome::new(
+            Answer::OrderCancelled,
+            ASKED,
+            vec![attempt(1)],
+            Some(attempt(2)),
+        );
         assert_eq!(outcome.attempts, []);
         for number in 0..3 {
             let reply = outcome.reply_to(ASKED, &attempt(number));
@@ -277,7 +296,12 @@ mod tests {
     fn the_attempts_of_a_404_are_bounded() {
         let mut outcome = Outcome::new(Answer::NotFound, ASKED, Vec::new(), None);
         for number in 0..100 {
-            outcome = Outcome::new(Answer::NotFound, ASKED, outcome.attempts, Some(attempt(number)));
+            outcome = Outcome::new(
+                Answer::NotFound,
+                ASKED,
+                outcome.attempts,
+                Some(attempt(number)),
+            );
         }
         assert_eq!(outcome.attempts, (84..100).map(attempt).collect::<Vec<_>>());
     }

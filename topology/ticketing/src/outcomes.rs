@@ -41,14 +41,22 @@ impl Outcomes {
         context: &Context<'_>,
         command: &Command<B>,
     ) -> Result<Option<Undecided>, ProcessorError> {
-        let key =
-            OutcomeKey { key: command.body.key().to_owned(), command: command.id.clone() };
+        let key = OutcomeKey {
+            key: command.body.key().to_owned(),
+            command: command.id.clone(),
+        };
         let Some(outcome) = context.get(self.store, &key)? else {
-            return Ok(Some(Undecided { key, earlier: Vec::new() }));
+            return Ok(Some(Undecided {
+                key,
+                earlier: Vec::new(),
+            }));
         };
         let is_new = |attempt| !outcome.attempts.contains(attempt);
         if outcome.answer.is_retryable() && command.attempt.as_ref().is_some_and(is_new) {
-            return Ok(Some(Undecided { key, earlier: outcome.attempts }));
+            return Ok(Some(Undecided {
+                key,
+                earlier: outcome.attempts,
+            }));
         }
         Ok(None)
     }

@@ -52,13 +52,17 @@ impl Amount {
             rust_decimal::Error::ErrorString(_) => InvalidAmount::NotANumber,
             _ => InvalidAmount::TooPrecise,
         })?;
-        let Some(exponent) = exponent else { return Ok(Self(mantissa)) };
+        let Some(exponent) = exponent else {
+            return Ok(Self(mantissa));
+        };
         let digits = exponent.trim_start_matches(['+', '-']);
         if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
             return Err(InvalidAmount::NotANumber);
         }
         let exponent: i32 = exponent.parse().map_err(|_| InvalidAmount::TooPrecise)?;
-        shifted(mantissa, exponent).map(Self).ok_or(InvalidAmount::TooPrecise)
+        shifted(mantissa, exponent)
+            .map(Self)
+            .ok_or(InvalidAmount::TooPrecise)
     }
 
     /// The amount as a decimal.
@@ -169,7 +173,10 @@ mod tests {
             ("125e-2", "1.25"),
             ("0e999", "0"),
             ("9007199254740993", "9007199254740993"),
-            ("0.1000000000000000055511151231", "0.1000000000000000055511151231"),
+            (
+                "0.1000000000000000055511151231",
+                "0.1000000000000000055511151231",
+            ),
         ] {
             let amount = Amount::from_json(text).unwrap();
             assert_eq!(serde_json::to_string(&amount).unwrap(), written, "{text}");
@@ -178,11 +185,24 @@ mod tests {
 
     #[test]
     fn what_cannot_be_kept_exactly_is_refused() {
-        for text in ["1e29", "1e-29", "0.12345678901234567890123456789", "1e99999999999"] {
-            assert_eq!(Amount::from_json(text), Err(InvalidAmount::TooPrecise), "{text}");
+        for text in [
+            "1e29",
+            "1e-29",
+            "0.12345678901234567890123456789",
+            "1e99999999999",
+        ] {
+            assert_eq!(
+                Amount::from_json(text),
+                Err(InvalidAmount::TooPrecise),
+                "{text}"
+            );
         }
         for text in ["\"10\"", "null", "true", "[1]", "{}", "", "1e", "1e+", "+1"] {
-            assert_eq!(Amount::from_json(text), Err(InvalidAmount::NotANumber), "{text}");
+            assert_eq!(
+                Amount::from_json(text),
+                Err(InvalidAmount::NotANumber),
+                "{text}"
+            );
         }
     }
 

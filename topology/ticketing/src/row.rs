@@ -34,11 +34,17 @@ impl<'a> RowReader<'a> {
     }
 
     pub(crate) fn fault(&self, why: impl Into<String>) -> CodecError {
-        CodecError { what: self.what, why: why.into() }
+        CodecError {
+            what: self.what,
+            why: why.into(),
+        }
     }
 
     pub(crate) fn byte(&mut self) -> Result<u8, CodecError> {
-        let (byte, rest) = self.rest.split_first().ok_or_else(|| self.fault("it is cut off"))?;
+        let (byte, rest) = self
+            .rest
+            .split_first()
+            .ok_or_else(|| self.fault("it is cut off"))?;
         self.rest = rest;
         Ok(*byte)
     }
@@ -117,7 +123,9 @@ impl Row for TimestampMs {
 
     fn read(from: &mut RowReader<'_>) -> Result<Self, CodecError> {
         let zigzag = u64::read(from)?;
-        Ok(Self((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed()))
+        Ok(Self(
+            (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed(),
+        ))
     }
 }
 
@@ -169,7 +177,9 @@ impl Row for Amount {
         let scale = u64::read(from)?;
         let scale = u32::try_from(scale).map_err(|error| from.fault(error.to_string()))?;
         let decimal = Decimal::try_from_i128_with_scale(i128::from_le_bytes(bytes), scale);
-        decimal.map(Self::from).map_err(|error| from.fault(error.to_string()))
+        decimal
+            .map(Self::from)
+            .map_err(|error| from.fault(error.to_string()))
     }
 }
 
@@ -180,7 +190,9 @@ impl Row for Price {
 
     fn read(from: &mut RowReader<'_>) -> Result<Self, CodecError> {
         let amount = Amount::read(from)?;
-        amount.try_into().map_err(|error: InvalidAmount| from.fault(error.to_string()))
+        amount
+            .try_into()
+            .map_err(|error: InvalidAmount| from.fault(error.to_string()))
     }
 }
 
@@ -271,7 +283,14 @@ mod tests {
         orders: Vec<OrderId>,
     }
 
-    row!(Everything { number, time, flag, text, price, orders });
+    row!(Everything {
+        number,
+        time,
+        flag,
+        text,
+        price,
+        orders
+    });
     stored!(Everything, 7);
 
     prop_compose! {

@@ -63,7 +63,10 @@ impl TicketDraft {
         if price.decimal() > MAX_PRICE.into() {
             return Err(InvalidTerms::HighPrice);
         }
-        Ok(TicketTerms { title: self.title.clone(), price })
+        Ok(TicketTerms {
+            title: self.title.clone(),
+            price,
+        })
     }
 }
 
@@ -73,7 +76,12 @@ mod tests {
 
     fn check(title: &str, price: &str) -> Result<(), InvalidTerms> {
         let price = Amount::from_json(price).unwrap();
-        TicketDraft { title: title.to_owned(), price }.terms().map(|_| ())
+        TicketDraft {
+            title: title.to_owned(),
+            price,
+        }
+        .terms()
+        .map(|_| ())
     }
 
     #[test]
@@ -84,7 +92,10 @@ mod tests {
         assert_eq!(check(" \t", "1"), Err(InvalidTerms::EmptyTitle));
         assert_eq!(check(&"é".repeat(201), "1"), Err(InvalidTerms::LongTitle));
         assert_eq!(check("Concert", "-0.01"), Err(InvalidTerms::NegativePrice));
-        assert_eq!(check("Concert", "1000000000.01"), Err(InvalidTerms::HighPrice));
+        assert_eq!(
+            check("Concert", "1000000000.01"),
+            Err(InvalidTerms::HighPrice)
+        );
     }
 
     #[test]

@@ -58,7 +58,9 @@ impl TimerKey {
 
 /// A timer that the processor never set.
 pub(crate) fn unexpected(timer: &Timer) -> ProcessorError {
-    ProcessorError::UnexpectedTimer { key: String::from_utf8_lossy(&timer.key).into_owned() }
+    ProcessorError::UnexpectedTimer {
+        key: String::from_utf8_lossy(&timer.key).into_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -71,7 +73,10 @@ mod tests {
         let order = OrderId::new("o").unwrap();
         let command = CommandId::new("c").unwrap();
         for key in [
-            TimerKey::Outcome(OutcomeKey { key: "k".to_owned(), command }),
+            TimerKey::Outcome(OutcomeKey {
+                key: "k".to_owned(),
+                command,
+            }),
             TimerKey::TicketWait(TicketId::new("t").unwrap()),
             TimerKey::OrderWait(order.clone()),
             TimerKey::ParkedEvents(order.clone()),

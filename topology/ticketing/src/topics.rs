@@ -14,7 +14,14 @@ pub const TICKET_COMMANDS: &str = "ticket-commands";
 pub const ORDER_COMMANDS: &str = "order-commands";
 
 /// All topics of the contract: the application creates those that are missing.
-pub const ALL: [&str; 6] = [TICKETS, ORDERS, PAYMENTS, EXPIRATION, TICKET_COMMANDS, ORDER_COMMANDS];
+pub const ALL: [&str; 6] = [
+    TICKETS,
+    ORDERS,
+    PAYMENTS,
+    EXPIRATION,
+    TICKET_COMMANDS,
+    ORDER_COMMANDS,
+];
 
 /// Orders reads [`TICKETS`] to keep its catalog.
 pub const ORDERS_TICKETS: &str = "orders-tickets";

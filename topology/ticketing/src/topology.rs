@@ -51,7 +51,12 @@ pub struct UnknownService(String);
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tickets, Self::Orders, Self::Payments, Self::Expiration];
+    pub const ALL: [Self; 4] = [
+        Self::Tickets,
+        Self::Orders,
+        Self::Payments,
+        Self::Expiration,
+    ];
 
     /// Its name.
     #[must_use]
@@ -75,7 +80,9 @@ impl FromStr for Service {
     type Err = UnknownService;
 
     fn from_str(name: &str) -> Result<Self, UnknownService> {
-        let service = Self::ALL.into_iter().find(|service| service.as_str() == name);
+        let service = Self::ALL
+            .into_iter()
+            .find(|service| service.as_str() == name);
         service.ok_or_else(|| UnknownService(name.to_owned()))
     }
 }
@@ -133,12 +140,14 @@ pub fn topology(config: &TicketingConfig) -> Result<Ticketing, TopologyFaults> {
     let mut builder = TopologyBuilder::new();
     let mut sources = Sources::default();
 
-    let tickets =
-        runs(Service::Tickets).then(|| tickets::declare(&mut builder, &mut sources));
+    let tickets = runs(Service::Tickets).then(|| tickets::declare(&mut builder, &mut sources));
     let orders = runs(Service::Orders).then(|| {
         // Our own Tickets announces its tickets; only a foreign one's come unannounced.
         let ticket_wait = (!runs(Service::Tickets)).then_some(config.arrival_wait);
-        let config = OrdersConfig { time_to_live: config.order_ttl, ticket_wait };
+        let config = OrdersConfig {
+            time_to_live: config.order_ttl,
+            ticket_wait,
+        };
         orders::declare(&mut builder, &mut sources, config)
     });
     let payments = runs(Service::Payments).then(|| {
@@ -153,5 +162,11 @@ pub fn topology(config: &TicketingConfig) -> Result<Ticketing, TopologyFaults> {
         runs(Service::Expiration).then(|| expiration::declare(&mut builder, &mut sources));
 
     let topology = Arc::new(builder.build()?);
-    Ok(Ticketing { topology, tickets, orders, payments, expiration })
+    Ok(Ticketing {
+        topology,
+        tickets,
+        orders,
+        payments,
+        expiration,
+    })
 }

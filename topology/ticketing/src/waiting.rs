@@ -27,7 +27,9 @@ pub(crate) struct Waiting<B> {
 
 impl<B: PartialEq> Waiting<B> {
     pub(crate) fn none() -> Self {
-        Self { commands: Vec::new() }
+        Self {
+            commands: Vec::new(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -39,13 +41,20 @@ impl<B: PartialEq> Waiting<B> {
     where
         B: Clone,
     {
-        if self.commands.iter().any(|waiting| waiting.command == *command) {
+        if self
+            .commands
+            .iter()
+            .any(|waiting| waiting.command == *command)
+        {
             return true;
         }
         if self.commands.len() >= MAX_WAITING {
             return false;
         }
-        self.commands.push(WaitingCommand { command: command.clone(), until });
+        self.commands.push(WaitingCommand {
+            command: command.clone(),
+            until,
+        });
         true
     }
 
@@ -73,7 +82,10 @@ impl<B: Row> Row for WaitingCommand<B> {
     }
 
     fn read(from: &mut RowReader<'_>) -> Result<Self, turnstile_engine::CodecError> {
-        Ok(Self { command: Row::read(from)?, until: Row::read(from)? })
+        Ok(Self {
+            command: Row::read(from)?,
+            until: Row::read(from)?,
+        })
     }
 }
 
@@ -83,7 +95,9 @@ impl<B: Row> Row for Waiting<B> {
     }
 
     fn read(from: &mut RowReader<'_>) -> Result<Self, turnstile_engine::CodecError> {
-        Ok(Self { commands: Row::read(from)? })
+        Ok(Self {
+            commands: Row::read(from)?,
+        })
     }
 }
 
@@ -93,7 +107,11 @@ mod tests {
     use crate::ids::CommandId;
 
     fn command(id: usize) -> Command<u64> {
-        Command { id: CommandId::new(id.to_string()).unwrap(), attempt: None, body: 7 }
+        Command {
+            id: CommandId::new(id.to_string()).unwrap(),
+            attempt: None,
+            body: 7,
+        }
     }
 
     #[test]

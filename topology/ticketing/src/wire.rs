@@ -117,7 +117,10 @@ enum Name {
 }
 
 fn fault(kind: &'static str, message: impl Into<String>) -> DecodeError {
-    DecodeError { kind, message: message.into() }
+    DecodeError {
+        kind,
+        message: message.into(),
+    }
 }
 
 impl<'a> Fields<'a> {
@@ -152,7 +155,9 @@ impl<'a> Fields<'a> {
 
     /// The price, at least 0.
     pub(crate) fn price(&self) -> Result<Price, DecodeError> {
-        self.amount()?.try_into().map_err(|error| bad_amount(&error))
+        self.amount()?
+            .try_into()
+            .map_err(|error| bad_amount(&error))
     }
 
     /// The version, a whole number of at least 0.
@@ -160,14 +165,23 @@ impl<'a> Fields<'a> {
         let raw = self.version.filter(|raw| raw.get() != "null");
         let raw = raw.ok_or_else(|| missing("version"))?;
         let version = raw.get().parse();
-        version.map_err(|_| fault("wrong_type", format!("version is {raw}, not a whole number")))
+        version.map_err(|_| {
+            fault(
+                "wrong_type",
+                format!("version is {raw}, not a whole number"),
+            )
+        })
     }
 
     /// When the order expires.
     pub(crate) fn expires_at(&self) -> Result<TimestampMs, DecodeError> {
         let text = required("expiresAt", &self.expires_at)?;
-        parse_iso8601(text)
-            .ok_or_else(|| fault("invalid_field", format!("expiresAt is {text:?}, not ISO-8601")))
+        parse_iso8601(text).ok_or_else(|| {
+            fault(
+                "invalid_field",
+                format!("expiresAt is {text:?}, not ISO-8601"),
+            )
+        })
     }
 
     /// When the order expires, where it says so.
@@ -335,7 +349,14 @@ mod tests {
     #[test]
     fn values_that_are_no_json_object_say_so() {
         assert_eq!(fault_of(None), "null_value");
-        for bad in ["", "{", "{\"type\":", "{\"type\":\"a\"} x", "nonsense", "{\"type\":\"\\ud800\"}"] {
+        for bad in [
+            "",
+            "{",
+            "{\"type\":",
+            "{\"type\":\"a\"} x",
+            "nonsense",
+            "{\"type\":\"\\ud800\"}",
+        ] {
             assert_eq!(fault_of(Some(bad.as_bytes())), "not_json", "{bad}");
         }
         assert_eq!(fault_of(Some(b"{\"type\":\"\xff\"}")), "not_json");
@@ -346,11 +367,15 @@ mod tests {
 
     #[test]
     fn fields_nobody_asks_for_are_no_fault() {
-        let fields = read(r#"{"type":"x","id":5,"title":{"a":[1,2]},"price":"p","version":-1,"new":[{}]}"#);
+        let fields =
+            read(r#"{"type":"x","id":5,"title":{"a":[1,2]},"price":"p","version":-1,"new":[{}]}"#);
         assert_eq!(fields.kind(), Ok("x"));
         assert_eq!(fields.version().unwrap_err().kind, "wrong_type");
         assert_eq!(fields.price().unwrap_err().kind, "wrong_type");
-        assert_eq!(id::<TicketId>("id", &fields.id).unwrap_err().kind, "wrong_type");
+        assert_eq!(
+            id::<TicketId>("id", &fields.id).unwrap_err().kind,
+            "wrong_type"
+        );
     }
 
     #[test]

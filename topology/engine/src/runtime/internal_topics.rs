@@ -145,13 +145,14 @@ fn check(
     }
 }
 
-/// Creates topics; the counts with them.
+/// Creates topics and waits until brokers know them; the counts with them.
 fn create(
     admin: &Admin,
     mut counts: BTreeMap<String, i32>,
     missing: &[NewTopicSpec],
 ) -> Result<BTreeMap<String, i32>, TopicError> {
     admin.create(missing)?;
+    admin.wait_until_known(missing)?;
     counts.extend(
         missing
             .iter()

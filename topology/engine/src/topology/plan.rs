@@ -157,7 +157,7 @@ impl Plan {
         let partitions = self
             .subtopologies
             .iter()
-            .map(|subtopology| subtopology.partitions)
+            .map(|subtopology| subtopology.dead_letter_partitions)
             .max()
             .unwrap_or(1);
         topics.insert(InternalTopic {

@@ -57,7 +57,7 @@ fn a_declaration_as_text() {
     Topology
 
     Subtopology 0
-      Source invoices (group ledger, on error: dead letter)
+      Source invoices (group ledger, on error: dead-letter)
         --> ledger
       Source payments (group ledger-payments, on error: stop)
         --> ledger
@@ -73,7 +73,7 @@ fn a_declaration_as_text() {
       Store ledger-timers (changelog ledger-timers-changelog)
 
     Subtopology 1
-      Source late-by-customer-repartition (group customers, on error: dead letter)
+      Source late-by-customer-repartition (group customers, on error: dead-letter)
         --> customer
       Processor customer (stores: debts; punctuator: every 90s of wall-clock time; punctuator: every 1.5s of stream time)
         <-- topic late-by-customer-repartition
@@ -88,7 +88,7 @@ fn a_plan_as_text() {
     Topology of dunning
 
     Subtopology 0 (2 tasks, 0_0 to 0_1)
-      Source invoices (group ledger, on error: dead letter)
+      Source invoices (group ledger, on error: dead-letter)
         --> ledger
       Source payments (group ledger-payments, on error: stop)
         --> ledger
@@ -107,7 +107,7 @@ fn a_plan_as_text() {
       Store ledger-timers-by-key (derived)
 
     Subtopology 1 (2 tasks, 1_0 to 1_1)
-      Source dunning-late-by-customer-repartition (group customers, on error: dead letter)
+      Source dunning-late-by-customer-repartition (group customers, on error: dead-letter)
         --> customer
       Processor customer (stores: debts; punctuator: every 90s of wall-clock time; punctuator: every 1.5s of stream time)
         <-- topic dunning-late-by-customer-repartition
@@ -116,7 +116,7 @@ fn a_plan_as_text() {
 
     Topics
       dunning-debts-changelog (changelog, 2 partitions)
-      dunning-dlq (dead letters, 2 partitions)
+      dunning-dlq (dead-letters, 2 partitions)
       dunning-late-by-customer-repartition (repartition, 2 partitions)
       dunning-ledger-timers-changelog (changelog, 2 partitions)
       dunning-open-invoices-changelog (changelog, 2 partitions)
@@ -133,7 +133,7 @@ fn a_plan_that_rekeys_a_topic_as_text() {
     Topology of dunning
 
     Subtopology 0 (2 tasks, 0_0 to 0_1)
-      Source invoices (group ledger, on error: dead letter)
+      Source invoices (group ledger, on error: dead-letter)
         --> ledger
       Source dunning-payments-by-invoice-repartition (group ledger-payments, on error: stop)
         --> ledger
@@ -149,7 +149,7 @@ fn a_plan_that_rekeys_a_topic_as_text() {
       Store ledger-timers-by-key (derived)
 
     Subtopology 1 (2 tasks, 1_0 to 1_1)
-      Source dunning-late-by-customer-repartition (group customers, on error: dead letter)
+      Source dunning-late-by-customer-repartition (group customers, on error: dead-letter)
         --> customer
       Processor customer (stores: debts; punctuator: every 90s of wall-clock time; punctuator: every 1.5s of stream time)
         <-- topic dunning-late-by-customer-repartition
@@ -162,7 +162,7 @@ fn a_plan_that_rekeys_a_topic_as_text() {
 
     Topics
       dunning-debts-changelog (changelog, 2 partitions)
-      dunning-dlq (dead letters, 2 partitions)
+      dunning-dlq (dead-letters, 2 partitions)
       dunning-late-by-customer-repartition (repartition, 2 partitions)
       dunning-ledger-timers-changelog (changelog, 2 partitions)
       dunning-open-invoices-changelog (changelog, 2 partitions)
@@ -275,7 +275,7 @@ fn a_plan_as_json() {
 fn a_plan_as_dot() {
     insta::assert_snapshot!(plan(1).describe_dot(), @r#"
     digraph topology {
-      rankdir=LR; ranksep=0.9; nodesep=0.35;
+      rankdir=LR; ranksep=0.6; nodesep=0.35;
       node [fontname="Helvetica", fontsize=12, style=filled, fillcolor=white];
       edge [fontname="Helvetica", fontsize=10];
       "topic dunning-late-by-customer-repartition" [shape=box, fillcolor=lightgrey, label="dunning-late-by-customer-repartition\n2 partitions"];
@@ -312,6 +312,20 @@ fn a_plan_as_dot() {
       "topic payments" -> "re-key payments" [label="ledger-payments"];
       "re-key payments" -> "topic dunning-payments-by-invoice-repartition";
     }
+    "#);
+}
+
+#[test]
+fn a_topic_that_is_read_directly_has_a_dashed_way_for_misplaced_records_in_dot() {
+    let dot = plan(2).describe_dot();
+    let from: Vec<&str> = dot
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.contains(r#""topic payments" ->"#))
+        .collect();
+    insta::assert_snapshot!(from.join("\n"), @r#"
+    "topic payments" -> "processor ledger" [label="ledger-payments"];
+    "topic payments" -> "topic dunning-payments-by-invoice-repartition" [style=dashed, label="misplaced"];
     "#);
 }
 

@@ -313,7 +313,7 @@ fn subtopologies_do_not_split_a_topic_between_them() {
 #[test]
 fn all_faults_are_told_at_once() {
     let mut builder = TopologyBuilder::new();
-    let lonely = builder.source(source("clicks", "g"));
+    builder.source(source("clicks", "g"));
     builder.store::<String, u64>("Counts");
     builder.outlet::<Text>("late");
     builder.sink::<Text>("out");
@@ -328,7 +328,6 @@ fn all_faults_are_told_at_once() {
             .outlet(to_itself)
             .done();
     }
-    drop(lonely);
     let faults = builder.build().err().expect("it is full of faults");
     insta::assert_snapshot!(faults.to_string().replace("; ", "\n"), @r#"
     the topology has 10 fault(s)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use turnstile_engine::processor::{Context, Processor, ProcessorError};
 use turnstile_engine::record::{Encode, InputRecord};
-use turnstile_engine::{DecodeError, Decoded, Source};
+use turnstile_engine::{DecodeError, Decoded, Sink, Source};
 
 /// A message that is text, keyed by itself.
 #[derive(Clone)]
@@ -28,6 +28,17 @@ impl Processor for Quiet {
 
     fn process(&mut self, _: &mut Context<'_>, _: Text) -> Result<(), ProcessorError> {
         Ok(())
+    }
+}
+
+/// A processor that sends every message to a sink, keyed by itself.
+struct Send(Sink<Text>);
+
+impl Processor for Send {
+    type In = Text;
+
+    fn process(&mut self, context: &mut Context<'_>, text: Text) -> Result<(), ProcessorError> {
+        context.send(self.0, &text.0.clone(), &text)
     }
 }
 

@@ -1,11 +1,14 @@
 //! How a topology lies on a cluster.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use turnstile_engine::driver::TopologyTestDriver;
+use turnstile_engine::partitioner::partition_of;
 use turnstile_engine::topology::{InternalTopic, InternalTopicKind};
-use turnstile_engine::{Plan, Store, Topology, TopologyBuilder};
+use turnstile_engine::{Partition, Plan, Store, Topology, TopologyBuilder};
 
-use super::{Quiet, Text, decode, keyed_source, partitions, source};
+use super::{Quiet, Send, Text, decode, keyed_source, partitions, source};
 
 /// Counts clicks and purchases by user: the purchases may be keyed by anything.
 fn counting() -> Arc<Topology> {
@@ -61,15 +64,17 @@ fn tasks(plan: &Plan) -> Vec<String> {
     plan.tasks().iter().map(ToString::to_string).collect()
 }
 
+/// What the description says of the partitions of `topic`.
 fn partitions_of(plan: &Plan, topic: &str) -> serde_json::Value {
     let description = plan.describe_json();
-    let mut topics = description["topics"]
-        .as_array()
-        .expect("topics are a list")
-        .iter();
-    topics
-        .find(|known| known["name"] == topic)
-        .expect("the plan has the topic")["partitions"]
+    let topics = description
+        .get("topics")
+        .and_then(|topics| topics.as_array());
+    let mut topics = topics.expect("topics are a list").iter();
+    let known = topics.find(|known| known.get("name").is_some_and(|name| name == topic));
+    known
+        .and_then(|known| known.get("partitions"))
+        .expect("the plan has the topic")
         .clone()
 }
 
@@ -185,17 +190,46 @@ fn groups_read_the_topics_of_all_their_subtopologies() {
 }
 
 #[test]
-fn sinks_know_the_partitions_of_their_topics() {
-    let counts = [
-        ("clicks", 2),
-        ("purchases", 4),
-        ("countries", 3),
-        ("totals", 5),
-    ];
-    let plan = plan(counting(), &counts);
-    assert_eq!(partitions_of(&plan, "totals"), 5);
-    // As many as its reader has tasks, not as its writer.
-    assert_eq!(partitions_of(&plan, "app-by-country-repartition"), 3);
+fn sinks_spread_records_over_all_partitions_of_their_topics() {
+    let mut builder = TopologyBuilder::new();
+    let clicks = builder.source(source("clicks", "g"));
+    let (to_users, by_user) = builder.repartition("by-user", "g", decode);
+    let users = builder.source(source("users", "g"));
+    let out = builder.sink::<Text>("out");
+    builder
+        .processor("split", move || Send(to_users))
+        .input(clicks)
+        .sink(to_users)
+        .done();
+    builder
+        .processor("count", move || Send(out))
+        .input(by_user)
+        .input(users)
+        .sink(out)
+        .done();
+    let topology = Arc::new(builder.build().expect("the topology is sound"));
+    let counts = [("clicks", 2), ("users", 3), ("out", 5)];
+    let mut driver = TopologyTestDriver::with_topics(topology, partitions(&counts)).unwrap();
+    for n in 0..20 {
+        driver.pipe("clicks", None, Some(format!("user-{n}").as_bytes()));
+    }
+    driver.run().unwrap();
+    // A repartition topic has as many as its reader has tasks, not as its writer.
+    for (topic, count) in [
+        (driver.internal("by-user-repartition"), 3),
+        ("out".to_owned(), 5),
+    ] {
+        let records = driver.all(&topic);
+        assert_eq!(records.len(), 20);
+        for record in &records {
+            assert_eq!(
+                record.partition,
+                partition_of(record.key_text().as_bytes(), count)
+            );
+        }
+        let reached: BTreeSet<Partition> = records.iter().map(|record| record.partition).collect();
+        assert_eq!(reached, (0..count).map(Partition).collect());
+    }
 }
 
 #[test]

@@ -64,7 +64,11 @@ impl<B> Command<B> {
             Text::Absent => None,
             Text::Is(_) | Text::Other => Some(id("attemptId", &fields.attempt_id)?),
         };
-        Ok(Self { id: id("commandId", &fields.command_id)?, attempt, body })
+        Ok(Self {
+            id: id("commandId", &fields.command_id)?,
+            attempt,
+            body,
+        })
     }
 }
 
@@ -85,6 +89,10 @@ impl<B: Row> Row for Command<B> {
     }
 
     fn read(from: &mut RowReader<'_>) -> Result<Self, turnstile_engine::CodecError> {
-        Ok(Self { id: Row::read(from)?, attempt: Row::read(from)?, body: Row::read(from)? })
+        Ok(Self {
+            id: Row::read(from)?,
+            attempt: Row::read(from)?,
+            body: Row::read(from)?,
+        })
     }
 }

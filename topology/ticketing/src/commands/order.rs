@@ -37,7 +37,11 @@ pub struct PaymentCreate {
     pub token: Token,
 }
 
-row!(PaymentCreate { order_id, user_id, token });
+row!(PaymentCreate {
+    order_id,
+    user_id,
+    token
+});
 
 impl OrderCommand {
     /// Reads a record of `order-commands`.
@@ -50,9 +54,10 @@ impl OrderCommand {
         let order_id = || id("orderId", &fields.order_id);
         let user_id = || id("userId", &fields.user_id);
         let command = match fields.kind()? {
-            "order.cancel" => {
-                Self::Cancel(OrderCancel { order_id: order_id()?, user_id: user_id()? })
-            }
+            "order.cancel" => Self::Cancel(OrderCancel {
+                order_id: order_id()?,
+                user_id: user_id()?,
+            }),
             "payment.create" => Self::Pay(PaymentCreate {
                 order_id: order_id()?,
                 user_id: user_id()?,

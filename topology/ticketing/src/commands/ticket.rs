@@ -42,7 +42,11 @@ pub struct OrderCreate {
     pub user_id: UserId,
 }
 
-row!(OrderCreate { order_id, ticket_id, user_id });
+row!(OrderCreate {
+    order_id,
+    ticket_id,
+    user_id
+});
 
 impl TicketCommand {
     /// Reads a record of `ticket-commands`.
@@ -56,7 +60,10 @@ impl TicketCommand {
             let title = required("title", &fields.title)?.to_owned();
             Ok(TicketWrite {
                 ticket_id: id("id", &fields.id)?,
-                draft: TicketDraft { title, price: fields.amount()? },
+                draft: TicketDraft {
+                    title,
+                    price: fields.amount()?,
+                },
                 user_id: id("userId", &fields.user_id)?,
             })
         };

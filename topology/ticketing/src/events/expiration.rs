@@ -22,9 +22,9 @@ impl ExpirationEvent {
     pub fn decode(record: &InputRecord<'_>) -> Result<Decoded<Self>, DecodeError> {
         let fields = Fields::read(record.value)?;
         match fields.kind()? {
-            "expiration.expired" => {
-                Ok(Decoded::Message(Self { order_id: id("orderId", &fields.order_id)? }))
-            }
+            "expiration.expired" => Ok(Decoded::Message(Self {
+                order_id: id("orderId", &fields.order_id)?,
+            })),
             _ => Ok(Decoded::Skip(UNKNOWN_TYPE)),
         }
     }

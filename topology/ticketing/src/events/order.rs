@@ -87,16 +87,22 @@ impl OrderEvent {
                 price: fields.price()?,
                 expires_at: fields.expires_at()?,
             },
-            "order.pending" => OrderChange::Pending { ticket_id: ticket_id()? },
-            "order.completed" => {
-                OrderChange::Completed { ticket_id: ticket_id()?, user_id: user_id() }
-            }
+            "order.pending" => OrderChange::Pending {
+                ticket_id: ticket_id()?,
+            },
+            "order.completed" => OrderChange::Completed {
+                ticket_id: ticket_id()?,
+                user_id: user_id(),
+            },
             "order.cancelled" => OrderChange::Cancelled {
                 ticket_id: ticket_id()?,
                 user_id: user_id(),
                 expires_at: fields.optional_expires_at()?,
             },
-            "order.failed" => OrderChange::Failed { ticket_id: ticket_id()?, user_id: user_id() },
+            "order.failed" => OrderChange::Failed {
+                ticket_id: ticket_id()?,
+                user_id: user_id(),
+            },
             "order.refund_due" => OrderChange::RefundDue {
                 payment_id: id("paymentId", &fields.payment_id)?,
                 user_id: user_id(),
@@ -104,7 +110,11 @@ impl OrderEvent {
             _ => return Ok(Decoded::Skip(UNKNOWN_TYPE)),
         };
         let order_id = fields.id_of_order()?;
-        Ok(Decoded::Message(Self { order_id, version: fields.version()?, change }))
+        Ok(Decoded::Message(Self {
+            order_id,
+            version: fields.version()?,
+            change,
+        }))
     }
 }
 
@@ -116,7 +126,12 @@ impl Encode for OrderEvent {
             ..Message::default()
         };
         let ticket = match &self.change {
-            OrderChange::Created { ticket_id, user_id, price, expires_at } => {
+            OrderChange::Created {
+                ticket_id,
+                user_id,
+                price,
+                expires_at,
+            } => {
                 (message.kind, message.status) = ("order.created", Some("created"));
                 message.user_id = Some(user_id.as_str());
                 message.price = Some((*price).into());
@@ -134,7 +149,11 @@ impl Encode for OrderEvent {
                 message.user_id = user_id.as_ref().map(UserId::as_str);
                 Some(ticket_id)
             }
-            OrderChange::Cancelled { ticket_id, user_id, expires_at } => {
+            OrderChange::Cancelled {
+                ticket_id,
+                user_id,
+                expires_at,
+            } => {
                 (message.kind, message.status) = ("order.cancelled", Some("cancelled"));
                 message.user_id = user_id.as_ref().map(UserId::as_str);
                 message.expires_at = expires_at.map(iso8601);
@@ -145,7 +164,10 @@ impl Encode for OrderEvent {
                 message.user_id = user_id.as_ref().map(UserId::as_str);
                 Some(ticket_id)
             }
-            OrderChange::RefundDue { payment_id, user_id } => {
+            OrderChange::RefundDue {
+                payment_id,
+                user_id,
+            } => {
                 message.kind = "order.refund_due";
                 message.user_id = user_id.as_ref().map(UserId::as_str);
                 message.payment_id = Some(payment_id.as_str());

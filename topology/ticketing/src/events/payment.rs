@@ -42,7 +42,9 @@ impl PaymentEvent {
     pub fn decode(record: &InputRecord<'_>) -> Result<Decoded<Self>, DecodeError> {
         let fields = Fields::read(record.value)?;
         let change = match fields.kind()? {
-            "payment.created" => PaymentChange::Created { id: optional_id(&fields.id) },
+            "payment.created" => PaymentChange::Created {
+                id: optional_id(&fields.id),
+            },
             "payment.succeeded" => PaymentChange::Succeeded,
             "payment.failed" => PaymentChange::Failed,
             "payment.refunded" => PaymentChange::Refunded,

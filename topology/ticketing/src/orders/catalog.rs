@@ -20,7 +20,13 @@ pub struct CatalogEntry {
     pub held_by: Option<OrderId>,
 }
 
-row!(CatalogEntry { title, price, version, user_id, held_by });
+row!(CatalogEntry {
+    title,
+    price,
+    version,
+    user_id,
+    held_by
+});
 stored!(CatalogEntry, 1);
 
 impl CatalogEntry {
@@ -48,7 +54,10 @@ impl CatalogEntry {
             });
         }
         let learned = user_id != existing.user_id;
-        learned.then_some(Self { user_id, ..existing })
+        learned.then_some(Self {
+            user_id,
+            ..existing
+        })
     }
 }
 
@@ -77,11 +86,18 @@ mod tests {
     }
 
     fn after(events: &[(u64, &str, Option<&str>)]) -> (u64, String, Option<String>) {
-        let entry = events.iter().fold(None, |entry: Option<CatalogEntry>, (version, title, owner)| {
-            CatalogEntry::after(entry.clone(), event(*version, title, *owner)).or(entry)
-        });
+        let entry = events.iter().fold(
+            None,
+            |entry: Option<CatalogEntry>, (version, title, owner)| {
+                CatalogEntry::after(entry.clone(), event(*version, title, *owner)).or(entry)
+            },
+        );
         let entry = entry.unwrap();
-        (entry.version, entry.title, entry.user_id.map(|user| user.to_string()))
+        (
+            entry.version,
+            entry.title,
+            entry.user_id.map(|user| user.to_string()),
+        )
     }
 
     #[test]
@@ -90,11 +106,20 @@ mod tests {
         let cases: [&[(u64, &str, Option<&str>)]; 4] = [
             &[(0, "a", Some("u")), (1, "b", None), (5, "c", None)],
             &[(5, "c", None), (0, "a", Some("u"))],
-            &[(5, "c", None), (0, "a", Some("u")), (5, "x", None), (4, "y", None)],
+            &[
+                (5, "c", None),
+                (0, "a", Some("u")),
+                (5, "x", None),
+                (4, "y", None),
+            ],
             &[(0, "a", Some("u")), (5, "c", None), (0, "a", Some("u"))],
         ];
         for events in cases {
-            assert_eq!(after(events), (5, "c".to_owned(), owner.clone()), "{events:?}");
+            assert_eq!(
+                after(events),
+                (5, "c".to_owned(), owner.clone()),
+                "{events:?}"
+            );
         }
         assert_eq!(after(&[(5, "c", None)]).2, None);
     }
@@ -102,7 +127,10 @@ mod tests {
     #[test]
     fn an_event_that_says_nothing_new_changes_nothing() {
         let entry = CatalogEntry::after(None, event(3, "a", Some("u")));
-        assert_eq!(CatalogEntry::after(entry.clone(), event(3, "a", Some("u"))), None);
+        assert_eq!(
+            CatalogEntry::after(entry.clone(), event(3, "a", Some("u"))),
+            None
+        );
         assert_eq!(CatalogEntry::after(entry, event(2, "b", None)), None);
     }
 }

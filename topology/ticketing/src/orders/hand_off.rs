@@ -1,8 +1,6 @@
 //! What the two halves of Orders hand to each other, through topics of their own.
 
-use turnstile_engine::{
-    DecodeError, Decoded, Encode, InputRecord, Sink, Stream, TopologyBuilder,
-};
+use turnstile_engine::{DecodeError, Decoded, Encode, InputRecord, Sink, Stream, TopologyBuilder};
 
 use super::order::OrderedTicket;
 use crate::events::UNKNOWN_TYPE;

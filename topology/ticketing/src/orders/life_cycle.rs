@@ -34,21 +34,27 @@ pub(super) fn declare(
 ) {
     let (stores, parked) = (*stores, builder.store("parked-events"));
     let payments = sources.source(topics::PAYMENTS, topics::ORDERS_PAYMENTS, |record| {
-        keep_if(PaymentEvent::decode(record)?, |event| Happened::in_payment(event, record))
+        keep_if(PaymentEvent::decode(record)?, |event| {
+            Happened::in_payment(event, record)
+        })
     });
     let payments = payments.keyed_by("payments-for-orders", |happened| id_bytes(&happened.order));
     let payments = builder.source(payments);
     let expiration = sources.source(topics::EXPIRATION, topics::ORDERS_EXPIRATION, |record| {
-        keep_if(ExpirationEvent::decode(record)?, |event| Some(Happened::expired(event, record)))
+        keep_if(ExpirationEvent::decode(record)?, |event| {
+            Some(Happened::expired(event, record))
+        })
     });
-    let expiration =
-        expiration.keyed_by("expiration-for-orders", |happened| id_bytes(&happened.order));
+    let expiration = expiration.keyed_by("expiration-for-orders", |happened| {
+        id_bytes(&happened.order)
+    });
     let expiration = builder.source(expiration);
     let commands = sources.source(topics::ORDER_COMMANDS, topics::ORDERS_PAYMENTS, |record| {
         keep_if(OrderCommand::decode(record)?, cancel_of)
     });
-    let commands = commands
-        .keyed_by("order-commands-for-orders", |command| id_bytes(&command.body.order_id));
+    let commands = commands.keyed_by("order-commands-for-orders", |command| {
+        id_bytes(&command.body.order_id)
+    });
     let commands = builder.source(commands);
     let published = builder.sink(topics::ORDERS);
     builder
@@ -99,11 +105,19 @@ impl Happened {
             PaymentChange::Failed => Fact::PaymentFailed(payment),
             PaymentChange::Refunded => return None,
         };
-        Some(Self { order: event.order_id, fact, letter: Letter::of(record) })
+        Some(Self {
+            order: event.order_id,
+            fact,
+            letter: Letter::of(record),
+        })
     }
 
     fn expired(event: ExpirationEvent, record: &InputRecord<'_>) -> Self {
-        Self { order: event.order_id, fact: Fact::Expired, letter: Letter::of(record) }
+        Self {
+            order: event.order_id,
+            fact: Fact::Expired,
+            letter: Letter::of(record),
+        }
     }
 }
 
@@ -169,11 +183,20 @@ impl LifeCycle {
             };
         }
         let changed = rules::create(placed, context.now(), self.time_to_live);
-        let Order { id: order_id, user_id, .. } = changed.order.clone();
-        let by_user = OrderByUser { user_id, order_id: order_id.clone() };
+        let Order {
+            id: order_id,
+            user_id,
+            ..
+        } = changed.order.clone();
+        let by_user = OrderByUser {
+            user_id,
+            order_id: order_id.clone(),
+        };
         context.put(self.stores.orders_by_user, &by_user, &())?;
         let mut order = self.publish(context, changed)?;
-        let Some(parked) = context.get(self.parked, &order_id)? else { return Ok(()) };
+        let Some(parked) = context.get(self.parked, &order_id)? else {
+            return Ok(());
+        };
         context.delete(self.parked, &order_id)?;
         context.cancel(&TimerKey::ParkedEvents(order_id).to_bytes())?;
         for event in parked.events {
@@ -199,7 +222,9 @@ impl LifeCycle {
         context: &mut Context<'_>,
         command: &Command<OrderCancel>,
     ) -> Result<(), ProcessorError> {
-        let Some(undecided) = self.outcomes.begin(context, command)? else { return Ok(()) };
+        let Some(undecided) = self.outcomes.begin(context, command)? else {
+            return Ok(());
+        };
         let OrderCancel { order_id, user_id } = &command.body;
         let order = context.get(self.stores.orders, order_id)?;
         let answer = match rules::cancel(order, user_id) {
@@ -217,7 +242,11 @@ impl LifeCycle {
         context: &mut Context<'_>,
         changed: Changed,
     ) -> Result<Order, ProcessorError> {
-        let Changed { order, event, released } = changed;
+        let Changed {
+            order,
+            event,
+            released,
+        } = changed;
         context.put(self.stores.orders, &order.id, &order)?;
         context.send(self.published, order.id.as_str(), &event)?;
         if let Some(released) = released {
@@ -235,7 +264,11 @@ impl LifeCycle {
     }
 
     fn park(&self, context: &mut Context<'_>, happened: Happened) -> Result<(), ProcessorError> {
-        let Happened { order, fact, letter } = happened;
+        let Happened {
+            order,
+            fact,
+            letter,
+        } = happened;
         let origin = context.origin().cloned();
         let origin = origin.expect("an event is parked while its record is processed");
         let mut parked = context.get(self.parked, &order)?.unwrap_or_default();
@@ -247,16 +280,28 @@ impl LifeCycle {
         if parked.events.is_empty() {
             context.schedule(&TimerKey::ParkedEvents(order.clone()).to_bytes(), until)?;
         }
-        parked.events.push(ParkedEvent { fact, origin, letter, until });
+        parked.events.push(ParkedEvent {
+            fact,
+            origin,
+            letter,
+            until,
+        });
         context.put(self.parked, &order, &parked)
     }
 
     /// The events that have waited long enough for `order` become dead letters.
     fn bury(&self, context: &mut Context<'_>, order: OrderId) -> Result<(), ProcessorError> {
-        let Some(mut parked) = context.get(self.parked, &order)? else { return Ok(()) };
+        let Some(mut parked) = context.get(self.parked, &order)? else {
+            return Ok(());
+        };
         let now = context.now();
         for event in parked.events.extract_if(.., |event| event.until <= now) {
-            let Letter { key, value, headers, timestamp } = event.letter;
+            let Letter {
+                key,
+                value,
+                headers,
+                timestamp,
+            } = event.letter;
             context.dead_letter(DeadLetter {
                 origin: event.origin,
                 key,

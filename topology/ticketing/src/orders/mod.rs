@@ -80,7 +80,21 @@ pub(crate) fn declare(
         orders_by_user: builder.store("orders-by-user"),
         outcomes: builder.store("order-outcomes"),
     };
-    reservations::declare(builder, sources, &stores, config.ticket_wait, released, placed_to);
-    life_cycle::declare(builder, sources, &stores, config.time_to_live, placed, released_to);
+    reservations::declare(
+        builder,
+        sources,
+        &stores,
+        config.ticket_wait,
+        released,
+        placed_to,
+    );
+    life_cycle::declare(
+        builder,
+        sources,
+        &stores,
+        config.time_to_live,
+        placed,
+        released_to,
+    );
     stores
 }

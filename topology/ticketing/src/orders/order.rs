@@ -41,7 +41,16 @@ pub struct OrderedTicket {
 }
 
 row!(OrderedTicket { id, title, price });
-row!(Order { id, user_id, ticket, status, expires_at, version, payment_id, refunds_due });
+row!(Order {
+    id,
+    user_id,
+    ticket,
+    status,
+    expires_at,
+    version,
+    payment_id,
+    refunds_due
+});
 stored!(Order, 1);
 
 impl Order {
@@ -61,10 +70,18 @@ impl Order {
             OrderStatus::Failed => OrderChange::Failed { ticket_id, user_id },
             OrderStatus::Cancelled => {
                 let expires_at = Some(self.expires_at);
-                OrderChange::Cancelled { ticket_id, user_id, expires_at }
+                OrderChange::Cancelled {
+                    ticket_id,
+                    user_id,
+                    expires_at,
+                }
             }
         };
-        OrderEvent { order_id: self.id.clone(), version: self.version, change }
+        OrderEvent {
+            order_id: self.id.clone(),
+            version: self.version,
+            change,
+        }
     }
 }
 
@@ -97,7 +114,10 @@ impl Codec for OrderByUser {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut from = RowReader::new("OrderByUser", bytes);
         let user_id = UserId::read(&mut from)?;
-        Ok(Self { user_id, order_id: OrderId::decode(from.take_rest())? })
+        Ok(Self {
+            user_id,
+            order_id: OrderId::decode(from.take_rest())?,
+        })
     }
 }
 

@@ -52,7 +52,12 @@ impl Letter {
 
 row!(ParkedEvents { events });
 stored!(ParkedEvents, 1);
-row!(ParkedEvent { fact, origin, letter, until });
+row!(ParkedEvent {
+    fact,
+    origin,
+    letter,
+    until
+});
 
 impl Row for Fact {
     fn write(&self, out: &mut Vec<u8>) {
@@ -90,7 +95,11 @@ impl Row for Origin {
         let partition = i32::try_from(partition);
         let partition = partition.map_err(|_| from.fault("a partition is beyond 32 bits"))?;
         let TimestampMs(offset) = Row::read(from)?;
-        Ok(Self { topic, partition: Partition(partition), offset: Offset(offset) })
+        Ok(Self {
+            topic,
+            partition: Partition(partition),
+            offset: Offset(offset),
+        })
     }
 }
 
@@ -112,7 +121,12 @@ impl Row for Letter {
         let length = from.length()?;
         let headers = (0..length).map(|_| Ok((Row::read(from)?, read_optional(from)?)));
         let headers = headers.collect::<Result<_, CodecError>>()?;
-        Ok(Self { key, value, headers, timestamp: Row::read(from)? })
+        Ok(Self {
+            key,
+            value,
+            headers,
+            timestamp: Row::read(from)?,
+        })
     }
 }
 
@@ -149,7 +163,11 @@ mod tests {
         ];
         let events = facts.map(|fact| ParkedEvent {
             fact,
-            origin: Origin { topic: "payments".into(), partition: Partition(3), offset: Offset(9) },
+            origin: Origin {
+                topic: "payments".into(),
+                partition: Partition(3),
+                offset: Offset(9),
+            },
             letter: Letter {
                 key: None,
                 value: Some(vec![0xff, 0]),
@@ -158,7 +176,9 @@ mod tests {
             },
             until: TimestampMs(77),
         });
-        let parked = ParkedEvents { events: events.into() };
+        let parked = ParkedEvents {
+            events: events.into(),
+        };
         assert_eq!(ParkedEvents::decode(&parked.to_bytes()), Ok(parked));
     }
 }

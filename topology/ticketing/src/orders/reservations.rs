@@ -60,10 +60,12 @@ pub(super) fn declare(
         keep_if(TicketCommand::decode(record)?, Asked::of)
     });
     let commands =
-        builder.source(commands.keyed_by("ticket-commands-for-orders", |asked| match asked {
-            Asked::Announced(ticket) => id_bytes(ticket),
-            Asked::Order(command) => id_bytes(&command.body.ticket_id),
-        }));
+        builder.source(
+            commands.keyed_by("ticket-commands-for-orders", |asked| match asked {
+                Asked::Announced(ticket) => id_bytes(ticket),
+                Asked::Order(command) => id_bytes(&command.body.ticket_id),
+            }),
+        );
     builder
         .processor("reservations", move || Reservations {
             stores,
@@ -98,9 +100,11 @@ impl Asked {
         let Command { id, attempt, body } = command;
         match body {
             // What Tickets will refuse announces nothing.
-            TicketCommand::Create(write) => {
-                write.draft.terms().is_ok().then_some(Self::Announced(write.ticket_id))
-            }
+            TicketCommand::Create(write) => write
+                .draft
+                .terms()
+                .is_ok()
+                .then_some(Self::Announced(write.ticket_id)),
             TicketCommand::Update(_) => None,
             TicketCommand::Order(body) => Some(Self::Order(Command { id, attempt, body })),
         }
@@ -171,7 +175,9 @@ impl Reservations {
         if !is_new {
             return Ok(());
         }
-        let Some(awaited) = context.get(self.awaited, &ticket)? else { return Ok(()) };
+        let Some(awaited) = context.get(self.awaited, &ticket)? else {
+            return Ok(());
+        };
         context.delete(self.awaited, &ticket)?;
         if !awaited.orders.is_empty() {
             context.cancel(&TimerKey::TicketWait(ticket).to_bytes())?;
@@ -188,7 +194,14 @@ impl Reservations {
         }
         let awaited = context.get(self.awaited, ticket)?;
         let orders = awaited.map_or_else(Waiting::none, |awaited| awaited.orders);
-        context.put(self.awaited, ticket, &AwaitedTicket { announced: true, orders })
+        context.put(
+            self.awaited,
+            ticket,
+            &AwaitedTicket {
+                announced: true,
+                orders,
+            },
+        )
     }
 
     fn order(
@@ -196,8 +209,14 @@ impl Reservations {
         context: &mut Context<'_>,
         command: &Command<OrderCreate>,
     ) -> Result<(), ProcessorError> {
-        let Some(undecided) = self.outcomes.begin(context, command)? else { return Ok(()) };
-        let OrderCreate { order_id, ticket_id, user_id } = &command.body;
+        let Some(undecided) = self.outcomes.begin(context, command)? else {
+            return Ok(());
+        };
+        let OrderCreate {
+            order_id,
+            ticket_id,
+            user_id,
+        } = &command.body;
         let Some(entry) = context.get(self.stores.catalog, ticket_id)? else {
             return self.wait(context, undecided, command);
         };
@@ -206,9 +225,16 @@ impl Reservations {
             return self.outcomes.keep(context, undecided, command, reserved);
         }
         context.put(self.stores.reservations, ticket_id, order_id)?;
-        let ticket =
-            OrderedTicket { id: ticket_id.clone(), title: entry.title, price: entry.price };
-        let placed = Placed { order_id: order_id.clone(), user_id: user_id.clone(), ticket };
+        let ticket = OrderedTicket {
+            id: ticket_id.clone(),
+            title: entry.title,
+            price: entry.price,
+        };
+        let placed = Placed {
+            order_id: order_id.clone(),
+            user_id: user_id.clone(),
+            ticket,
+        };
         context.send(self.placed, order_id.as_str(), &placed)?;
         let answer = Answer::OrderPlaced(order_id.clone());
         self.outcomes.keep(context, undecided, command, answer)
@@ -222,22 +248,33 @@ impl Reservations {
     ) -> Result<(), ProcessorError> {
         let ticket = &command.body.ticket_id;
         let awaited = context.get(self.awaited, ticket)?;
-        let mut awaited = awaited
-            .unwrap_or_else(|| AwaitedTicket { announced: false, orders: Waiting::none() });
-        let wait = if awaited.announced { Some(OUTCOME_KEPT) } else { self.ticket_wait };
+        let mut awaited = awaited.unwrap_or_else(|| AwaitedTicket {
+            announced: false,
+            orders: Waiting::none(),
+        });
+        let wait = if awaited.announced {
+            Some(OUTCOME_KEPT)
+        } else {
+            self.ticket_wait
+        };
         let until = wait.map(|wait| context.now().plus(wait));
         if !until.is_some_and(|until| awaited.orders.add(command, until)) {
-            return self.outcomes.keep(context, undecided, command, Answer::NotFound);
+            return self
+                .outcomes
+                .keep(context, undecided, command, Answer::NotFound);
         }
         self.put_awaited(context, ticket.clone(), &awaited)
     }
 
     /// Those that have waited long enough for `ticket` learn that there is none.
     fn give_up(&self, context: &mut Context<'_>, ticket: TicketId) -> Result<(), ProcessorError> {
-        let Some(mut awaited) = context.get(self.awaited, &ticket)? else { return Ok(()) };
+        let Some(mut awaited) = context.get(self.awaited, &ticket)? else {
+            return Ok(());
+        };
         for command in awaited.orders.take_due(context.now()) {
             if let Some(undecided) = self.outcomes.begin(context, &command)? {
-                self.outcomes.keep(context, undecided, &command, Answer::NotFound)?;
+                self.outcomes
+                    .keep(context, undecided, &command, Answer::NotFound)?;
             }
         }
         if awaited.orders.is_empty() {

@@ -41,7 +41,11 @@ pub(super) fn create(placed: Placed, now: TimestampMs, time_to_live: Duration) -
         payment_id: None,
         refunds_due: Vec::new(),
     };
-    Changed { event: order.event(), order, released: None }
+    Changed {
+        event: order.event(),
+        order,
+        released: None,
+    }
 }
 
 /// What becomes of a reservation that was made for an order that exists already: it
@@ -50,7 +54,10 @@ pub(super) fn surplus(existing: &Order, placed: Placed) -> Option<Released> {
     if existing.status.holds_ticket() && existing.ticket.id == placed.ticket.id {
         return None;
     }
-    Some(Released { order_id: placed.order_id, ticket_id: placed.ticket.id })
+    Some(Released {
+        order_id: placed.order_id,
+        ticket_id: placed.ticket.id,
+    })
 }
 
 /// The order after `fact`, if that changes it.
@@ -58,7 +65,13 @@ pub(super) fn apply(order: Order, fact: Fact) -> Option<Changed> {
     match fact {
         Fact::PaymentBegan(payment) => {
             let status = order.status.after(Step::PaymentBegins)?;
-            Some(moved(Order { payment_id: Some(payment), ..order }, status))
+            Some(moved(
+                Order {
+                    payment_id: Some(payment),
+                    ..order
+                },
+                status,
+            ))
         }
         Fact::PaymentFailed(_) => {
             let status = order.status.after(Step::PaymentFails)?;
@@ -69,7 +82,13 @@ pub(super) fn apply(order: Order, fact: Fact) -> Option<Changed> {
             Some(moved(order, status))
         }
         Fact::PaymentSucceeded(payment) => match order.status.after(Step::PaymentSucceeds) {
-            Some(status) => Some(moved(Order { payment_id: Some(payment), ..order }, status)),
+            Some(status) => Some(moved(
+                Order {
+                    payment_id: Some(payment),
+                    ..order
+                },
+                status,
+            )),
             None => refund(order, payment),
         },
     }
@@ -103,7 +122,11 @@ fn refund(mut order: Order, payment: PaymentId) -> Option<Changed> {
             user_id: Some(order.user_id.clone()),
         },
     };
-    Some(Changed { order, event, released: None })
+    Some(Changed {
+        order,
+        event,
+        released: None,
+    })
 }
 
 fn moved(mut order: Order, status: OrderStatus) -> Changed {
@@ -113,7 +136,11 @@ fn moved(mut order: Order, status: OrderStatus) -> Changed {
         order_id: order.id.clone(),
         ticket_id: order.ticket.id.clone(),
     });
-    Changed { event: order.event(), order, released }
+    Changed {
+        event: order.event(),
+        order,
+        released,
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +186,9 @@ mod tests {
     fn after(facts: &[Fact]) -> (Order, Vec<&'static str>, usize) {
         let (mut order, mut published, mut releases) = (new(), Vec::new(), 0);
         for fact in facts {
-            let Some(changed) = apply(order.clone(), fact.clone()) else { continue };
+            let Some(changed) = apply(order.clone(), fact.clone()) else {
+                continue;
+            };
             assert_eq!(changed.event.version, order.version + 1);
             releases += usize::from(changed.released.is_some());
             published.push(match changed.event.change {
@@ -188,18 +217,46 @@ mod tests {
             (&[began("p"), succeeded("p")], &["pending", "completed"], 0),
             (&[succeeded("p"), began("p")], &["completed"], 0),
             (&[began("p"), began("p")], &["pending"], 0),
-            (&[began("p"), failed("p"), failed("p")], &["pending", "failed"], 1),
+            (
+                &[began("p"), failed("p"), failed("p")],
+                &["pending", "failed"],
+                1,
+            ),
             (&[Fact::Expired, Fact::Expired], &["cancelled"], 1),
             (&[began("p"), Fact::Expired], &["pending", "cancelled"], 1),
-            (&[succeeded("p"), Fact::Expired, failed("p")], &["completed"], 0),
-            (&[Fact::Expired, succeeded("p")], &["cancelled", "refund_due"], 1),
-            (&[Fact::Expired, succeeded("p"), succeeded("p")], &["cancelled", "refund_due"], 1),
-            (&[succeeded("p"), succeeded("p"), succeeded("q")], &["completed", "refund_due"], 0),
-            (&[began("p"), failed("p"), succeeded("p")], &["pending", "failed", "refund_due"], 1),
+            (
+                &[succeeded("p"), Fact::Expired, failed("p")],
+                &["completed"],
+                0,
+            ),
+            (
+                &[Fact::Expired, succeeded("p")],
+                &["cancelled", "refund_due"],
+                1,
+            ),
+            (
+                &[Fact::Expired, succeeded("p"), succeeded("p")],
+                &["cancelled", "refund_due"],
+                1,
+            ),
+            (
+                &[succeeded("p"), succeeded("p"), succeeded("q")],
+                &["completed", "refund_due"],
+                0,
+            ),
+            (
+                &[began("p"), failed("p"), succeeded("p")],
+                &["pending", "failed", "refund_due"],
+                1,
+            ),
         ];
         for (facts, published, releases) in table {
             let (order, events, released) = after(facts);
-            assert_eq!((events.as_slice(), released), (published, releases), "{facts:?}");
+            assert_eq!(
+                (events.as_slice(), released),
+                (published, releases),
+                "{facts:?}"
+            );
             assert_eq!(order.version, published.len() as u64);
         }
     }
@@ -220,7 +277,10 @@ mod tests {
         let (pending, ..) = after(&[began("p")]);
         let (completed, ..) = after(&[succeeded("p")]);
         assert!(cancel(Some(new()), &buyer).unwrap().released.is_some());
-        assert_eq!(cancel(Some(pending), &buyer).unwrap().order.status, OrderStatus::Cancelled);
+        assert_eq!(
+            cancel(Some(pending), &buyer).unwrap().order.status,
+            OrderStatus::Cancelled
+        );
         assert_eq!(cancel(Some(completed), &buyer), Err(finished));
         assert_eq!(cancel(Some(new()), &other), Err(Answer::Forbidden));
         assert_eq!(cancel(None, &buyer), Err(Answer::NotFound));

@@ -107,8 +107,19 @@ mod tests {
     fn the_legal_steps_are_these() {
         let steps = [PaymentBegins, PaymentSucceeds, PaymentFails, Cancels];
         let table = [
-            (Created, [Some(PendingPayment), Some(Completed), Some(Failed), Some(Cancelled)]),
-            (PendingPayment, [None, Some(Completed), Some(Failed), Some(Cancelled)]),
+            (
+                Created,
+                [
+                    Some(PendingPayment),
+                    Some(Completed),
+                    Some(Failed),
+                    Some(Cancelled),
+                ],
+            ),
+            (
+                PendingPayment,
+                [None, Some(Completed), Some(Failed), Some(Cancelled)],
+            ),
             (Completed, [None; 4]),
             (Failed, [None; 4]),
             (Cancelled, [None; 4]),

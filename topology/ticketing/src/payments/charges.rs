@@ -29,14 +29,24 @@ pub struct OpenCharge {
     pub payment: PaymentId,
 }
 
-row!(OpenCharge { command, record, payment });
-row!(OrderCharges { charged, open, refunded });
+row!(OpenCharge {
+    command,
+    record,
+    payment
+});
+row!(OrderCharges {
+    charged,
+    open,
+    refunded
+});
 stored!(OrderCharges, 1);
 
 impl OrderCharges {
     /// Whether this command's charge is open.
     pub(super) fn is_waiting(&self, command: &CommandId) -> bool {
-        self.open.as_ref().is_some_and(|open| open.command.id == *command)
+        self.open
+            .as_ref()
+            .is_some_and(|open| open.command.id == *command)
     }
 
     /// What `command` charges, or why nothing.
@@ -45,7 +55,11 @@ impl OrderCharges {
         order: &PayableOrder,
         command: &Command<PaymentCreate>,
     ) -> Result<(PaymentRecordId, Charge), Answer> {
-        let PaymentCreate { order_id, user_id, token } = &command.body;
+        let PaymentCreate {
+            order_id,
+            user_id,
+            token,
+        } = &command.body;
         if order.user_id.as_ref() != Some(user_id) {
             return Err(Answer::Forbidden);
         }
@@ -54,7 +68,15 @@ impl OrderCharges {
         let record = PaymentRecordId::named_by(&command.id, order_id);
         let payment_id = PaymentId::of(&record);
         let order_id = order_id.clone();
-        Ok((record, Charge { payment_id, order_id, price, token: token.clone() }))
+        Ok((
+            record,
+            Charge {
+                payment_id,
+                order_id,
+                price,
+                token: token.clone(),
+            },
+        ))
     }
 
     /// Notes that `payment` is given back; says whether it is to be done.
@@ -79,20 +101,30 @@ mod tests {
             user_id: UserId::new(user).unwrap(),
             token: Token::new("tok_visa").unwrap(),
         };
-        Command { id: CommandId::new(id).unwrap(), attempt: None, body }
+        Command {
+            id: CommandId::new(id).unwrap(),
+            attempt: None,
+            body,
+        }
     }
 
     fn order(payable: bool) -> PayableOrder {
         let price = Price::try_from(Amount::from_json("10").unwrap()).unwrap();
         let user_id = Some(UserId::new("buyer").unwrap());
-        PayableOrder { version: 0, payable: payable.then_some(price), user_id }
+        PayableOrder {
+            version: 0,
+            payable: payable.then_some(price),
+            user_id,
+        }
     }
 
     #[test]
     fn only_the_buyer_pays_only_what_is_payable_and_only_once() {
         let none = OrderCharges::default();
-        let charged =
-            OrderCharges { charged: Some(PaymentId::new("p").unwrap()), ..none.clone() };
+        let charged = OrderCharges {
+            charged: Some(PaymentId::new("p").unwrap()),
+            ..none.clone()
+        };
         let not_payable = Answer::Conflict(Conflict::OrderNotPayable);
         assert!(none.begin(&order(true), &command("c", "buyer")).is_ok());
         for (charges, payable, user, refused) in [
@@ -117,6 +149,9 @@ mod tests {
     fn a_payment_is_given_back_once() {
         let mut charges = OrderCharges::default();
         let payments = ["p", "q", "p", "q"].map(|id| PaymentId::new(id).unwrap());
-        assert_eq!(payments.map(|payment| charges.refund(&payment)), [true, true, false, false]);
+        assert_eq!(
+            payments.map(|payment| charges.refund(&payment)),
+            [true, true, false, false]
+        );
     }
 }

@@ -16,7 +16,11 @@ pub struct PayableOrder {
     pub user_id: Option<UserId>,
 }
 
-row!(PayableOrder { version, payable, user_id });
+row!(PayableOrder {
+    version,
+    payable,
+    user_id
+});
 stored!(PayableOrder, 1);
 
 impl PayableOrder {
@@ -30,15 +34,24 @@ impl PayableOrder {
             | OrderChange::Failed { user_id, .. }
             | OrderChange::RefundDue { user_id, .. } => (None, user_id.as_ref()),
         };
-        let said = Self { version: event.version, payable, user_id: user_id.cloned() };
-        let Some(existing) = existing else { return Some(said) };
+        let said = Self {
+            version: event.version,
+            payable,
+            user_id: user_id.cloned(),
+        };
+        let Some(existing) = existing else {
+            return Some(said);
+        };
         // The buyer never changes, so an event names the buyer even if it is an old one.
         let user_id = existing.user_id.clone().or_else(|| said.user_id.clone());
         if said.version > existing.version {
             return Some(Self { user_id, ..said });
         }
         let learned = user_id != existing.user_id;
-        learned.then_some(Self { user_id, ..existing })
+        learned.then_some(Self {
+            user_id,
+            ..existing
+        })
     }
 }
 
@@ -57,20 +70,49 @@ mod tests {
             "created" => {
                 let price = Price::try_from(Amount::from_json("10").unwrap()).unwrap();
                 let expires_at = TimestampMs(0);
-                (0, OrderChange::Created { ticket_id, user_id: user, price, expires_at })
+                (
+                    0,
+                    OrderChange::Created {
+                        ticket_id,
+                        user_id: user,
+                        price,
+                        expires_at,
+                    },
+                )
             }
             "pending" => (1, OrderChange::Pending { ticket_id }),
-            "completed" => (2, OrderChange::Completed { ticket_id, user_id: Some(user) }),
-            "cancelled" => {
-                (2, OrderChange::Cancelled { ticket_id, user_id: None, expires_at: None })
-            }
+            "completed" => (
+                2,
+                OrderChange::Completed {
+                    ticket_id,
+                    user_id: Some(user),
+                },
+            ),
+            "cancelled" => (
+                2,
+                OrderChange::Cancelled {
+                    ticket_id,
+                    user_id: None,
+                    expires_at: None,
+                },
+            ),
             "refund" => {
                 let payment_id = PaymentId::new("p").unwrap();
-                (3, OrderChange::RefundDue { payment_id, user_id: None })
+                (
+                    3,
+                    OrderChange::RefundDue {
+                        payment_id,
+                        user_id: None,
+                    },
+                )
             }
             other => unreachable!("{other}"),
         };
-        OrderEvent { order_id: OrderId::new("o").unwrap(), version, change }
+        OrderEvent {
+            order_id: OrderId::new("o").unwrap(),
+            version,
+            change,
+        }
     }
 
     #[test]

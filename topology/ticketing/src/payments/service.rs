@@ -63,11 +63,16 @@ pub(crate) fn declare(
     let commands = sources.source(topics::ORDER_COMMANDS, topics::PAYMENTS_ORDERS, |record| {
         keep_if(OrderCommand::decode(record)?, payment_of)
     });
-    let commands = commands
-        .keyed_by("order-commands-for-payments", |command| id_bytes(&command.body.order_id));
+    let commands = commands.keyed_by("order-commands-for-payments", |command| {
+        id_bytes(&command.body.order_id)
+    });
     let commands = builder.source(commands);
     let published = builder.sink(topics::PAYMENTS);
-    let PaymentsConfig { gateway, charge_timeout, order_wait } = config;
+    let PaymentsConfig {
+        gateway,
+        charge_timeout,
+        order_wait,
+    } = config;
     builder
         .processor("payments", move || Payments {
             stores,
@@ -149,7 +154,9 @@ impl Payments {
     fn copy(&self, context: &mut Context<'_>, event: &OrderEvent) -> Result<(), ProcessorError> {
         let order = &event.order_id;
         let existing = context.get(self.stores.payable_orders, order)?;
-        let was_known = existing.as_ref().is_some_and(|existing| existing.user_id.is_some());
+        let was_known = existing
+            .as_ref()
+            .is_some_and(|existing| existing.user_id.is_some());
         if let Some(copy) = PayableOrder::after(existing, event) {
             context.put(self.stores.payable_orders, order, &copy)?;
             if !was_known && copy.user_id.is_some() {
@@ -162,8 +169,14 @@ impl Payments {
         }
     }
 
-    fn end_waiting(&self, context: &mut Context<'_>, order: &OrderId) -> Result<(), ProcessorError> {
-        let Some(waiting) = context.get(self.waiting, order)? else { return Ok(()) };
+    fn end_waiting(
+        &self,
+        context: &mut Context<'_>,
+        order: &OrderId,
+    ) -> Result<(), ProcessorError> {
+        let Some(waiting) = context.get(self.waiting, order)? else {
+            return Ok(());
+        };
         context.delete(self.waiting, order)?;
         context.cancel(&TimerKey::OrderWait(order.clone()).to_bytes())?;
         for command in waiting.into_commands() {
@@ -177,7 +190,9 @@ impl Payments {
         context: &mut Context<'_>,
         command: &Command<PaymentCreate>,
     ) -> Result<(), ProcessorError> {
-        let Some(undecided) = self.outcomes.begin(context, command)? else { return Ok(()) };
+        let Some(undecided) = self.outcomes.begin(context, command)? else {
+            return Ok(());
+        };
         let order = &command.body.order_id;
         let copy = context.get(self.stores.payable_orders, order)?;
         let Some(copy) = copy.filter(|copy| copy.user_id.is_some()) else {
@@ -193,19 +208,27 @@ impl Payments {
         };
         let payment = charge.payment_id.clone();
         charges.charged = Some(payment.clone());
-        let created = PaymentChange::Created { id: Some(record.clone()) };
+        let created = PaymentChange::Created {
+            id: Some(record.clone()),
+        };
         self.publish(context, order, &payment, created)?;
         match self.gateway.charge(&charge) {
             ChargeAnswer::Succeeded => {
                 self.publish(context, order, &payment, PaymentChange::Succeeded)?;
-                self.outcomes.keep(context, undecided, command, Answer::PaymentMade(record))?;
+                self.outcomes
+                    .keep(context, undecided, command, Answer::PaymentMade(record))?;
             }
             ChargeAnswer::Declined => {
                 self.publish(context, order, &payment, PaymentChange::Failed)?;
-                self.outcomes.keep(context, undecided, command, Answer::PaymentDeclined(record))?;
+                self.outcomes
+                    .keep(context, undecided, command, Answer::PaymentDeclined(record))?;
             }
             ChargeAnswer::Open => {
-                charges.open = Some(OpenCharge { command: command.clone(), record, payment });
+                charges.open = Some(OpenCharge {
+                    command: command.clone(),
+                    record,
+                    payment,
+                });
                 let settle_at = context.now().plus(self.charge_timeout);
                 context.schedule(&TimerKey::Settlement(order.clone()).to_bytes(), settle_at)?;
             }
@@ -215,8 +238,15 @@ impl Payments {
 
     /// The time for the gateway's answer is over.
     fn settle(&self, context: &mut Context<'_>, order: &OrderId) -> Result<(), ProcessorError> {
-        let Some(mut charges) = context.get(self.stores.charges, order)? else { return Ok(()) };
-        let Some(OpenCharge { command, record, payment }) = charges.open.take() else {
+        let Some(mut charges) = context.get(self.stores.charges, order)? else {
+            return Ok(());
+        };
+        let Some(OpenCharge {
+            command,
+            record,
+            payment,
+        }) = charges.open.take()
+        else {
             return Ok(());
         };
         context.put(self.stores.charges, order, &charges)?;
@@ -225,7 +255,9 @@ impl Payments {
             Settlement::Failed => (PaymentChange::Failed, Answer::PaymentDeclined(record)),
         };
         self.publish(context, order, &payment, change)?;
-        let Some(undecided) = self.outcomes.begin(context, &command)? else { return Ok(()) };
+        let Some(undecided) = self.outcomes.begin(context, &command)? else {
+            return Ok(());
+        };
         self.outcomes.keep(context, undecided, &command, answer)
     }
 
@@ -254,17 +286,22 @@ impl Payments {
         let waiting = context.get(self.waiting, order)?;
         let mut waiting = waiting.unwrap_or_else(Waiting::none);
         if !waiting.add(command, context.now().plus(self.order_wait)) {
-            return self.outcomes.keep(context, undecided, command, Answer::NotFound);
+            return self
+                .outcomes
+                .keep(context, undecided, command, Answer::NotFound);
         }
         self.put_waiting(context, order.clone(), &waiting)
     }
 
     /// Those that have waited long enough for `order` learn that there is none.
     fn give_up(&self, context: &mut Context<'_>, order: OrderId) -> Result<(), ProcessorError> {
-        let Some(mut waiting) = context.get(self.waiting, &order)? else { return Ok(()) };
+        let Some(mut waiting) = context.get(self.waiting, &order)? else {
+            return Ok(());
+        };
         for command in waiting.take_due(context.now()) {
             if let Some(undecided) = self.outcomes.begin(context, &command)? {
-                self.outcomes.keep(context, undecided, &command, Answer::NotFound)?;
+                self.outcomes
+                    .keep(context, undecided, &command, Answer::NotFound)?;
             }
         }
         self.put_waiting(context, order, &waiting)
@@ -291,7 +328,11 @@ impl Payments {
         change: PaymentChange,
     ) -> Result<(), ProcessorError> {
         let (order_id, payment_id) = (order.clone(), payment.clone());
-        let event = PaymentEvent { order_id, payment_id, change };
+        let event = PaymentEvent {
+            order_id,
+            payment_id,
+            change,
+        };
         context.send(self.published, order.as_str(), &event)
     }
 }

@@ -25,7 +25,14 @@ pub(super) fn create(existing: Option<Ticket>, write: &TicketWrite) -> Result<Ch
     }
     let owner = write.user_id.clone();
     let id = write.ticket_id.clone();
-    let ticket = Ticket { id, title, price, user_id: owner.clone(), version: 0, holders: Vec::new() };
+    let ticket = Ticket {
+        id,
+        title,
+        price,
+        user_id: owner.clone(),
+        version: 0,
+        holders: Vec::new(),
+    };
     let event = ticket.event(TicketChange::Created { owner: Some(owner) });
     Ok(Changed { ticket, event })
 }
@@ -40,7 +47,14 @@ pub(super) fn edit(existing: Option<Ticket>, write: &TicketWrite) -> Result<Chan
     if ticket.held_by().is_some() {
         return Err(Answer::Conflict(Conflict::TicketReserved));
     }
-    Ok(next(Ticket { title, price, ..ticket }, Some(write.user_id.clone())))
+    Ok(next(
+        Ticket {
+            title,
+            price,
+            ..ticket
+        },
+        Some(write.user_id.clone()),
+    ))
 }
 
 /// An order begins to hold it.
@@ -60,7 +74,10 @@ pub(super) fn release(mut ticket: Ticket, order: &OrderId) -> Option<Changed> {
 }
 
 fn terms(write: &TicketWrite) -> Result<TicketTerms, Answer> {
-    write.draft.terms().map_err(|error| Answer::Invalid(error.to_string()))
+    write
+        .draft
+        .terms()
+        .map_err(|error| Answer::Invalid(error.to_string()))
 }
 
 fn next(mut ticket: Ticket, editor: Option<UserId>) -> Changed {
@@ -80,7 +97,10 @@ mod tests {
         let price = Amount::from_json(price).unwrap();
         TicketWrite {
             ticket_id: TicketId::new("t").unwrap(),
-            draft: TicketDraft { title: title.to_owned(), price },
+            draft: TicketDraft {
+                title: title.to_owned(),
+                price,
+            },
             user_id: UserId::new(user).unwrap(),
         }
     }
@@ -90,8 +110,14 @@ mod tests {
     }
 
     fn held_by(holders: &[&str]) -> Ticket {
-        let ticket = create(None, &write("owner", "Concert", "10")).unwrap().ticket;
-        Ticket { version: 4, holders: holders.iter().map(|id| order(id)).collect(), ..ticket }
+        let ticket = create(None, &write("owner", "Concert", "10"))
+            .unwrap()
+            .ticket;
+        Ticket {
+            version: 4,
+            holders: holders.iter().map(|id| order(id)).collect(),
+            ..ticket
+        }
     }
 
     #[test]
@@ -109,14 +135,27 @@ mod tests {
     #[test]
     fn editing() {
         let edited = edit(Some(held_by(&[])), &write("owner", "New", "11")).unwrap();
-        assert_eq!((edited.event.title.as_str(), edited.event.version), ("New", 5));
+        assert_eq!(
+            (edited.event.title.as_str(), edited.event.version),
+            ("New", 5)
+        );
         assert_eq!(edited.event.owner().map(UserId::as_str), Some("owner"));
         for (existing, by, price, refused) in [
             (None, "owner", "11", Answer::NotFound),
             (Some(held_by(&[])), "other", "11", Answer::Forbidden),
-            (Some(held_by(&["o"])), "owner", "11", Answer::Conflict(Conflict::TicketReserved)),
+            (
+                Some(held_by(&["o"])),
+                "owner",
+                "11",
+                Answer::Conflict(Conflict::TicketReserved),
+            ),
             (Some(held_by(&["o"])), "other", "11", Answer::Forbidden),
-            (Some(held_by(&[])), "owner", "-1", Answer::Invalid("price is less than 0".into())),
+            (
+                Some(held_by(&[])),
+                "owner",
+                "-1",
+                Answer::Invalid("price is less than 0".into()),
+            ),
         ] {
             assert_eq!(edit(existing, &write(by, "New", price)), Err(refused));
         }
@@ -135,7 +174,11 @@ mod tests {
             let (sign, id) = step.split_at(1);
             let apply = if sign == "+" { hold } else { release };
             let changed = apply(held_by(before), &order(id)).unwrap();
-            assert_eq!(changed.ticket.holders, held_by(after).holders, "{before:?} {step}");
+            assert_eq!(
+                changed.ticket.holders,
+                held_by(after).holders,
+                "{before:?} {step}"
+            );
             assert_eq!(changed.event.version, 5);
             assert_eq!(changed.event.held_by.as_ref(), changed.ticket.held_by());
             assert_eq!(changed.event.owner(), None);

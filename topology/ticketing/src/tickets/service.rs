@@ -46,11 +46,14 @@ pub(crate) fn declare(builder: &mut TopologyBuilder, sources: &mut Sources) -> T
     let orders = sources.source(topics::ORDERS, topics::TICKETS_ORDERS, |record| {
         keep_if(OrderEvent::decode(record)?, Moves::of)
     });
-    let orders = builder.source(orders.keyed_by("orders-by-ticket", |moves| id_bytes(&moves.ticket)));
+    let orders =
+        builder.source(orders.keyed_by("orders-by-ticket", |moves| id_bytes(&moves.ticket)));
     let commands = sources.source(topics::TICKET_COMMANDS, topics::TICKETS_ORDERS, |record| {
-        keep_if(TicketCommand::decode(record)?, |command| match command.body {
-            TicketCommand::Create(_) | TicketCommand::Update(_) => Some(command),
-            TicketCommand::Order(_) => None,
+        keep_if(TicketCommand::decode(record)?, |command| {
+            match command.body {
+                TicketCommand::Create(_) | TicketCommand::Update(_) => Some(command),
+                TicketCommand::Order(_) => None,
+            }
         })
     });
     let by_ticket = |command: &Command<TicketCommand>| id_bytes(command.body.ticket_id());
@@ -99,7 +102,11 @@ impl Moves {
             | OrderChange::Completed { .. }
             | OrderChange::RefundDue { .. } => return None,
         };
-        Some(Self { ticket, order: event.order_id, way })
+        Some(Self {
+            ticket,
+            order: event.order_id,
+            way,
+        })
     }
 }
 
@@ -138,10 +145,16 @@ impl Processor for Tickets {
                 };
                 self.decide(context, undecided, &command)
             }
-            Input::Moves(Moves { ticket, order, way: Way::In }) => self.hold(context, &ticket, order),
-            Input::Moves(Moves { ticket, order, way: Way::Out }) => {
-                self.release(context, &ticket, &order)
-            }
+            Input::Moves(Moves {
+                ticket,
+                order,
+                way: Way::In,
+            }) => self.hold(context, &ticket, order),
+            Input::Moves(Moves {
+                ticket,
+                order,
+                way: Way::Out,
+            }) => self.release(context, &ticket, &order),
         }
     }
 
@@ -170,10 +183,15 @@ impl Tickets {
         match decided {
             Err(refused) => self.outcomes.keep(context, undecided, command, refused),
             Ok(changed) => {
-                self.outcomes.keep(context, undecided, command, answer(changed.ticket.clone()))?;
+                self.outcomes
+                    .keep(context, undecided, command, answer(changed.ticket.clone()))?;
                 let is_new = changed.ticket.version == 0;
                 self.publish(context, &changed)?;
-                if is_new { self.admit_early_holders(context, changed.ticket) } else { Ok(()) }
+                if is_new {
+                    self.admit_early_holders(context, changed.ticket)
+                } else {
+                    Ok(())
+                }
             }
         }
     }

@@ -23,7 +23,14 @@ pub struct Ticket {
     pub holders: Vec<OrderId>,
 }
 
-row!(Ticket { id, title, price, user_id, version, holders });
+row!(Ticket {
+    id,
+    title,
+    price,
+    user_id,
+    version,
+    holders
+});
 stored!(Ticket, 1);
 
 impl Ticket {

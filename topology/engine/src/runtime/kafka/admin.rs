@@ -1,7 +1,7 @@
 //! Topics of the cluster: which there are, their partitions and settings.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
@@ -106,6 +106,29 @@ impl Admin {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the cluster's metadata show `topics`: a member that subscribes
+    /// to a topic too early would learn of it only much later.
+    pub(crate) fn wait_until_known(&self, topics: &[NewTopicSpec]) -> Result<(), KafkaFault> {
+        let begun = Instant::now();
+        loop {
+            let counts = self.partition_counts()?;
+            let Some(unknown) = topics
+                .iter()
+                .find(|topic| !counts.contains_key(&topic.name))
+            else {
+                return Ok(());
+            };
+            if begun.elapsed() > self.limit {
+                let reason = format!("topic {} was created but does not appear", unknown.name);
+                return Err(KafkaFault::Retriable {
+                    action: "create topics",
+                    reason,
+                });
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 
     /// The value of `setting` of each of `topics`.

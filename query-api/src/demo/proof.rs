@@ -1,0 +1,125 @@
+//! The judgement from outside: was any ticket sold twice?
+//!
+//! An order held its ticket for certain from the moment its 201 came until the last
+//! moment at which it was known not to have ended. Two orders whose certain times
+//! overlap were given the same ticket, whatever they say later.
+
+use std::fmt;
+
+use super::race::{FinalTicket, Played, Won, holds};
+
+/// Something that must not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Violation {
+    /// Two orders held a ticket at once.
+    HeldTwice { ticket: String, orders: [String; 2] },
+    /// Nobody holds a ticket in the end, though everybody wanted it.
+    Unsold { ticket: String },
+    /// A ticket names another order than the one that holds it.
+    Disagrees { ticket: String, names: Option<String>, holder: Option<String> },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = |order: &Option<String>| order.clone().unwrap_or_else(|| "no order".to_owned());
+        match self {
+            Self::HeldTwice { ticket, orders: [one, other] } => {
+                write!(f, "ticket {ticket} was held by order {one} and by order {other} at once")
+            }
+            Self::Unsold { ticket } => write!(f, "ticket {ticket} is held by no order in the end"),
+            Self::Disagrees { ticket, names, holder } => {
+                write!(f, "ticket {ticket} names {}, but is held by {}", order(names), order(holder))
+            }
+        }
+    }
+}
+
+/// All that is wrong.
+pub(super) fn violations(played: &Played) -> Vec<Violation> {
+    played.tickets.iter().flat_map(|ticket| violations_of(ticket, &played.orders)).collect()
+}
+
+fn violations_of(ticket: &FinalTicket, orders: &[Won]) -> Vec<Violation> {
+    let orders: Vec<_> = orders.iter().filter(|order| order.ticket == ticket.id).collect();
+    let mut violations = Vec::new();
+    for (number, one) in orders.iter().enumerate() {
+        for other in orders.iter().skip(number + 1) {
+            let live_together = holds(one) && holds(other);
+            if live_together || (one.held_from <= other.held_until && other.held_from <= one.held_until) {
+                let orders = [one.id.clone(), other.id.clone()];
+                violations.push(Violation::HeldTwice { ticket: ticket.id.clone(), orders });
+            }
+        }
+    }
+    let holder = orders.iter().find(|order| holds(order)).map(|order| order.id.clone());
+    if holder.is_none() {
+        violations.push(Violation::Unsold { ticket: ticket.id.clone() });
+    }
+    if holder != ticket.order {
+        let (ticket, names) = (ticket.id.clone(), ticket.order.clone());
+        violations.push(Violation::Disagrees { ticket, names, holder });
+    }
+    violations
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Orders of one ticket: id, status, and the seconds at which they certainly held it.
+    fn judge(orders: &[(&str, &str, u64, u64)], names: Option<&str>) -> Vec<Violation> {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let order = |(id, status, from, until): &(&str, &str, u64, u64)| Won {
+            id: (*id).to_owned(),
+            buyer: "b".to_owned(),
+            ticket: "t".to_owned(),
+            held_from: at(*from),
+            held_until: at(*until),
+            status: (*status).to_owned(),
+        };
+        let ticket = FinalTicket { id: "t".to_owned(), order: names.map(str::to_owned) };
+        violations(&Played { tickets: vec![ticket], orders: orders.iter().map(order).collect() })
+    }
+
+    fn twice(one: &str, other: &str) -> Violation {
+        Violation::HeldTwice { ticket: "t".to_owned(), orders: [one.to_owned(), other.to_owned()] }
+    }
+
+    #[test]
+    fn one_after_the_other_is_right() {
+        let orders = [("a", "cancelled", 0, 3), ("b", "failed", 4, 5), ("c", "completed", 6, 9)];
+        assert_eq!(judge(&orders, Some("c")), []);
+    }
+
+    #[test]
+    fn two_that_are_live_in_the_end_are_found() {
+        let orders = [("a", "completed", 0, 1), ("b", "completed", 5, 6)];
+        assert_eq!(judge(&orders, Some("a")), [twice("a", "b")]);
+    }
+
+    #[test]
+    fn two_that_were_live_at_once_are_found_though_one_has_ended() {
+        let orders = [("a", "cancelled", 0, 6), ("b", "completed", 5, 9)];
+        assert_eq!(judge(&orders, Some("b")), [twice("a", "b")]);
+    }
+
+    #[test]
+    fn a_ticket_that_disagrees_is_found() {
+        let holder = Some("a".to_owned());
+        let disagrees =
+            |names| Violation::Disagrees { ticket: "t".to_owned(), names, holder: holder.clone() };
+        let orders = [("a", "completed", 0, 1)];
+        assert_eq!(judge(&orders, None), [disagrees(None)]);
+        assert_eq!(judge(&orders, Some("z")), [disagrees(Some("z".to_owned()))]);
+    }
+
+    #[test]
+    fn a_ticket_that_nobody_holds_is_found() {
+        let unsold = Violation::Unsold { ticket: "t".to_owned() };
+        assert_eq!(judge(&[("a", "failed", 0, 1)], None), [unsold.clone()]);
+        assert_eq!(judge(&[], None), [unsold]);
+    }
+}

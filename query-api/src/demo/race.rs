@@ -1,0 +1,259 @@
+//! Who asks for what, and what becomes of the winners.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::client::{Client, Reply};
+use super::tally::Tally;
+use super::{DemoArgs, DemoError};
+
+const SELLER: &str = "demo-seller";
+const PAYS: &str = "tok_visa";
+const DECLINED: &str = "tok_chargeDeclined";
+
+/// How often an order is looked at while it is to expire, or a ticket to follow its order.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long tickets may lag behind their orders at the end.
+const TICKETS_LAG_MAX: Duration = Duration::from_secs(30);
+
+/// The order of a buyer who won, and what is known about it from answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Won {
+    /// The order.
+    pub(super) id: String,
+    /// Its buyer.
+    pub(super) buyer: String,
+    /// Its ticket.
+    pub(super) ticket: String,
+    /// From here on it held the ticket for certain.
+    pub(super) held_from: Instant,
+    /// Until here at least it did.
+    pub(super) held_until: Instant,
+    /// Its status as it was read last.
+    pub(super) status: String,
+}
+
+/// A ticket as it was read last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FinalTicket {
+    /// The ticket.
+    pub(super) id: String,
+    /// The order that it says it is reserved for.
+    pub(super) order: Option<String>,
+}
+
+/// All that was learnt.
+#[derive(Debug, Clone)]
+pub(super) struct Played {
+    /// The tickets.
+    pub(super) tickets: Vec<FinalTicket>,
+    /// All orders that were ever answered 201.
+    pub(super) orders: Vec<Won>,
+}
+
+/// What a winner does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Pays,
+    IsDeclined,
+    LetsItExpire,
+}
+
+/// The race.
+pub(super) struct Race {
+    play: Arc<Play>,
+}
+
+struct Play {
+    client: Client,
+    tally: Arc<Tally>,
+    args: DemoArgs,
+}
+
+impl Race {
+    pub(super) fn new(client: Client, tally: Arc<Tally>, args: DemoArgs) -> Self {
+        Self { play: Arc::new(Play { client, tally, args }) }
+    }
+
+    /// Plays it to the end.
+    pub(super) async fn play(&self) -> Result<Played, DemoError> {
+        let play = &self.play;
+        let tickets = all((0..play.args.tickets).map(|number| {
+            let play = play.clone();
+            async move { play.create_ticket(number).await }
+        }))
+        .await?;
+
+        let fates = [Fate::Pays, Fate::IsDeclined, Fate::LetsItExpire];
+        let first = tickets.iter().cloned().zip(fates.into_iter().cycle());
+        let mut orders = self.round(first).await?;
+        let free = |ticket: &&String| !orders.iter().any(|order| order.ticket == **ticket && holds(order));
+        let free: Vec<_> = tickets.iter().filter(free).cloned().collect();
+        let second = self.round(free.into_iter().map(|ticket| (ticket, Fate::Pays))).await?;
+        orders.extend(second);
+
+        let orders = all(orders.into_iter().map(|order| {
+            let play = play.clone();
+            async move { play.read_back(order).await }
+        }))
+        .await?;
+        let holders = Arc::new(orders.clone());
+        let tickets = all(tickets.into_iter().map(|ticket| {
+            let (play, holders) = (play.clone(), holders.clone());
+            async move { play.read_ticket(ticket, &holders).await }
+        }))
+        .await?;
+        Ok(Played { tickets, orders })
+    }
+
+    /// All buyers ask for all these tickets, and the winners meet their fates.
+    async fn round(&self, tickets: impl Iterator<Item = (String, Fate)>) -> Result<Vec<Won>, DemoError> {
+        let orders = all(tickets.map(|(ticket, fate)| {
+            let play = self.play.clone();
+            async move {
+                let winners = Play::race_for(&play, &ticket).await?;
+                all(winners.into_iter().map(|won| {
+                    let play = play.clone();
+                    async move { play.meet(won, fate).await }
+                }))
+                .await
+            }
+        }))
+        .await?;
+        Ok(orders.into_iter().flatten().collect())
+    }
+}
+
+/// Whether the order holds its ticket, by its status.
+pub(super) fn holds(order: &Won) -> bool {
+    matches!(order.status.as_str(), "created" | "pending_payment" | "completed")
+}
+
+/// The results of all `works`, which go on side by side, in their order.
+async fn all<T, F>(works: impl Iterator<Item = F>) -> Result<Vec<T>, DemoError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, DemoError>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for (number, work) in works.enumerate() {
+        running.spawn(async move { (number, work.await) });
+    }
+    let mut results = Vec::new();
+    while let Some(done) = running.join_next().await {
+        let (number, result) = done?;
+        results.push((number, result?));
+    }
+    results.sort_by_key(|(number, _)| *number);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+impl Play {
+    async fn create_ticket(&self, number: u32) -> Result<String, DemoError> {
+        let body = json!({ "title": format!("Demo seat {}", number + 1), "price": 25.5 });
+        let reply = self.client.post(SELLER, "/api/tickets", body).await?.expect("creating a ticket", 201)?;
+        self.tally.ticket_created();
+        Ok(reply.text("id"))
+    }
+
+    /// All buyers at once; those who won.
+    async fn race_for(play: &Arc<Self>, ticket: &str) -> Result<Vec<Won>, DemoError> {
+        let answers = all((0..play.args.buyers).map(|number| {
+            let (play, ticket) = (play.clone(), ticket.to_owned());
+            async move { play.ask_for(ticket, format!("demo-buyer-{number}")).await }
+        }))
+        .await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    async fn ask_for(&self, ticket: String, buyer: String) -> Result<Option<Won>, DemoError> {
+        let begun = Instant::now();
+        let reply = self.client.post(&buyer, "/api/orders", json!({ "ticketId": ticket })).await?;
+        if !matches!(reply.status, 201 | 409) {
+            return Err(reply.unexpected("an order"));
+        }
+        let (now, won) = (Instant::now(), reply.status == 201);
+        self.tally.order_answered(won, begun.elapsed(), reply.repeats);
+        let (id, status) = (reply.text("id"), reply.text("status"));
+        Ok(won.then_some(Won { id, buyer, ticket, held_from: now, held_until: now, status }))
+    }
+
+    async fn meet(&self, order: Won, fate: Fate) -> Result<Won, DemoError> {
+        match fate {
+            Fate::Pays => self.pay(order, PAYS).await,
+            Fate::IsDeclined => self.pay(order, DECLINED).await,
+            Fate::LetsItExpire => self.let_expire(order).await,
+        }
+    }
+
+    async fn pay(&self, mut order: Won, token: &str) -> Result<Won, DemoError> {
+        order.held_until = Instant::now();
+        let body = json!({ "orderId": order.id, "token": token });
+        let reply = self.client.post(&order.buyer, "/api/payments", body).await?;
+        match reply.status {
+            201 => {
+                "completed".clone_into(&mut order.status);
+                self.tally.order_paid();
+            }
+            402 => {
+                "failed".clone_into(&mut order.status);
+                self.tally.order_declined();
+            }
+            // With a very short time to live, an order can expire before it is paid.
+            409 => return self.let_expire(order).await,
+            _ => return Err(reply.unexpected("a payment")),
+        }
+        Ok(order)
+    }
+
+    async fn let_expire(&self, mut order: Won) -> Result<Won, DemoError> {
+        let begun = Instant::now();
+        while begun.elapsed() < self.args.patience {
+            let asked = Instant::now();
+            order.status = self.read_order(&order).await?.text("status");
+            if !holds(&order) {
+                self.tally.order_expired();
+                return Ok(order);
+            }
+            order.held_until = asked;
+            sleep(LOOK_AGAIN).await;
+        }
+        let what = format!("the expiry of order {}", order.id);
+        Err(DemoError::TooLate { what, waited: self.args.patience })
+    }
+
+    async fn read_order(&self, order: &Won) -> Result<Reply, DemoError> {
+        let path = format!("/api/orders/{}", order.id);
+        self.client.get(&order.buyer, &path).await?.expect("reading an order", 200)
+    }
+
+    async fn read_back(&self, mut order: Won) -> Result<Won, DemoError> {
+        let asked = Instant::now();
+        order.status = self.read_order(&order).await?.text("status");
+        if holds(&order) {
+            order.held_until = asked;
+        }
+        Ok(order)
+    }
+
+    /// The ticket, once it names its holder, or after a while what it names instead.
+    async fn read_ticket(&self, id: String, orders: &[Won]) -> Result<FinalTicket, DemoError> {
+        let holder = orders.iter().find(|order| order.ticket == id && holds(order));
+        let begun = Instant::now();
+        loop {
+            let path = format!("/api/tickets/{id}");
+            let reply = self.client.get(SELLER, &path).await?.expect("reading a ticket", 200)?;
+            let order = reply.text("orderId");
+            let order = (!order.is_empty()).then_some(order);
+            if order.as_ref() == holder.map(|holder| &holder.id) || begun.elapsed() > TICKETS_LAG_MAX {
+                return Ok(FinalTicket { id, order });
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+}

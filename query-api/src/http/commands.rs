@@ -1,0 +1,142 @@
+//! How a command is sent and its outcome awaited.
+//!
+//! 1. The key is noted; the same key with another body is 422.
+//! 2. The outcome is looked for: a retry may find it decided. This also shows whether
+//!    this instance owns the outcome; a command whose outcome it could not see is 421,
+//!    and not written.
+//! 3. The command is written with acks=all.
+//! 4. Its outcome is awaited; 504 names the key to ask again with.
+//!
+//! Giving up never takes a command back: it is in the topic, and will be decided.
+
+use tokio::time::Instant;
+use turnstile_engine::Encode;
+use turnstile_ticketing::commands::{Command, CommandBody};
+use turnstile_ticketing::ids::UserId;
+use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey, Reply};
+
+use super::Api;
+use super::idempotency::{IdempotencyKey, new_attempt};
+use super::problem::{Problem, ProblemKind};
+use crate::application::{Application, Decider, Row, SendFailure};
+
+/// A command as a route asks for it.
+pub(super) struct Submission<'a, B> {
+    /// Its name in metrics, and the scope of its key on this instance.
+    pub(super) name: &'static str,
+    /// Who decides it.
+    pub(super) decider: Decider,
+    /// The topic that it is written to.
+    pub(super) topic: &'static str,
+    /// What its caller named it.
+    pub(super) key: &'a IdempotencyKey,
+    /// Who asks.
+    pub(super) caller: &'a UserId,
+    /// What is asked for.
+    pub(super) body: B,
+    /// What a 404 is about.
+    pub(super) not_found: ProblemKind,
+    /// The answer, where it is known without asking and nothing was decided before.
+    pub(super) refusal: Option<Problem>,
+    /// Until when the outcome is awaited.
+    pub(super) deadline: Instant,
+}
+
+impl Api {
+    /// When a command that is taken now has to be answered.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.command_timeout
+    }
+
+    /// Has a command decided.
+    pub(super) async fn decide<B: CommandBody>(
+        &self,
+        submission: Submission<'_, B>,
+    ) -> Result<Answer, Problem> {
+        let begun = Instant::now();
+        let (name, key, caller) = (submission.name, submission.key, submission.caller);
+        let answer = self.answer(submission).await.map_err(|problem| problem.ask_again_with(key.as_str()));
+        if let Err(problem) = &answer
+            && !is_kept(problem.kind())
+        {
+            self.shared.key_uses.forget(name, &key.command(caller));
+        }
+        let result = answer.as_ref().err().map_or("ok", |problem| problem.kind().slug());
+        self.measures().command(name, result, begun.elapsed());
+        answer
+    }
+
+    async fn answer<B: CommandBody>(&self, submission: Submission<'_, B>) -> Result<Answer, Problem> {
+        let Submission { name, decider, topic, key, caller, body, not_found, refusal, deadline } = submission;
+        let command = Command { id: key.command(caller), attempt: Some(new_attempt()), body };
+        let fingerprint = command.fingerprint();
+        let outcome_key = OutcomeKey { key: command.body.key().to_owned(), command: command.id.clone() };
+        let attempt = command.attempt.clone().expect("it was given one above");
+        let answer_in = |outcome: &Outcome| match outcome.reply_to(fingerprint, &attempt) {
+            Reply::Answer(answer) => {
+                Some(Problem::of_answer(answer, not_found).map_or_else(|| Ok(answer.clone()), Err))
+            }
+            Reply::OtherBody => Some(Err(Problem::new(ProblemKind::IdempotencyKeyReused))),
+            Reply::NotYet => None,
+        };
+
+        // 1.
+        if key.is_given() && !self.shared.key_uses.note(name, &command.id, fingerprint) {
+            return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
+        }
+        // 2.
+        let decided = self.read(|application| application.outcome(decider, &outcome_key)).await?;
+        if let Some(answer) = decided.as_ref().and_then(answer_in) {
+            return answer;
+        }
+        if let Some(problem) = refusal {
+            return Err(problem);
+        }
+        // 3.
+        let application = self.application()?;
+        let mut value = Vec::new();
+        command.encode(&mut value);
+        let sent = application.send(topic, &outcome_key.key, value).await;
+        sent.map_err(|failure| not_written(name, &failure))?;
+        // 4.
+        let row = Row::Outcome(decider, outcome_key.clone());
+        let look = |application: &dyn Application| {
+            Ok(application.outcome(decider, &outcome_key)?.as_ref().and_then(answer_in))
+        };
+        let answer = self.wait_for(&row, deadline, look).await?;
+        answer.unwrap_or_else(|| Err(outcome_pending()))
+    }
+}
+
+/// The answer of a command whose outcome did not come in time.
+pub(super) fn outcome_pending() -> Problem {
+    let detail = "the command will be decided; ask again with this Idempotency-Key";
+    Problem::with_detail(ProblemKind::OutcomePending, detail)
+}
+
+/// An outcome that the command cannot have.
+pub(super) fn unexpected_answer(command: &'static str) -> Problem {
+    tracing::error!(command, "the outcome is that of another command");
+    Problem::new(ProblemKind::Internal)
+}
+
+fn not_written(command: &'static str, failure: &SendFailure) -> Problem {
+    tracing::warn!(command, error = failure as &dyn std::error::Error, "a command could not be written");
+    Problem::with_detail(ProblemKind::Unavailable, "the command could not be written")
+}
+
+/// Whether a key with this outcome stays bound to its body.
+fn is_kept(kind: ProblemKind) -> bool {
+    matches!(
+        kind,
+        ProblemKind::PaymentDeclined
+            | ProblemKind::Forbidden
+            | ProblemKind::TicketExists
+            | ProblemKind::TicketReserved
+            | ProblemKind::OrderFinished
+            | ProblemKind::OrderNotPayable
+            | ProblemKind::IdempotencyKeyReused
+            | ProblemKind::OutcomePending
+            | ProblemKind::InvalidValue
+    )
+}

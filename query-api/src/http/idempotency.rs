@@ -1,0 +1,209 @@
+//! The `Idempotency-Key`: a retry is the same command, and changes nothing.
+//!
+//! The id of a command is derived from the caller and the key, and the ids of the
+//! ticket or order that it makes from that of the command, so a retry names the same
+//! things on every instance. A caller that gives no key gets one made up, which a 504
+//! names so that it can be asked again with.
+//!
+//! That a key comes with another body is told for certain by the owner of the outcome,
+//! where both commands have the same owner. Where a new body has a new owner (another
+//! ticket, another order), this instance remembers what its latest keys were used for.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use parking_lot::Mutex;
+use turnstile_ticketing::commands::Fingerprint;
+use turnstile_ticketing::ids::{AttemptId, CommandId, UserId};
+use uuid::Uuid;
+
+use super::Api;
+use super::problem::{Problem, ProblemKind};
+
+/// The header, in lower case.
+pub const HEADER: &str = "idempotency-key";
+
+/// The longest key, in bytes.
+const KEY_BYTES_MAX: usize = 255;
+
+/// How many keys an instance remembers.
+const REMEMBERED: usize = 100_000;
+
+/// What a caller named a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    text: String,
+    given: bool,
+}
+
+impl IdempotencyKey {
+    /// A key that nobody has used.
+    #[must_use]
+    pub fn made_up() -> Self {
+        Self { text: Uuid::new_v4().to_string(), given: false }
+    }
+
+    /// A key that a caller gave.
+    ///
+    /// # Errors
+    ///
+    /// 400 for one that is empty, too long, or not of visible ASCII characters.
+    pub fn given(value: &[u8]) -> Result<Self, Problem> {
+        let visible = value.iter().all(u8::is_ascii_graphic);
+        let text = std::str::from_utf8(value).ok();
+        match text {
+            Some(text) if visible && !value.is_empty() && value.len() <= KEY_BYTES_MAX => {
+                Ok(Self { text: text.to_owned(), given: true })
+            }
+            _ => Err(Problem::with_detail(
+                ProblemKind::InvalidIdempotencyKey,
+                format!("it takes 1 to {KEY_BYTES_MAX} visible ASCII characters"),
+            )),
+        }
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the caller chose it, and may have used it before.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.given
+    }
+
+    /// The command that the key names among those of `caller`.
+    #[must_use]
+    pub fn command(&self, caller: &UserId) -> CommandId {
+        CommandId::of_idempotency_key(caller, &self.text)
+    }
+}
+
+impl FromRequestParts<Api> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all(HEADER).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(Self::made_up()),
+            (Some(value), None) => Self::given(value.as_bytes()),
+            (Some(_), Some(_)) => {
+                Err(Problem::with_detail(ProblemKind::InvalidIdempotencyKey, "there is more than one"))
+            }
+        }
+    }
+}
+
+/// An id for one request's try at a command.
+#[must_use]
+pub fn new_attempt() -> AttemptId {
+    AttemptId::new(Uuid::new_v4().to_string()).expect("a UUID is neither empty nor long")
+}
+
+/// Which route a key was used on, and by which name.
+type Use = (&'static str, CommandId);
+
+/// What the latest keys of this instance were used for.
+#[derive(Default)]
+pub struct KeyUses {
+    uses: Mutex<Remembered>,
+}
+
+#[derive(Default)]
+struct Remembered {
+    bodies: HashMap<Arc<Use>, Fingerprint>,
+    oldest_first: VecDeque<Arc<Use>>,
+}
+
+impl KeyUses {
+    /// Notes that a key is used on `route` to ask for `body`; false if it was used to
+    /// ask for something else.
+    pub fn note(&self, route: &'static str, command: &CommandId, body: Fingerprint) -> bool {
+        let mut uses = self.uses.lock();
+        let key = Arc::new((route, command.clone()));
+        if let Some(known) = uses.bodies.get(&key) {
+            return *known == body;
+        }
+        if uses.oldest_first.len() >= REMEMBERED
+            && let Some(oldest) = uses.oldest_first.pop_front()
+        {
+            uses.bodies.remove(&oldest);
+        }
+        uses.bodies.insert(key.clone(), body);
+        uses.oldest_first.push_back(key);
+        true
+    }
+
+    /// Forgets a key whose outcome is not kept, so that it can be used for anything.
+    pub fn forget(&self, route: &'static str, command: &CommandId) {
+        // Its place in the queue stays: at worst the next use of it is forgotten early.
+        let key = (route, command.clone());
+        self.uses.lock().bodies.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnstile_ticketing::commands::{Command, OrderCreate};
+    use turnstile_ticketing::ids::{OrderId, TicketId};
+
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    fn body(command: &CommandId, ticket: &str) -> Fingerprint {
+        let body = OrderCreate {
+            order_id: OrderId::named_by(command),
+            ticket_id: TicketId::new(ticket).unwrap(),
+            user_id: user("u"),
+        };
+        Command { id: command.clone(), attempt: None, body }.fingerprint()
+    }
+
+    #[test]
+    fn a_retry_is_the_same_command_and_another_caller_is_not() {
+        let key = IdempotencyKey::given(b"again").unwrap();
+        let retry = IdempotencyKey::given(b"again").unwrap();
+        assert_eq!(key.command(&user("u")), retry.command(&user("u")));
+        assert_ne!(key.command(&user("u")), key.command(&user("v")));
+        let made_up = || IdempotencyKey::made_up().command(&user("u"));
+        assert_ne!(made_up(), made_up());
+    }
+
+    #[test]
+    fn keys_are_visible_and_bounded() {
+        assert!(IdempotencyKey::given(&[b'k'; 255]).is_ok());
+        for bad in [&b""[..], &[b'k'; 256], b"a b", b"a\tb", b"\xc3\xa9", b"\xff"] {
+            assert!(IdempotencyKey::given(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn another_body_under_the_same_key_is_noticed_until_it_is_forgotten() {
+        let uses = KeyUses::default();
+        let command = IdempotencyKey::given(b"k").unwrap().command(&user("u"));
+        assert!(uses.note("orders", &command, body(&command, "a")));
+        assert!(uses.note("orders", &command, body(&command, "a")));
+        assert!(!uses.note("orders", &command, body(&command, "b")));
+        assert!(uses.note("payments", &command, body(&command, "b")));
+        uses.forget("orders", &command);
+        assert!(uses.note("orders", &command, body(&command, "b")));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let uses = KeyUses::default();
+        for number in 0..=REMEMBERED {
+            let command = CommandId::new(number.to_string()).unwrap();
+            uses.note("orders", &command, body(&command, "a"));
+        }
+        assert_eq!(uses.uses.lock().bodies.len(), REMEMBERED);
+        assert_eq!(uses.uses.lock().oldest_first.len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,120 @@
+//! The HTTP API.
+//!
+//! HTTP changes nothing by itself: it writes commands, waits for their outcomes and
+//! reads stores. Every answer that is no success is a [`problem`].
+//!
+//! - [`tickets`], [`orders`], [`payments`]: the routes of the contract.
+//! - [`operations`]: health, metrics, topology, the OpenAPI document.
+//! - [`commands`]: how a command is sent and its outcome awaited.
+//! - [`reads`]: how a row is read while tasks move.
+//! - [`server`]: connections, time-outs, and how they end.
+
+pub mod body;
+pub mod caller;
+pub mod commands;
+pub mod idempotency;
+pub mod limits;
+pub mod measures;
+pub mod observe;
+pub mod operations;
+pub mod orders;
+pub mod page;
+pub mod path;
+pub mod payments;
+pub mod problem;
+pub mod reads;
+mod router;
+pub mod server;
+pub mod tickets;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::sync::Semaphore;
+use turnstile_ticketing::Service;
+
+use crate::config::Authentication;
+use crate::instance::Instance;
+use caller::Authenticator;
+use idempotency::KeyUses;
+use measures::Measures;
+use problem::{Problem, ProblemKind};
+
+pub use router::{openapi, router};
+
+/// What the routes share; cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    instance: Arc<Instance>,
+    authenticator: Authenticator,
+    key_uses: KeyUses,
+    measures: Measures,
+    registry: Registry,
+    openapi: String,
+    command_timeout: Duration,
+    permits: Semaphore,
+}
+
+/// How the API is to behave.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Who callers are believed to be.
+    pub authentication: Authentication,
+    /// How long a request waits for the outcome of its command.
+    pub command_timeout: Duration,
+    /// How many requests are answered at once.
+    pub max_requests: usize,
+}
+
+impl Api {
+    /// The API of an instance; it shows the metrics of `registry`, and adds its own.
+    ///
+    /// # Errors
+    ///
+    /// When the registry has metrics of the same names.
+    pub fn new(
+        instance: Arc<Instance>,
+        registry: Registry,
+        config: &ApiConfig,
+    ) -> Result<Self, prometheus::Error> {
+        let shared = Shared {
+            instance,
+            authenticator: Authenticator::new(&config.authentication),
+            key_uses: KeyUses::default(),
+            measures: Measures::new(&registry)?,
+            registry,
+            openapi: openapi(),
+            command_timeout: config.command_timeout,
+            permits: Semaphore::new(config.max_requests),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    fn authenticator(&self) -> &Authenticator {
+        &self.shared.authenticator
+    }
+
+    fn instance(&self) -> &Instance {
+        &self.shared.instance
+    }
+
+    fn measures(&self) -> &Measures {
+        &self.shared.measures
+    }
+
+    /// 404 for the routes of a service that is not run here.
+    fn require(&self, service: Service) -> Result<(), Problem> {
+        if self.instance().runs(service) {
+            return Ok(());
+        }
+        let detail = format!("the service {service} is not run here");
+        Err(Problem::with_detail(ProblemKind::RouteNotFound, detail))
+    }
+}

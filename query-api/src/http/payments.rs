@@ -1,0 +1,111 @@
+//! Payments: an order is paid, or the attempt fails it.
+//!
+//! The answer waits until the order shows what became of it, so that whoever reads it
+//! next finds it completed or failed, and its ticket free in the latter case.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use turnstile_ticketing::commands::PaymentCreate;
+use turnstile_ticketing::ids::{InvalidId, OrderId, PaymentRecordId, Token, UserId};
+use turnstile_ticketing::outcome::Answer;
+use turnstile_ticketing::{Service, topics};
+use utoipa::ToSchema;
+
+use super::Api;
+use super::body::Body;
+use super::caller::Caller;
+use super::commands::{Submission, unexpected_answer};
+use super::idempotency::IdempotencyKey;
+use super::orders::ended;
+use super::problem::{Problem, ProblemKind};
+use crate::application::Decider;
+
+/// What is to be paid, and with what.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentFields {
+    /// The order.
+    order_id: String,
+    /// What the payment gateway is to charge; `tok_chargeDeclined` is declined.
+    token: String,
+}
+
+/// A payment that was made.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Payment)]
+pub struct PaymentView {
+    /// The id of its `payment.created`.
+    #[schema(value_type = String)]
+    id: PaymentRecordId,
+}
+
+/// Pays an order.
+#[utoipa::path(
+    post, path = "/api/payments", tag = "payments", operation_id = "createPayment",
+    request_body = PaymentFields,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry the same command")),
+    responses(
+        (status = 201, description = "The payment", body = PaymentView),
+        (status = 400, description = "Malformed or invalid body", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The caller is not known", body = Problem, content_type = "application/problem+json"),
+        (status = 402, description = "Declined; the order has failed", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Somebody else's order", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Not payable", body = Problem, content_type = "application/problem+json"),
+        (status = 421, description = "Another instance owns it", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The key was used with another body", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "No outcome yet", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn create(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    key: IdempotencyKey,
+    body: Body,
+) -> Result<(StatusCode, Json<PaymentView>), Problem> {
+    api.require(Service::Payments)?;
+    let PaymentFields { order_id, token } = body.json()?;
+    let invalid = |field: &'static str| {
+        move |why: InvalidId| Problem::with_detail(ProblemKind::InvalidValue, format!("{field}: {why}"))
+    };
+    let order_id = OrderId::new(order_id).map_err(invalid("orderId"))?;
+    let token = Token::new(token).map_err(invalid("token"))?;
+
+    let deadline = api.deadline();
+    let submission = Submission {
+        name: "payment.create",
+        decider: Decider::Payments,
+        topic: topics::ORDER_COMMANDS,
+        key: &key,
+        caller: &caller,
+        refusal: finished(&api, &order_id, &caller)?,
+        body: PaymentCreate { order_id: order_id.clone(), user_id: caller.clone(), token },
+        not_found: ProblemKind::OrderNotFound,
+        deadline,
+    };
+    match api.decide(submission).await {
+        Ok(Answer::PaymentMade(id)) => {
+            ended(&api, &order_id, deadline).await;
+            Ok((StatusCode::CREATED, Json(PaymentView { id })))
+        }
+        Ok(_) => Err(unexpected_answer("payment.create")),
+        Err(problem) => {
+            if problem.kind() == ProblemKind::PaymentDeclined {
+                ended(&api, &order_id, deadline).await;
+            }
+            Err(problem)
+        }
+    }
+}
+
+/// Payments may not know yet that an order has ended which its buyer has seen end.
+fn finished(api: &Api, order: &OrderId, buyer: &UserId) -> Result<Option<Problem>, Problem> {
+    // An order that cannot be read here is for Payments alone to judge.
+    let order = api.application()?.order(order).ok().flatten();
+    let finished = order.is_some_and(|order| order.status.is_final() && order.user_id == *buyer);
+    Ok(finished.then(|| Problem::new(ProblemKind::OrderNotPayable)))
+}

@@ -1,0 +1,175 @@
+//! The life of the process, from its first listening to its last commit.
+//!
+//! Start:
+//! 1. HTTP listens: live at once, not ready.
+//! 2. The stream threads start beside it; stores may take long to restore.
+//!
+//! Stop, by SIGTERM, SIGINT or a failure of the stream threads:
+//! 1. Not ready, so that no more requests are sent here.
+//! 2. HTTP takes no more connections, and ends the requests that are under way; the
+//!    stream threads still run, for those requests wait for them.
+//! 3. The stream threads commit, close their tasks and leave.
+//!
+//! A second signal ends the process at once: nothing is lost by that but time.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use prometheus::Registry;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle};
+use turnstile_engine::runtime::Metrics;
+
+use crate::application::{LiveApplication, StartFailure};
+use crate::config::Config;
+use crate::http::server::{ServerConfig, serve};
+use crate::http::{Api, ApiConfig, router};
+use crate::instance::Instance;
+
+/// Why the process ends with a failure.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The address cannot be listened on.
+    #[error("{addr} cannot be listened on: set HTTP_ADDR to another")]
+    Listen {
+        /// The address.
+        addr: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("signals cannot be received")]
+    Signals(#[source] io::Error),
+    /// Two metrics have one name.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    /// The application did not start.
+    #[error("the application does not start")]
+    Start(#[from] StartFailure),
+    /// The application stopped by itself.
+    #[error("the application has failed: {0}")]
+    Failed(String),
+    /// A part of the process panicked.
+    #[error("a part of the process panicked")]
+    Panicked(#[from] JoinError),
+    /// A second signal came during the stop.
+    #[error("stopped by a second signal before everything was in order")]
+    Impatient,
+}
+
+type Starting = JoinHandle<Result<Arc<LiveApplication>, StartFailure>>;
+
+/// Runs an instance until it is stopped.
+///
+/// # Errors
+///
+/// When it cannot start, or has failed.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut signals = Signals::new()?;
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry)?;
+    let instance = Arc::new(Instance::new(config.services.clone()));
+    let api_config = ApiConfig {
+        authentication: config.authentication.clone(),
+        command_timeout: config.command_timeout,
+        max_requests: config.max_requests,
+    };
+    let api = Api::new(instance.clone(), registry, &api_config)?;
+
+    let listen = |source| RunError::Listen { addr: config.http_addr.clone(), source };
+    let listener = TcpListener::bind(&config.http_addr).await.map_err(listen)?;
+    let addr = listener.local_addr().map_err(listen)?;
+    tracing::info!(%addr, instance = config.instance_id, "listening");
+    let server_config =
+        ServerConfig { max_connections: config.max_connections, drain_timeout: config.drain_timeout };
+    let (stop_http, stopping) = watch::channel(false);
+    let mut server = tokio::spawn(serve(listener, router(api), server_config, stopping));
+
+    let (failed, mut failures) = mpsc::unbounded_channel();
+    let mut starting = start(&config, metrics, failed);
+    let mut application = None;
+    let result = loop {
+        tokio::select! {
+            started = &mut starting, if application.is_none() => match started? {
+                Ok(started) => {
+                    tracing::info!("the stream threads run");
+                    instance.set_running(started.clone());
+                    application = Some(started);
+                }
+                Err(failure) => break Err(RunError::from(failure)),
+            },
+            Some(reason) = failures.recv() => break Err(RunError::Failed(reason)),
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping");
+                break Ok(());
+            }
+        }
+    };
+    match &result {
+        Ok(()) => instance.set_stopping(),
+        Err(error) => {
+            tracing::error!(error = error as &dyn Error, "stopping");
+            instance.set_failed(error.to_string());
+        }
+    }
+
+    let stop = async {
+        stop_http.send_replace(true);
+        if !(&mut server).await? {
+            tracing::warn!("requests that were under way got no answer in time");
+        }
+        let application = match application {
+            Some(application) => Some(application),
+            // A start that hangs cannot be called off; what it holds ends with the process.
+            None if result.is_ok() => {
+                let started = tokio::time::timeout(config.drain_timeout, &mut starting).await;
+                started.ok().transpose()?.and_then(Result::ok)
+            }
+            None => None,
+        };
+        if let Some(application) = application {
+            tokio::task::spawn_blocking(move || application.stop()).await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        stopped = stop => stopped.and(result),
+        _ = signals.next() => Err(RunError::Impatient),
+    }
+}
+
+fn start(config: &Config, metrics: Metrics, failed: mpsc::UnboundedSender<String>) -> Starting {
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || {
+        let on_failure = move |reason| {
+            if failed.send(reason).is_err() {
+                tracing::debug!("the application failed while the process was ending");
+            }
+        };
+        LiveApplication::start(&config, metrics, on_failure).map(Arc::new)
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, RunError> {
+        let listen = |kind| signal(kind).map_err(RunError::Signals);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

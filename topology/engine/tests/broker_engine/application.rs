@@ -1,0 +1,202 @@
+//! A small application: counts words, resets counts, sets timers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnstile_engine::runtime::{Metrics, Streams, StreamsConfig, TopicSpec};
+use turnstile_engine::{
+    Context, DecodeError, Decoded, Encode, InputRecord, Processor, ProcessorError, Sink, Source,
+    Store, Timer, Topology, TopologyBuilder,
+};
+
+use crate::cluster::{Cluster, eventually};
+
+#[derive(Clone)]
+enum Input {
+    Word(String),
+    Later(String, u64),
+    Reset(String),
+}
+
+impl Input {
+    fn word(&self) -> &str {
+        match self {
+            Self::Word(word) | Self::Later(word, _) | Self::Reset(word) => word,
+        }
+    }
+}
+
+fn decode(record: &InputRecord<'_>) -> Result<Decoded<Input>, DecodeError> {
+    let text =
+        |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    let (key, value) = (text(record.key), text(record.value));
+    match value.split_once(':') {
+        Some(("later", ms)) => Ok(Decoded::Message(Input::Later(
+            key,
+            ms.parse().expect("a test sends a number"),
+        ))),
+        _ if value == "reset" => Ok(Decoded::Message(Input::Reset(key))),
+        _ if value == "poison" => Err(DecodeError {
+            kind: "poison",
+            message: "poison".to_owned(),
+        }),
+        _ => Ok(Decoded::Message(Input::Word(key))),
+    }
+}
+
+struct Count(String);
+
+impl Encode for Count {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0.as_bytes());
+    }
+}
+
+struct Counter {
+    store: Store<String, u64>,
+    counts: Sink<Count>,
+}
+
+impl Processor for Counter {
+    type In = Input;
+
+    fn process(&mut self, context: &mut Context<'_>, input: Input) -> Result<(), ProcessorError> {
+        let word = input.word().to_owned();
+        if let Input::Reset(_) = input {
+            return context.delete(self.store, &word);
+        }
+        let count = context.get(self.store, &word)?.unwrap_or(0) + 1;
+        context.put(self.store, &word, &count)?;
+        if let Input::Later(_, ms) = input {
+            context.schedule(
+                word.as_bytes(),
+                context.now().plus(Duration::from_millis(ms)),
+            )?;
+        }
+        context.send(self.counts, &word, &Count(count.to_string()))
+    }
+
+    fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
+        assert!(context.now() >= timer.deadline, "a timer fires early");
+        let word = String::from_utf8_lossy(&timer.key).into_owned();
+        context.send(self.counts, &word, &Count("timer".to_owned()))
+    }
+}
+
+/// A running instance of the application.
+pub(crate) struct Counting {
+    application: String,
+    streams: Streams,
+    store: Store<String, u64>,
+}
+
+impl Counting {
+    /// Starts an instance and waits until it is ready.
+    pub(crate) fn start(cluster: &Cluster, instance: &str) -> Self {
+        let application = cluster.application();
+        let (topology, store) = topology(&application);
+        let mut config = StreamsConfig::new(
+            &application,
+            cluster.brokers(),
+            instance,
+            cluster.state(instance),
+        );
+        config.session_timeout = Duration::from_secs(6);
+        let topics = ["words", "resets", "counts"].map(|name| TopicSpec {
+            name: format!("{application}-{name}"),
+            partitions: 4,
+        });
+        let metrics =
+            Metrics::new(&prometheus::Registry::new()).expect("a new registry takes the metrics");
+        let streams =
+            Streams::start(topology, &topics, config, metrics).expect("the instance starts");
+        let counting = Self {
+            application,
+            streams,
+            store,
+        };
+        let mut last = Vec::new();
+        eventually("the instance is ready", Duration::from_secs(60), || {
+            assert_eq!(counting.streams.failure(), None);
+            let status = counting.streams.status();
+            if last != status.problems {
+                println!("{instance}: {:?}", status.problems);
+                last = status.problems;
+            }
+            status.ready
+        });
+        counting
+    }
+
+    pub(crate) fn stop(self) {
+        self.streams.stop();
+    }
+
+    pub(crate) fn words(&self) -> String {
+        format!("{}-words", self.application)
+    }
+
+    pub(crate) fn resets(&self) -> String {
+        format!("{}-resets", self.application)
+    }
+
+    pub(crate) fn counts(&self) -> String {
+        format!("{}-counts", self.application)
+    }
+
+    pub(crate) fn dead_letters(&self) -> String {
+        format!("{}-dlq", self.application)
+    }
+
+    pub(crate) fn group(&self, name: &str) -> String {
+        format!("{}-{name}-group", self.application)
+    }
+
+    pub(crate) fn stored(&self, word: &str) -> Option<u64> {
+        self.streams
+            .queries()
+            .get(self.store, word, &word.to_owned())
+            .expect("the task runs here")
+    }
+
+    pub(crate) fn tasks(&self) -> usize {
+        self.streams.plan().tasks().len()
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.streams
+            .status()
+            .tasks
+            .iter()
+            .filter(|task| task.status == "running")
+            .count()
+    }
+}
+
+/// One subtopology that is read in two groups.
+fn topology(application: &str) -> (Arc<Topology>, Store<String, u64>) {
+    let mut builder = TopologyBuilder::new();
+    let store = builder.store("counts");
+    let counts = builder.sink(format!("{application}-counts"));
+    let group = |name: &str| format!("{application}-{name}-group");
+    let words = builder.source(Source::new(
+        format!("{application}-words"),
+        group("words"),
+        decode,
+    ));
+    let resets = Source::new(format!("{application}-resets"), group("resets"), decode)
+        .keyed_by("resets", |input: &Input| input.word().as_bytes().to_vec());
+    let resets = builder.source(resets);
+    builder
+        .processor("counter", move || Counter { store, counts })
+        .input(words)
+        .input(resets)
+        .store(store)
+        .sink(counts)
+        .timers()
+        .done();
+    (
+        Arc::new(builder.build().expect("the topology is sound")),
+        store,
+    )
+}

@@ -1,0 +1,196 @@
+//! The broker of the tests, seen from outside.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until `holds`.
+pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// An application of its own on the broker.
+pub(crate) struct Cluster {
+    brokers: String,
+    application: String,
+    state: TempDir,
+    producer: BaseProducer,
+}
+
+impl Cluster {
+    pub(crate) fn new(name: &str) -> Self {
+        // Only the first test of the process sets it up.
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
+        logs.with_test_writer().try_init().ok();
+        let brokers =
+            std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS names the broker to test on");
+        let run = std::process::id();
+        let stamp = turnstile_engine::clock::now();
+        let producer = client(&brokers)
+            .set("partitioner", "murmur2")
+            .create()
+            .expect("a producer can be made");
+        Self {
+            brokers,
+            application: format!("{name}-{run}-{stamp}"),
+            state: TempDir::new().expect("a temporary folder can be made"),
+            producer,
+        }
+    }
+
+    pub(crate) fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    pub(crate) fn application(&self) -> String {
+        self.application.clone()
+    }
+
+    pub(crate) fn state(&self, instance: &str) -> PathBuf {
+        self.state.path().join(instance)
+    }
+
+    pub(crate) fn lose_state(&self, instance: &str) {
+        std::fs::remove_dir_all(self.state(instance)).expect("the state can be removed");
+    }
+
+    pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.brokers)
+            .create()
+            .expect("an admin client can be made");
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime starts");
+        let created = runtime.block_on(admin.create_topics([&new], &AdminOptions::new()));
+        assert!(
+            created
+                .expect("the broker answers")
+                .iter()
+                .all(Result::is_ok)
+        );
+    }
+
+    pub(crate) fn send(&self, topic: &str, key: &str, value: &str) {
+        let sent = self
+            .producer
+            .send(BaseRecord::to(topic).key(key).payload(value));
+        sent.map_err(|(error, _)| error)
+            .expect("the queue has room");
+        // What was not taken in the end shows as a record that does not come.
+        self.producer.poll(Duration::ZERO);
+    }
+
+    /// Waits until the broker has all that was sent.
+    pub(crate) fn flush(&self) {
+        self.producer.flush(LIMIT).expect("the broker takes it");
+    }
+
+    /// All committed records of `topic`, once there are at least `count`; a little longer, so that too many show.
+    pub(crate) fn read_committed(&self, topic: &str, count: usize) -> Vec<(String, String)> {
+        self.flush();
+        let consumer = self.consumer("reader");
+        let metadata = consumer
+            .fetch_metadata(Some(topic), LIMIT)
+            .expect("the topic exists");
+        let mut list = TopicPartitionList::new();
+        for partition in metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+        {
+            list.add_partition_offset(topic, partition.id(), Offset::Beginning)
+                .expect("the offset is valid");
+        }
+        consumer.assign(&list).expect("the partitions exist");
+        let text =
+            |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let mut records = Vec::new();
+        let begun = Instant::now();
+        loop {
+            let patience = if records.len() < count {
+                LIMIT
+            } else {
+                Duration::from_millis(500)
+            };
+            match consumer.poll(patience) {
+                Some(message) => {
+                    let message = message.expect("the topic can be read");
+                    records.push((text(message.key()), text(message.payload())));
+                }
+                None => break,
+            }
+            assert!(
+                begun.elapsed() < LIMIT * 2,
+                "the topic does not come to rest"
+            );
+        }
+        assert!(
+            records.len() >= count,
+            "only {} of {count} records came",
+            records.len()
+        );
+        records
+    }
+
+    /// The lag of `group` over all partitions it has committed; nothing if there are none.
+    pub(crate) fn lag(&self, group: &str) -> Option<i64> {
+        let consumer = self.consumer(group);
+        let metadata = consumer
+            .fetch_metadata(None, LIMIT)
+            .expect("the broker answers");
+        let mut list = TopicPartitionList::new();
+        for topic in metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.name().starts_with(&self.application))
+        {
+            for partition in topic.partitions() {
+                list.add_partition(topic.name(), partition.id());
+            }
+        }
+        let committed = consumer
+            .committed_offsets(list, LIMIT)
+            .expect("the group can be asked");
+        let mut lag = None;
+        for element in committed.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                let (_, end) = consumer
+                    .fetch_watermarks(element.topic(), element.partition(), LIMIT)
+                    .expect("the partition exists");
+                *lag.get_or_insert(0) += end - offset;
+            }
+        }
+        lag
+    }
+
+    fn consumer(&self, group: &str) -> BaseConsumer {
+        client(&self.brokers)
+            .set("group.id", group)
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer can be made")
+    }
+}
+
+fn client(brokers: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", brokers);
+    client
+}

@@ -1,0 +1,138 @@
+//! The engine on a real Kafka, at `KAFKA_BROKERS`: a small application that counts.
+
+mod application;
+mod cluster;
+
+use std::time::Duration;
+
+use application::Counting;
+use cluster::{Cluster, eventually};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Counts are written to a topic and a store, and stock tools show no lag when all is done.
+#[test]
+fn counts_come_out_once_each_and_the_lag_goes_to_zero() {
+    let cluster = Cluster::new("counts");
+    let counting = Counting::start(&cluster, "a");
+    for n in 0..200 {
+        cluster.send(&counting.words(), &format!("w{}", n % 10), "x");
+    }
+    let counts = cluster.read_committed(&counting.counts(), 200);
+    let mut last: Vec<String> = counts
+        .iter()
+        .filter(|(_, value)| value == "20")
+        .map(|(key, _)| key.clone())
+        .collect();
+    last.sort();
+    assert_eq!(last, (0..10).map(|n| format!("w{n}")).collect::<Vec<_>>());
+    assert_eq!(counting.stored("w3"), Some(20));
+    for group in [counting.group("words"), counting.group("resets")] {
+        eventually("the lag is zero", LIMIT, || cluster.lag(&group) == Some(0));
+    }
+    counting.stop();
+}
+
+/// A state directory that is gone costs a restore, not a count.
+#[test]
+fn state_comes_back_from_the_changelogs() {
+    let cluster = Cluster::new("restore");
+    let counting = Counting::start(&cluster, "a");
+    for n in 0..500 {
+        cluster.send(&counting.words(), &format!("w{}", n % 7), "x");
+    }
+    cluster.read_committed(&counting.counts(), 500);
+    let before = counting.stored("w3");
+    counting.stop();
+    cluster.lose_state("a");
+    let counting = Counting::start(&cluster, "a");
+    assert_eq!(counting.stored("w3"), before);
+    cluster.send(&counting.words(), "w3", "x");
+    cluster.flush();
+    eventually("the count goes on", LIMIT, || {
+        counting.stored("w3") == before.map(|count| count + 1)
+    });
+    counting.stop();
+}
+
+/// Two instances share the tasks; when one stops, the other has all of them and goes on counting.
+#[test]
+fn tasks_move_to_the_instance_that_is_left() {
+    let cluster = Cluster::new("move");
+    let first = Counting::start(&cluster, "a");
+    let second = Counting::start(&cluster, "b");
+    eventually("each has tasks", LIMIT, || {
+        let (a, b) = (first.running(), second.running());
+        a > 0 && b > 0 && a + b == first.tasks()
+    });
+    for n in 0..300 {
+        cluster.send(&first.words(), &format!("w{}", n % 30), "x");
+    }
+    cluster.read_committed(&first.counts(), 300);
+    second.stop();
+    eventually("the first has all tasks", LIMIT, || {
+        first.running() == first.tasks()
+    });
+    for n in 0..300 {
+        cluster.send(&first.words(), &format!("w{}", n % 30), "x");
+    }
+    let counts = cluster.read_committed(&first.counts(), 600);
+    assert_eq!(counts.iter().filter(|(_, value)| value == "20").count(), 30);
+    assert_eq!(counts.len(), 600, "no count comes twice");
+    first.stop();
+}
+
+/// A value that cannot be decoded lies in the dead letters, with where it came from.
+#[test]
+fn bad_records_become_dead_letters() {
+    let cluster = Cluster::new("dlq");
+    let counting = Counting::start(&cluster, "a");
+    cluster.send(&counting.words(), "w1", "poison");
+    cluster.send(&counting.words(), "w1", "x");
+    assert_eq!(
+        cluster.read_committed(&counting.counts(), 1),
+        [("w1".to_owned(), "1".to_owned())]
+    );
+    assert_eq!(
+        cluster.read_committed(&counting.dead_letters(), 1),
+        [("w1".to_owned(), "poison".to_owned())]
+    );
+    counting.stop();
+}
+
+/// A timer that was pending when the instance stopped fires when it is back.
+#[test]
+fn timers_survive_a_restart() {
+    let cluster = Cluster::new("timers");
+    let counting = Counting::start(&cluster, "a");
+    cluster.send(&counting.words(), "w1", "later:3000");
+    cluster.flush();
+    eventually("the timer is stored", LIMIT, || {
+        counting.stored("w1") == Some(1)
+    });
+    counting.stop();
+    let counting = Counting::start(&cluster, "a");
+    let counts = cluster.read_committed(&counting.counts(), 2);
+    assert_eq!(counts.last(), Some(&("w1".to_owned(), "timer".to_owned())));
+    counting.stop();
+}
+
+/// Records of a topic with another partition count find their task through a repartition topic.
+#[test]
+fn a_topic_with_another_partition_count_is_rekeyed() {
+    let cluster = Cluster::new("rekey");
+    cluster.create_topic(&format!("{}-resets", cluster.application()), 7);
+    let counting = Counting::start(&cluster, "a");
+    for n in 0..20 {
+        cluster.send(&counting.words(), &format!("w{n}"), "x");
+    }
+    cluster.read_committed(&counting.counts(), 20);
+    for n in 0..20 {
+        cluster.send(&counting.resets(), &format!("w{n}"), "reset");
+    }
+    cluster.flush();
+    eventually("all are reset", LIMIT, || {
+        (0..20).all(|n| counting.stored(&format!("w{n}")).is_none())
+    });
+    counting.stop();
+}

@@ -1,0 +1,230 @@
+//! What the rules of commands promise.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use turnstile_engine::record::Encode;
+use turnstile_ticketing::Service;
+use turnstile_ticketing::commands::{Command, OrderCreate};
+use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey, Reply};
+use turnstile_ticketing::topics::{
+    EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS, TICKET_COMMANDS, TICKETS,
+};
+
+use crate::said::{order_cancel, order_create, payment_create, ticket_create, ticket_update};
+use crate::world::World;
+
+fn with_id(mut command: Value, id: &str) -> Value {
+    command["commandId"] = id.into();
+    command
+}
+
+#[test]
+fn a_command_that_comes_twice_changes_nothing_and_keeps_its_outcome() {
+    let mut world = World::new();
+    let commands = [
+        (TICKET_COMMANDS, "t", with_id(ticket_create("t"), "1")),
+        (
+            TICKET_COMMANDS,
+            "t",
+            with_id(ticket_update("t", "owner"), "2"),
+        ),
+        (TICKET_COMMANDS, "t", with_id(order_create("t", "o"), "3")),
+        (
+            ORDER_COMMANDS,
+            "o",
+            with_id(payment_create("o", "tok_visa"), "4"),
+        ),
+        (
+            ORDER_COMMANDS,
+            "o",
+            with_id(order_cancel("o", "buyer"), "5"),
+        ),
+    ];
+    let said =
+        |world: &World| [TICKETS, ORDERS, PAYMENTS, EXPIRATION].map(|topic| world.read(topic));
+    let answers = |world: &World| {
+        let tickets = ["1", "2"].map(|id| world.tickets_answer("t", id));
+        let orders = [
+            world.reservation_answer("t", "3"),
+            world.cancel_answer("o", "5"),
+        ];
+        (tickets, orders, world.payment_answer("o", "4"))
+    };
+    for (topic, key, command) in &commands {
+        world.event(topic, key, command);
+        let (before, outcomes) = (said(&world), answers(&world));
+        world.crash();
+        world.advance(Duration::from_secs(10));
+        world.event(topic, key, command);
+        assert_eq!(said(&world), before, "{command}");
+        assert_eq!(answers(&world), outcomes, "{command}");
+    }
+    let statuses = [200, 201, 201, 409, 201];
+    let (tickets, orders, payment) = answers(&world);
+    let all = tickets
+        .into_iter()
+        .rev()
+        .chain([orders[0].clone(), orders[1].clone(), payment]);
+    assert_eq!(
+        all.map(|answer| answer.unwrap().status())
+            .collect::<Vec<_>>(),
+        statuses
+    );
+}
+
+#[test]
+fn an_outcome_is_kept_for_a_day_and_then_forgotten() {
+    let mut world = World::new();
+    let command = world.create_ticket("t");
+    world.advance(Duration::from_hours(24) - Duration::from_millis(1));
+    world.crash();
+    assert!(world.tickets_answer("t", &command).is_some());
+    world.advance(Duration::from_millis(1));
+    assert_eq!(world.tickets_answer("t", &command), None);
+    world.order("t", "o");
+    world.pay("o", "tok_visa");
+    world.cancel("o", "buyer");
+    world.advance(Duration::from_hours(25));
+    for store in ["ticket", "reservation", "order", "payment"] {
+        assert_eq!(world.rows(&format!("{store}-outcomes")), 0);
+    }
+    for processor in [
+        "tickets",
+        "reservations",
+        "life-cycle",
+        "payments",
+        "expiration",
+    ] {
+        assert_eq!(world.driver.timers(processor), [], "{processor}");
+    }
+}
+
+/// What HTTP does for `POST /api/orders`: sends a command in an attempt of its own and
+/// looks at the outcome.
+fn attempt(world: &mut World, ticket: &str, order: &str, attempt: &str) -> Option<Outcome> {
+    let command = placing(ticket, order, attempt);
+    let mut value = Vec::new();
+    command.encode(&mut value);
+    world
+        .driver
+        .pipe(TICKET_COMMANDS, Some(ticket), Some(&value));
+    world.run();
+    let key = OutcomeKey {
+        key: ticket.to_owned(),
+        command: command.id,
+    };
+    world.driver.get(
+        world.ticketing.orders.unwrap().reservation_outcomes,
+        ticket,
+        &key,
+    )
+}
+
+fn placing(ticket: &str, order: &str, attempt: &str) -> Command<OrderCreate> {
+    Command {
+        id: "key".parse().expect("not empty"),
+        attempt: Some(attempt.parse().expect("not empty")),
+        body: OrderCreate {
+            order_id: order.parse().expect("not empty"),
+            ticket_id: ticket.parse().expect("not empty"),
+            user_id: "buyer".parse().expect("not empty"),
+        },
+    }
+}
+
+fn reply<'a>(outcome: &'a Outcome, order: &str, attempt: &str) -> Reply<'a> {
+    let command = placing("t", order, attempt);
+    outcome.reply_to(
+        command.fingerprint(),
+        command.attempt.as_ref().expect("given"),
+    )
+}
+
+#[test]
+fn a_404_is_not_kept_as_the_outcome_of_an_idempotency_key() {
+    let mut world = World::new();
+    let outcome = attempt(&mut world, "t", "o", "first").unwrap();
+    assert_eq!(
+        reply(&outcome, "o", "first"),
+        Reply::Answer(&Answer::NotFound)
+    );
+    assert_eq!(reply(&outcome, "o", "second"), Reply::NotYet);
+    world.create_ticket("t");
+    // The same attempt, read again, changes nothing.
+    let outcome = attempt(&mut world, "t", "o", "first").unwrap();
+    assert_eq!(
+        reply(&outcome, "o", "first"),
+        Reply::Answer(&Answer::NotFound)
+    );
+    let outcome = attempt(&mut world, "t", "o", "second").unwrap();
+    for attempt in ["first", "second"] {
+        let placed = Answer::OrderPlaced("o".parse().unwrap());
+        assert_eq!(reply(&outcome, "o", attempt), Reply::Answer(&placed));
+    }
+    assert_eq!(world.types(ORDERS, "o"), ["created"]);
+}
+
+#[test]
+fn a_raw_command_that_met_a_404_changes_nothing_when_it_comes_again() {
+    let mut world = World::new();
+    world.event(TICKET_COMMANDS, "t", &with_id(order_create("t", "o"), "c"));
+    world.create_ticket("t");
+    world.event(TICKET_COMMANDS, "t", &with_id(order_create("t", "o"), "c"));
+    assert_eq!(world.reservation_answer("t", "c"), Some(Answer::NotFound));
+    assert!(world.read(ORDERS).is_empty());
+}
+
+#[test]
+fn the_same_id_with_another_body_changes_nothing_and_is_told_apart() {
+    let mut world = World::new();
+    world.create_ticket("t");
+    attempt(&mut world, "t", "o", "first");
+    let outcome = attempt(&mut world, "t", "other", "second").unwrap();
+    assert_eq!(reply(&outcome, "other", "second"), Reply::OtherBody);
+    assert!(matches!(
+        reply(&outcome, "o", "third"),
+        Reply::Answer(Answer::OrderPlaced(_))
+    ));
+    assert_eq!(world.reserved_for("t").as_deref(), Some("o"));
+    assert_eq!(world.read(ORDERS).len(), 1);
+}
+
+#[test]
+fn a_command_that_asks_for_what_cannot_be_has_an_outcome_that_says_so() {
+    let mut world = World::of(&[Service::Tickets]);
+    for (field, value) in [
+        ("title", json!("")),
+        ("price", json!(-1)),
+        ("price", json!(1e12)),
+    ] {
+        let mut command = ticket_create("t");
+        command[field] = value;
+        let id = world.command(TICKET_COMMANDS, "t", command);
+        assert_eq!(world.tickets_answer("t", &id).unwrap().status(), 400);
+    }
+    assert!(world.read(TICKETS).is_empty());
+    assert!(world.dead_letters().is_empty());
+}
+
+#[test]
+fn ids_are_made_from_the_command_so_that_a_replay_repeats_itself() {
+    let run = || {
+        let mut world = World::new();
+        world.create_ticket("t");
+        world.order("t", "o");
+        world.append(
+            ORDER_COMMANDS,
+            "o",
+            &with_id(payment_create("o", "tok_visa"), "c"),
+        );
+        world.driver.step(0).unwrap();
+        world.driver.step(1).unwrap();
+        world.crash();
+        world.run();
+        world.read(PAYMENTS)
+    };
+    let first = run();
+    assert_eq!(first.len(), 2);
+    assert_eq!(first, run());
+}

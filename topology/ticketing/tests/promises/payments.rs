@@ -1,0 +1,164 @@
+//! What Payments promises.
+
+use std::time::Duration;
+
+use serde_json::json;
+use turnstile_ticketing::Service;
+use turnstile_ticketing::outcome::Answer;
+use turnstile_ticketing::topics::{EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS};
+
+use crate::said::{IN_TWO_MINUTES, expired, order_created, order_ended, payment, payment_create};
+use crate::world::World;
+
+/// Payments alone, with an order; what Orders says is said by the test.
+fn payments_with(order: &str) -> World {
+    let mut world = World::of(&[Service::Payments]);
+    world.event(ORDERS, order, &order_created(order, "t", IN_TWO_MINUTES));
+    world
+}
+
+fn status(world: &World, order: &str, command: &str) -> Option<u16> {
+    world
+        .payment_answer(order, command)
+        .map(|answer| answer.status())
+}
+
+fn refund_due(order: &str, payment: &str, version: u64) -> serde_json::Value {
+    json!({"type": "order.refund_due", "id": order, "paymentId": payment, "userId": "buyer",
+        "version": version})
+}
+
+#[test]
+fn a_payment_that_succeeds_is_created_and_succeeded() {
+    let mut world = payments_with("o");
+    let command = world.pay("o", "tok_visa");
+    let Some(Answer::PaymentMade(id)) = world.payment_answer("o", &command) else {
+        panic!("the payment was not made");
+    };
+    let events = world.of_key(PAYMENTS, "o");
+    assert_eq!(world.types(PAYMENTS, "o"), ["created", "succeeded"]);
+    assert_eq!(events[0]["id"], id.as_str());
+    assert_eq!(events[0]["paymentId"], events[1]["paymentId"]);
+}
+
+#[test]
+fn a_declined_payment_fails_its_order() {
+    let mut world = World::new();
+    world.create_ticket("t");
+    world.order("t", "o");
+    let command = world.pay("o", "tok_chargeDeclined");
+    assert_eq!(status(&world, "o", &command), Some(402));
+    assert_eq!(world.types(PAYMENTS, "o"), ["created", "failed"]);
+    assert_eq!(world.types(ORDERS, "o"), ["created", "pending", "failed"]);
+    assert_eq!(world.reserved_for("t"), None);
+    assert!(world.holders("t").is_empty());
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_in_time_has_declined() {
+    let mut world = World::new();
+    world.create_ticket("t");
+    world.order("t", "o");
+    let command = world.pay("o", "tok_timeout");
+    let again = world.pay("o", "tok_visa");
+    assert_eq!(world.types(PAYMENTS, "o"), ["created"]);
+    assert_eq!(status(&world, "o", &command), None);
+    assert_eq!(status(&world, "o", &again), Some(409));
+    world.crash();
+    world.advance(Duration::from_secs(2));
+    assert_eq!(status(&world, "o", &command), Some(402));
+    assert_eq!(world.types(PAYMENTS, "o"), ["created", "failed"]);
+    assert_eq!(world.types(ORDERS, "o"), ["created", "pending", "failed"]);
+}
+
+#[test]
+fn an_order_is_payable_by_its_buyer_while_it_is_created_and_once() {
+    let mut world = payments_with("o");
+    let mut other = payment_create("o", "tok_visa");
+    other["userId"] = "other".into();
+    let other = world.command(ORDER_COMMANDS, "o", other);
+    assert_eq!(status(&world, "o", &other), Some(403));
+    let (first, second) = (world.pay("o", "tok_visa"), world.pay("o", "tok_visa"));
+    assert_eq!(status(&world, "o", &first), Some(201));
+    assert_eq!(status(&world, "o", &second), Some(409));
+    for kind in ["completed", "cancelled", "failed"] {
+        let mut world = payments_with("o");
+        world.event(ORDERS, "o", &order_ended(kind, "o", "t", 1));
+        let command = world.pay("o", "tok_visa");
+        assert_eq!(status(&world, "o", &command), Some(409), "{kind}");
+        assert!(world.read(PAYMENTS).is_empty());
+    }
+}
+
+#[test]
+fn an_order_can_be_paid_as_soon_as_it_was_answered() {
+    let mut world = World::of(&[Service::Payments]);
+    let command = world.pay("o", "tok_visa");
+    world.crash();
+    world.advance(Duration::from_secs(4));
+    assert_eq!(status(&world, "o", &command), None);
+    world.event(ORDERS, "o", &order_created("o", "t", IN_TWO_MINUTES));
+    assert_eq!(status(&world, "o", &command), Some(201));
+    assert_eq!(world.rows("waiting-payments"), 0);
+}
+
+#[test]
+fn a_payment_of_an_order_that_does_not_exist_is_a_404() {
+    let mut world = World::of(&[Service::Payments]);
+    let command = world.pay("none", "tok_visa");
+    world.advance(Duration::from_secs(5));
+    assert_eq!(status(&world, "none", &command), Some(404));
+    assert_eq!(world.rows("waiting-payments"), 0);
+}
+
+#[test]
+fn the_copy_takes_the_highest_version_gap_or_not() {
+    let mut world = World::of(&[Service::Payments]);
+    world.event(ORDERS, "o", &order_ended("cancelled", "o", "t", 2));
+    world.event(ORDERS, "o", &order_created("o", "t", IN_TWO_MINUTES));
+    let command = world.pay("o", "tok_visa");
+    assert_eq!(status(&world, "o", &command), Some(409));
+}
+
+#[test]
+fn an_order_known_only_as_pending_waits_for_its_buyer() {
+    let mut world = World::of(&[Service::Payments]);
+    let pending = json!({"type": "order.pending", "orderId": "o", "status": "pending_payment",
+        "ticketId": "t", "version": 1});
+    world.event(ORDERS, "o", &pending);
+    let command = world.pay("o", "tok_visa");
+    assert_eq!(status(&world, "o", &command), None);
+    world.event(ORDERS, "o", &order_created("o", "t", IN_TWO_MINUTES));
+    assert_eq!(status(&world, "o", &command), Some(409));
+}
+
+#[test]
+fn what_is_due_is_refunded_exactly_once() {
+    let mut world = World::of(&[Service::Payments]);
+    for (payment, version) in [("p", 2), ("q", 3), ("p", 2), ("q", 3)] {
+        world.event(ORDERS, "o", &refund_due("o", payment, version));
+        world.crash();
+    }
+    assert_eq!(world.types(PAYMENTS, "o"), ["refunded", "refunded"]);
+    let paid: Vec<_> = world
+        .of_key(PAYMENTS, "o")
+        .iter()
+        .map(|event| event["paymentId"].clone())
+        .collect();
+    assert_eq!(paid, ["p", "q"]);
+}
+
+#[test]
+fn a_payment_for_an_order_that_is_no_longer_payable_is_never_lost() {
+    let mut world = World::new();
+    world.create_ticket("t");
+    world.order("t", "o");
+    world.event(EXPIRATION, "o", &expired("o"));
+    world.event(PAYMENTS, "o", &payment("succeeded", "o", "late"));
+    assert_eq!(
+        world.types(ORDERS, "o"),
+        ["created", "cancelled", "refund_due"]
+    );
+    assert_eq!(world.types(PAYMENTS, "o"), ["succeeded", "refunded"]);
+    assert_eq!(world.last(PAYMENTS, "o")["paymentId"], "late");
+}

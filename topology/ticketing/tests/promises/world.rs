@@ -1,0 +1,246 @@
+//! The services on a topology test driver, in the words of the promises.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use turnstile_engine::driver::{LogRecord, TopologyTestDriver};
+use turnstile_engine::{Partition, TimestampMs};
+use turnstile_ticketing::ids::{CommandId, OrderId, TicketId};
+use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey};
+use turnstile_ticketing::{Service, Ticketing, TicketingConfig, topics, topology};
+
+/// When every test begins: 2026-01-31T09:30:00Z.
+pub(crate) const START: TimestampMs = TimestampMs(1_769_851_800_000);
+
+/// The services of a test.
+pub(crate) struct World {
+    pub(crate) driver: TopologyTestDriver,
+    pub(crate) ticketing: Ticketing,
+    commands: usize,
+}
+
+/// All topics with this many partitions.
+pub(crate) fn partitions(count: i32) -> BTreeMap<String, i32> {
+    topics::ALL
+        .iter()
+        .map(|topic| ((*topic).to_owned(), count))
+        .collect()
+}
+
+impl World {
+    /// All four services.
+    pub(crate) fn new() -> Self {
+        Self::of(&Service::ALL)
+    }
+
+    /// Some services; the others are foreign.
+    pub(crate) fn of(services: &[Service]) -> Self {
+        Self::on(services, &partitions(3))
+    }
+
+    /// Some services on topics with these partition counts.
+    pub(crate) fn on(services: &[Service], partitions: &BTreeMap<String, i32>) -> Self {
+        let services = services.iter().copied().collect();
+        let config = TicketingConfig {
+            services,
+            ..TicketingConfig::default()
+        };
+        let ticketing = topology(&config).expect("the declaration has no fault");
+        let topics = ticketing.topology.external_topics();
+        let counts = topics
+            .into_iter()
+            .map(|topic| (topic.to_owned(), partitions[topic]));
+        let driver = TopologyTestDriver::with_topics(ticketing.topology.clone(), counts);
+        let mut driver = driver.expect("the topology fits its topics");
+        driver.set_now(START);
+        Self {
+            driver,
+            ticketing,
+            commands: 0,
+        }
+    }
+
+    /// Appends a record, keyed as the contract says, and lets everything happen.
+    pub(crate) fn event(&mut self, topic: &str, key: &str, value: &Value) {
+        self.append(topic, key, value);
+        self.run();
+    }
+
+    /// Lets everything happen that can.
+    pub(crate) fn run(&mut self) {
+        self.driver.commit();
+        self.driver.run().expect("no task stops");
+    }
+
+    /// What is not committed is lost; everything else is restored from changelogs.
+    pub(crate) fn crash(&mut self) {
+        self.driver
+            .crash_and_restore()
+            .expect("changelogs can be replayed");
+    }
+
+    /// Appends a record.
+    pub(crate) fn append(&mut self, topic: &str, key: &str, value: &Value) {
+        self.driver
+            .pipe(topic, Some(key), Some(value.to_string().as_bytes()));
+    }
+
+    /// Appends a record whose partition has nothing to do with its key.
+    pub(crate) fn astray(&mut self, topic: &str, partition: i32, key: Option<&str>, value: &str) {
+        self.driver.pipe_to(
+            topic,
+            Partition(partition),
+            key,
+            Some(value.as_bytes()),
+            &[],
+        );
+        self.run();
+    }
+
+    /// Sends a command with an id of its own, lets everything happen, gives the id.
+    pub(crate) fn command(&mut self, topic: &str, key: &str, mut value: Value) -> String {
+        self.commands += 1;
+        let id = format!("00000000-0000-4000-a000-{:012}", self.commands);
+        value["commandId"] = id.clone().into();
+        self.event(topic, key, &value);
+        id
+    }
+
+    /// The time goes on, and everything that is due happens.
+    pub(crate) fn advance(&mut self, duration: Duration) {
+        self.driver.commit();
+        self.driver.advance(duration).expect("no task stops");
+    }
+
+    /// What can be read of a topic.
+    pub(crate) fn read(&self, topic: &str) -> Vec<Value> {
+        let records = self.driver.all(topic).into_iter();
+        records
+            .filter_map(|record| serde_json::from_slice(&record.value?).ok())
+            .collect()
+    }
+
+    /// The dead letters.
+    pub(crate) fn dead_letters(&self) -> Vec<LogRecord> {
+        self.driver.all(&self.driver.internal("dlq"))
+    }
+
+    /// The records of a topic under a key.
+    pub(crate) fn of_key(&self, topic: &str, key: &str) -> Vec<Value> {
+        let records = self.driver.all(topic).into_iter();
+        let records = records.filter(|record| record.key.as_deref() == Some(key.as_bytes()));
+        let values = records.filter_map(|record| record.value);
+        values
+            .map(|value| serde_json::from_slice(&value).expect("what is read is JSON"))
+            .collect()
+    }
+
+    /// The types of the records of a topic under a key, without what is before the dot.
+    pub(crate) fn types(&self, topic: &str, key: &str) -> Vec<String> {
+        let kind = |value: Value| {
+            let kind = value["type"]
+                .as_str()
+                .expect("every event has a type")
+                .to_owned();
+            kind.split_once('.')
+                .map_or(kind.clone(), |(_, kind)| kind.to_owned())
+        };
+        self.of_key(topic, key).into_iter().map(kind).collect()
+    }
+
+    /// The last record of a topic under a key.
+    pub(crate) fn last(&self, topic: &str, key: &str) -> Value {
+        self.of_key(topic, key).pop().unwrap_or_default()
+    }
+
+    /// The answer that a command to Tickets has.
+    pub(crate) fn tickets_answer(&self, ticket: &str, command: &str) -> Option<Answer> {
+        let store = self
+            .ticketing
+            .tickets
+            .expect("Tickets is run here")
+            .outcomes;
+        self.outcome(store, ticket, command)
+    }
+
+    /// The answer that an `order.create` has.
+    pub(crate) fn reservation_answer(&self, ticket: &str, command: &str) -> Option<Answer> {
+        let store = self
+            .ticketing
+            .orders
+            .expect("Orders is run here")
+            .reservation_outcomes;
+        self.outcome(store, ticket, command)
+    }
+
+    /// The answer that an `order.cancel` has.
+    pub(crate) fn cancel_answer(&self, order: &str, command: &str) -> Option<Answer> {
+        let store = self.ticketing.orders.expect("Orders is run here").outcomes;
+        self.outcome(store, order, command)
+    }
+
+    /// The answer that a `payment.create` has.
+    pub(crate) fn payment_answer(&self, order: &str, command: &str) -> Option<Answer> {
+        let store = self
+            .ticketing
+            .payments
+            .expect("Payments is run here")
+            .outcomes;
+        self.outcome(store, order, command)
+    }
+
+    fn outcome(
+        &self,
+        store: turnstile_engine::Store<OutcomeKey, Outcome>,
+        key: &str,
+        command: &str,
+    ) -> Option<Answer> {
+        let command = CommandId::new(command).expect("ids are not empty");
+        let key = OutcomeKey {
+            key: key.to_owned(),
+            command,
+        };
+        self.driver
+            .get(store, &key.key, &key)
+            .map(|outcome| outcome.answer)
+    }
+
+    /// The order that a ticket was given to.
+    pub(crate) fn reserved_for(&self, ticket: &str) -> Option<String> {
+        let store = self
+            .ticketing
+            .orders
+            .expect("Orders is run here")
+            .reservations;
+        let id = TicketId::new(ticket).expect("ids are not empty");
+        self.driver
+            .get(store, ticket, &id)
+            .map(|order: OrderId| order.to_string())
+    }
+
+    /// The orders that Tickets sees on a ticket.
+    pub(crate) fn holders(&self, ticket: &str) -> Vec<String> {
+        let store = self.ticketing.tickets.expect("Tickets is run here").tickets;
+        let id = TicketId::new(ticket).expect("ids are not empty");
+        let ticket = self.driver.get(store, ticket, &id);
+        let holders = ticket.map(|ticket| ticket.holders).unwrap_or_default();
+        holders.iter().map(OrderId::to_string).collect()
+    }
+
+    /// How many rows a store has by its changelog, over all partitions.
+    pub(crate) fn rows(&self, store: &str) -> usize {
+        let changelog = self.driver.internal(&format!("{store}-changelog"));
+        let changes = self.driver.all(&changelog).into_iter();
+        let rows: BTreeMap<_, _> = changes
+            .map(|change| ((change.partition.0, change.key), change.value))
+            .collect();
+        rows.values().filter(|value| value.is_some()).count()
+    }
+
+    /// The versions of a ticket's events.
+    pub(crate) fn versions(&self, topic: &str, key: &str) -> Vec<u64> {
+        let version = |event: &Value| event["version"].as_u64().expect("events have versions");
+        self.of_key(topic, key).iter().map(version).collect()
+    }
+}
