@@ -51,12 +51,18 @@ impl CommandLine {
             _ => Task::Run,
         };
         let said = |setting: &&'static Setting| {
-            Some((setting.name, matches.get_one::<String>(setting.name)?.clone()))
+            Some((
+                setting.name,
+                matches.get_one::<String>(setting.name)?.clone(),
+            ))
         };
         let flags = SETTINGS.iter().filter_map(said).collect();
         Ok(Self {
             task,
-            flags: Layers { flags, ..Layers::default() },
+            flags: Layers {
+                flags,
+                ..Layers::default()
+            },
             file: matches.get_one::<PathBuf>("config-file").cloned(),
         })
     }
@@ -69,7 +75,11 @@ impl CommandLine {
     pub fn layers(self, variable: impl Fn(&str) -> Option<String>) -> Result<Layers, ConfigError> {
         let file = self.file.as_deref().map(layers::file).transpose()?;
         let environment = layers::environment(variable);
-        Ok(Layers { environment, file: file.unwrap_or_default(), ..self.flags })
+        Ok(Layers {
+            environment,
+            file: file.unwrap_or_default(),
+            ..self.flags
+        })
     }
 }
 
@@ -100,8 +110,9 @@ fn command() -> Command {
         .subcommand(Command::new("config").about("Prints the configuration that is in force"))
         .subcommand(Command::new("topology").about("Prints the topology"))
         .subcommand(Command::new("openapi").about("Prints the OpenAPI document"));
-    let demo = Command::new("demo")
-        .about("Lets buyers race for tickets on a running instance, and proves that none was sold twice");
+    let demo = Command::new("demo").about(
+        "Lets buyers race for tickets on a running instance, and proves that none was sold twice",
+    );
     command.subcommand(DemoArgs::augment_args(demo))
 }
 
@@ -111,13 +122,19 @@ fn flag(setting: &'static Setting) -> Arg {
         default => format!(" [default: {default}]"),
     };
     let help = format!("{} [env: {}]{default}", setting.help, setting.variable);
-    let mut flag = Arg::new(setting.name).long(setting.flag()).help(help).action(ArgAction::Set);
+    let mut flag = Arg::new(setting.name)
+        .long(setting.name)
+        .help(help)
+        .action(ArgAction::Set);
     // Demo has a flag of the same name that means the same.
-    if setting.name != "jwt_key" {
+    if setting.name != "jwt-key" {
         flag = flag.global(true);
     }
     if *setting == DEV_AUTH {
-        return flag.num_args(0..=1).require_equals(true).default_missing_value("true");
+        return flag
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true");
     }
     flag.value_name("VALUE")
 }
@@ -140,7 +157,10 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_flag_before_and_after_the_subcommand() {
-        for arguments in [["--partitions", "7", "config"], ["config", "--partitions", "7"]] {
+        for arguments in [
+            ["--partitions", "7", "config"],
+            ["config", "--partitions", "7"],
+        ] {
             let layers = parse(&arguments).layers(|_| None).unwrap();
             assert_eq!(layers.value(&PARTITIONS), ("7", Origin::Flag));
         }
@@ -157,7 +177,11 @@ mod tests {
     #[test]
     fn flags_go_before_the_environment_and_that_before_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "partitions = 1\norder_ttl = \"1s\"\nservices = \"orders\"").unwrap();
+        std::fs::write(
+            file.path(),
+            "partitions = 1\norder_ttl = \"1s\"\nservices = \"orders\"",
+        )
+        .unwrap();
         let path = file.path().to_str().unwrap();
         let command_line = parse(&["--config", path, "--partitions", "3"]);
         let environment = |name: &str| match name {
@@ -173,13 +197,16 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = parse(&["--config", "/nowhere/at/all.toml"]).layers(|_| None).unwrap_err();
+        let error = parse(&["--config", "/nowhere/at/all.toml"])
+            .layers(|_| None)
+            .unwrap_err();
         assert!(error.to_string().contains("/nowhere/at/all.toml"));
     }
 
     #[test]
     fn the_demo_has_flags_of_its_own() {
-        let Task::Demo(demo) = parse(&["demo", "--url", "http://h:1", "--tickets", "3"]).task else {
+        let Task::Demo(demo) = parse(&["demo", "--url", "http://h:1", "--tickets", "3"]).task
+        else {
             panic!("it is the demo");
         };
         assert_eq!((demo.url.as_str(), demo.tickets), ("http://h:1", 3));

@@ -35,7 +35,10 @@ impl Instance {
     /// An instance that is to run these services.
     #[must_use]
     pub fn new(services: BTreeSet<Service>) -> Self {
-        Self { services, phase: RwLock::new(Phase::Starting) }
+        Self {
+            services,
+            phase: RwLock::new(Phase::Starting),
+        }
     }
 
     /// Whether the service is run here.
@@ -77,7 +80,9 @@ impl Instance {
     /// While it starts, after it has failed, and when it stops before it has started.
     pub fn application(&self) -> Result<Arc<dyn Application>, String> {
         match &*self.phase.read() {
-            Phase::Running(application) | Phase::Stopping(Some(application)) => Ok(application.clone()),
+            Phase::Running(application) | Phase::Stopping(Some(application)) => {
+                Ok(application.clone())
+            }
             Phase::Starting => Err("the instance is starting".to_owned()),
             Phase::Stopping(None) => Err("the instance is stopping".to_owned()),
             Phase::Failed(reason) => Err(format!("the instance has failed: {reason}")),
@@ -90,12 +95,18 @@ impl Instance {
         let mut status = match self.application() {
             Ok(application) => application.status(),
             Err(problem) => {
-                return InstanceStatus { ready: false, problems: vec![problem], tasks: Vec::new() };
+                return InstanceStatus {
+                    ready: false,
+                    problems: vec![problem],
+                    tasks: Vec::new(),
+                };
             }
         };
         if matches!(*self.phase.read(), Phase::Stopping(_)) {
             status.ready = false;
-            status.problems.insert(0, "the instance is stopping".to_owned());
+            status
+                .problems
+                .insert(0, "the instance is stopping".to_owned());
         }
         status
     }

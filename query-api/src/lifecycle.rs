@@ -81,12 +81,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     let api = Api::new(instance.clone(), registry, &api_config)?;
 
-    let listen = |source| RunError::Listen { addr: config.http_addr.clone(), source };
+    let listen = |source| RunError::Listen {
+        addr: config.http_addr.clone(),
+        source,
+    };
     let listener = TcpListener::bind(&config.http_addr).await.map_err(listen)?;
     let addr = listener.local_addr().map_err(listen)?;
     tracing::info!(%addr, instance = config.instance_id, "listening");
-    let server_config =
-        ServerConfig { max_connections: config.max_connections, drain_timeout: config.drain_timeout };
+    let server_config = ServerConfig {
+        max_connections: config.max_connections,
+        drain_timeout: config.drain_timeout,
+    };
     let (stop_http, stopping) = watch::channel(false);
     let mut server = tokio::spawn(serve(listener, router(api), server_config, stopping));
 
@@ -146,8 +151,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 fn start(config: &Config, metrics: Metrics, failed: mpsc::UnboundedSender<String>) -> Starting {
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
-        let on_failure = move |reason| {
-            if failed.send(reason).is_err() {
+        let on_failure = move |reason: &str| {
+            if failed.send(reason.to_owned()).is_err() {
                 tracing::debug!("the application failed while the process was ending");
             }
         };
@@ -163,7 +168,10 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, RunError> {
         let listen = |kind| signal(kind).map_err(RunError::Signals);
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {

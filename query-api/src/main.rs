@@ -30,9 +30,11 @@ fn main() -> ExitCode {
             println!("{}", http::openapi());
             ExitCode::SUCCESS
         }
-        Task::Demo(arguments) => {
-            ended(in_runtime(demo::run(arguments)).map(ExitCode::from).map_err(Into::into))
-        }
+        Task::Demo(arguments) => ended(
+            in_runtime(demo::run(arguments))
+                .map(ExitCode::from)
+                .map_err(Into::into),
+        ),
         Task::PrintConfig => match configuration(command_line) {
             Ok((layers, config)) => {
                 print!("{}", print(&layers, &config));
@@ -63,7 +65,11 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     logging::start(&config.log_filter, config.log_format);
-    ended(in_runtime(lifecycle::run(config)).map(|()| ExitCode::SUCCESS).map_err(Into::into))
+    ended(
+        in_runtime(lifecycle::run(config))
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+    )
 }
 
 fn in_runtime<T>(future: impl Future<Output = T>) -> T {

@@ -1,12 +1,14 @@
 //! The application on a Kafka cluster.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use thiserror::Error;
 use turnstile_engine::runtime::{
     EventProducer, InstanceStatus, Metrics, Queries, QueryError, SendError, StartError, Streams,
 };
-use turnstile_engine::{Codec, Partition, Store, TopologyFaults};
+use turnstile_engine::{Codec, Partition, Plan, Store, TopologyFaults};
 use turnstile_state::{KeyRange, ScanDirection};
 use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
 use turnstile_ticketing::orders::{CatalogEntry, Order, OrderByUser, OrdersStores};
@@ -37,7 +39,9 @@ pub enum StartFailure {
 
 /// The application on a Kafka cluster.
 pub struct LiveApplication {
-    streams: Streams,
+    /// Until they have stopped.
+    streams: RwLock<Option<Streams>>,
+    plan: Arc<Plan>,
     queries: Queries,
     producer: EventProducer,
     ticketing: Ticketing,
@@ -53,33 +57,55 @@ impl LiveApplication {
     pub fn start(
         config: &Config,
         metrics: Metrics,
-        on_failure: impl Fn(String) + Send + Sync + 'static,
+        on_failure: impl Fn(&str) + Send + 'static,
     ) -> Result<Self, StartFailure> {
         let ticketing = topology(&config.ticketing())?;
         let streams_config = config.streams();
         let producer = EventProducer::new(&streams_config)?;
-        let streams =
-            Streams::start(ticketing.topology.clone(), &config.topics(), streams_config, metrics)?;
+        let streams = Streams::start(
+            ticketing.topology.clone(),
+            &config.topics(),
+            streams_config,
+            metrics,
+        )?;
         streams.on_failure(on_failure);
-        let queries = streams.queries();
-        Ok(Self { streams, queries, producer, ticketing })
+        let (queries, plan) = (streams.queries(), streams.plan());
+        Ok(Self {
+            streams: RwLock::new(Some(streams)),
+            plan,
+            queries,
+            producer,
+            ticketing,
+        })
     }
 
     /// Commits, closes the tasks and leaves the groups. Blocks until that is done.
     pub fn stop(&self) {
-        self.streams.stop();
+        let streams = self.streams.write().take();
+        if let Some(streams) = streams {
+            streams.stop();
+        }
     }
 
     fn tickets_stores(&self) -> Result<&TicketsStores, Unavailable> {
-        self.ticketing.tickets.as_ref().ok_or(Unavailable::NoService(Service::Tickets))
+        self.ticketing
+            .tickets
+            .as_ref()
+            .ok_or(Unavailable::NoService(Service::Tickets))
     }
 
     fn orders_stores(&self) -> Result<&OrdersStores, Unavailable> {
-        self.ticketing.orders.as_ref().ok_or(Unavailable::NoService(Service::Orders))
+        self.ticketing
+            .orders
+            .as_ref()
+            .ok_or(Unavailable::NoService(Service::Orders))
     }
 
     fn payments_stores(&self) -> Result<&PaymentsStores, Unavailable> {
-        self.ticketing.payments.as_ref().ok_or(Unavailable::NoService(Service::Payments))
+        self.ticketing
+            .payments
+            .as_ref()
+            .ok_or(Unavailable::NoService(Service::Payments))
     }
 
     fn outcomes(&self, decider: Decider) -> Result<Store<OutcomeKey, Outcome>, Unavailable> {
@@ -97,22 +123,24 @@ impl LiveApplication {
         partition_key: &str,
         key: &K,
     ) -> Result<Option<V>, Unavailable> {
-        self.queries.get(store, partition_key, key).map_err(|error| self.unavailable(error))
+        self.queries
+            .get(store, partition_key, key)
+            .map_err(|error| self.unavailable(error))
     }
 
     /// A partition that nobody here has counts as another's only once this instance has
     /// settled: before, and in a rebalance, it may still be coming.
     fn unavailable(&self, error: QueryError) -> Unavailable {
         match error {
-            QueryError::NotOwned { partition, .. } if self.streams.status().ready => {
+            QueryError::NotOwned { partition, .. } if self.status().ready => {
                 Unavailable::Elsewhere { partition }
             }
             QueryError::NotOwned { .. } | QueryError::NotRunning { .. } => {
                 Unavailable::NotYet(error.to_string())
             }
-            QueryError::UnknownStore(_) | QueryError::State(_) | QueryError::UnreadableRow { .. } => {
-                Unavailable::Failed(Box::new(error))
-            }
+            QueryError::UnknownStore(_)
+            | QueryError::State(_)
+            | QueryError::UnreadableRow { .. } => Unavailable::Failed(Box::new(error)),
         }
     }
 
@@ -124,21 +152,32 @@ impl LiveApplication {
         callback: Box<dyn FnOnce() + Send>,
     ) -> Result<WatchGuard, Unavailable> {
         let watch = self.queries.watch(store, partition_key, key, callback);
-        watch.map(|watch| Box::new(watch) as WatchGuard).map_err(|error| self.unavailable(error))
+        watch
+            .map(|watch| Box::new(watch) as WatchGuard)
+            .map_err(|error| self.unavailable(error))
     }
 }
 
 impl Application for LiveApplication {
     fn status(&self) -> InstanceStatus {
-        self.streams.status()
+        match &*self.streams.read() {
+            Some(streams) => streams.status(),
+            None => {
+                let problems = vec!["the stream threads have stopped".to_owned()];
+                InstanceStatus {
+                    ready: false,
+                    problems,
+                    tasks: Vec::new(),
+                }
+            }
+        }
     }
 
     fn topology(&self, form: TopologyForm) -> String {
-        let plan = self.streams.plan();
         match form {
-            TopologyForm::Text => plan.describe_text(),
-            TopologyForm::Json => plan.describe_json().to_string(),
-            TopologyForm::Dot => plan.describe_dot(),
+            TopologyForm::Text => self.plan.describe_text(),
+            TopologyForm::Json => self.plan.describe_json().to_string(),
+            TopologyForm::Dot => self.plan.describe_dot(),
         }
     }
 
@@ -165,7 +204,9 @@ impl Application for LiveApplication {
     fn partitions(&self, listing: Listing) -> Result<i32, Unavailable> {
         let partitions = match listing {
             Listing::Tickets => self.queries.partitions(self.tickets_stores()?.tickets),
-            Listing::Orders => self.queries.partitions(self.orders_stores()?.orders_by_user),
+            Listing::Orders => self
+                .queries
+                .partitions(self.orders_stores()?.orders_by_user),
         };
         partitions.map_err(|error| self.unavailable(error))
     }
@@ -181,7 +222,9 @@ impl Application for LiveApplication {
             range.start = Bound::Excluded(after.to_bytes());
         }
         let store = self.tickets_stores()?.tickets;
-        let rows = self.queries.scan(store, partition, &range, ScanDirection::Forward, limit);
+        let rows = self
+            .queries
+            .scan(store, partition, &range, ScanDirection::Forward, limit);
         let rows = rows.map_err(|error| self.unavailable(error))?;
         Ok(rows.into_iter().map(|(_, ticket)| ticket).collect())
     }
@@ -195,11 +238,16 @@ impl Application for LiveApplication {
     ) -> Result<Vec<Order>, Unavailable> {
         let mut range = KeyRange::prefix(&OrderByUser::prefix(user));
         if let Some(after) = after {
-            let row = OrderByUser { user_id: user.clone(), order_id: after.clone() };
+            let row = OrderByUser {
+                user_id: user.clone(),
+                order_id: after.clone(),
+            };
             range.start = Bound::Excluded(row.to_bytes());
         }
         let store = self.orders_stores()?.orders_by_user;
-        let rows = self.queries.scan(store, partition, &range, ScanDirection::Forward, limit);
+        let rows = self
+            .queries
+            .scan(store, partition, &range, ScanDirection::Forward, limit);
         let rows = rows.map_err(|error| self.unavailable(error))?;
         let orders = rows.into_iter().map(|(row, ())| self.order(&row.order_id));
         // Both stores change in one commit, so an order that is listed can be read.
@@ -207,13 +255,21 @@ impl Application for LiveApplication {
     }
 
     fn are_neighbours(&self, ticket: &TicketId, order: &OrderId) -> bool {
-        let Some(stores) = &self.ticketing.orders else { return true };
-        let of_ticket = self.queries.partition_of(stores.reservations, ticket.as_str());
+        let Some(stores) = &self.ticketing.orders else {
+            return true;
+        };
+        let of_ticket = self
+            .queries
+            .partition_of(stores.reservations, ticket.as_str());
         let of_order = self.queries.partition_of(stores.orders, order.as_str());
         matches!((of_ticket, of_order), (Ok(ticket), Ok(order)) if ticket == order)
     }
 
-    fn watch(&self, row: &Row, callback: Box<dyn FnOnce() + Send>) -> Result<WatchGuard, Unavailable> {
+    fn watch(
+        &self,
+        row: &Row,
+        callback: Box<dyn FnOnce() + Send>,
+    ) -> Result<WatchGuard, Unavailable> {
         match row {
             Row::Outcome(decider, key) => {
                 self.watch_key(self.outcomes(*decider)?, &key.key, key, callback)
@@ -221,9 +277,12 @@ impl Application for LiveApplication {
             Row::CatalogEntry(id) => {
                 self.watch_key(self.orders_stores()?.catalog, id.as_str(), id, callback)
             }
-            Row::Reservation(id) => {
-                self.watch_key(self.orders_stores()?.reservations, id.as_str(), id, callback)
-            }
+            Row::Reservation(id) => self.watch_key(
+                self.orders_stores()?.reservations,
+                id.as_str(),
+                id,
+                callback,
+            ),
             Row::Order(id) => {
                 self.watch_key(self.orders_stores()?.orders, id.as_str(), id, callback)
             }

@@ -184,7 +184,11 @@ pub trait Application: Send + Sync {
     /// # Errors
     ///
     /// See [`Self::ticket`].
-    fn watch(&self, row: &Row, callback: Box<dyn FnOnce() + Send>) -> Result<WatchGuard, Unavailable>;
+    fn watch(
+        &self,
+        row: &Row,
+        callback: Box<dyn FnOnce() + Send>,
+    ) -> Result<WatchGuard, Unavailable>;
 
     /// Writes a command, and returns when the brokers have it.
     fn send<'a>(

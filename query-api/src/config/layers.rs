@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::setting::{Origin, SETTINGS, Setting};
 use super::ConfigError;
+use super::setting::{Origin, SETTINGS, Setting};
 
 /// The values that settings were given, by setting name, in each layer.
 #[derive(Debug, Default)]
@@ -37,9 +37,7 @@ impl Layers {
 }
 
 /// The settings that `variable` knows.
-pub fn environment(
-    variable: impl Fn(&str) -> Option<String>,
-) -> BTreeMap<&'static str, String> {
+pub fn environment(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<&'static str, String> {
     let said = |setting: &&'static Setting| {
         let value = variable(setting.variable).filter(|value| !value.is_empty())?;
         Some((setting.name, value))
@@ -53,16 +51,23 @@ pub fn environment(
 ///
 /// When it cannot be read, is no TOML, or has a key that is no setting.
 pub fn file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::UnreadableFile { path: path.to_owned(), source })?;
-    settings_of(&text).map_err(|why| ConfigError::InvalidFile { path: path.to_owned(), why })
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::UnreadableFile {
+        path: path.to_owned(),
+        source,
+    })?;
+    settings_of(&text).map_err(|why| ConfigError::InvalidFile {
+        path: path.to_owned(),
+        why,
+    })
 }
 
 fn settings_of(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| error.to_string())?;
     let mut values = BTreeMap::new();
     for (name, value) in &table {
-        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        let setting = SETTINGS.iter().find(|setting| setting.key() == *name);
         let setting = setting.ok_or_else(|| format!("there is no setting {name}"))?;
         let value = text_of(value).ok_or_else(|| format!("{name} is no text, number or list"))?;
         values.insert(setting.name, value);
@@ -81,7 +86,8 @@ fn text_of(value: &toml::Value) -> Option<String> {
             Some(items?.join(","))
         }
         toml::Value::Table(entries) => {
-            let entry = |(key, value): (&String, &toml::Value)| Some(format!("{key}={}", text_of(value)?));
+            let entry =
+                |(key, value): (&String, &toml::Value)| Some(format!("{key}={}", text_of(value)?));
             let entries: Option<Vec<_>> = entries.iter().map(entry).collect();
             Some(entries?.join(","))
         }
@@ -122,8 +128,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(values["services"], "tickets,orders");
-        assert_eq!(values["dev_auth"], "true");
-        assert_eq!(values["kafka_properties"], "retries=3,sasl.mechanism=PLAIN");
+        assert_eq!(values["dev-auth"], "true");
+        assert_eq!(values["kafka-properties"], "retries=3,sasl.mechanism=PLAIN");
     }
 
     #[test]

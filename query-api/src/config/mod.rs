@@ -184,7 +184,10 @@ impl Config {
     /// The topics that are created where they are missing.
     #[must_use]
     pub fn topics(&self) -> Vec<TopicSpec> {
-        let topic = |name: &str| TopicSpec { name: name.to_owned(), partitions: self.partitions };
+        let topic = |name: &str| TopicSpec {
+            name: name.to_owned(),
+            partitions: self.partitions,
+        };
         topics::ALL.into_iter().map(topic).collect()
     }
 }

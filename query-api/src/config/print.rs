@@ -15,15 +15,15 @@ pub fn print(layers: &Layers, config: &Config) -> String {
     for setting in SETTINGS {
         let (said, origin) = layers.value(setting);
         let value = match setting.name {
-            "advertised_addr" => &config.advertised_addr,
+            "advertised-addr" => &config.advertised_addr,
             name if name == INSTANCE_ID.name => &config.instance_id,
             _ => said,
         };
         let line = if setting.secret && !value.is_empty() {
-            format!("# {} is set and not shown", setting.name)
+            format!("# {} is set and not shown", setting.key())
         } else {
             let value = toml::Value::String(value.to_owned());
-            format!("{} = {value}", setting.name)
+            format!("{} = {value}", setting.key())
         };
         writeln!(lines, "{line:<60} # {origin}").expect("a String takes what is written to it");
     }
@@ -40,14 +40,23 @@ mod tests {
     fn what_is_printed_can_be_read_again_and_has_no_secret() {
         let file = BTreeMap::from([
             ("partitions", "12".to_owned()),
-            ("jwt_key", "0123456789abcdef".to_owned()),
-            ("kafka_properties", "sasl.password=hunter2".to_owned()),
+            ("jwt-key", "0123456789abcdef".to_owned()),
+            ("kafka-properties", "sasl.password=hunter2".to_owned()),
         ]);
-        let layers = Layers { file, ..Layers::default() };
+        let layers = Layers {
+            file,
+            ..Layers::default()
+        };
         let text = print(&layers, &Config::read(&layers).unwrap());
-        assert!(!text.contains("0123456789abcdef") && !text.contains("hunter2"), "{text}");
+        assert!(
+            !text.contains("0123456789abcdef") && !text.contains("hunter2"),
+            "{text}"
+        );
         let again: toml::Table = text.parse().unwrap();
         assert_eq!(again["partitions"].as_str(), Some("12"));
-        assert!(text.lines().any(|line| line.starts_with("partitions") && line.ends_with("# file")));
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("partitions") && line.ends_with("# file"))
+        );
     }
 }

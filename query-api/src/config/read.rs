@@ -37,21 +37,37 @@ impl Config {
             state_dir: from.read(&setting::STATE_DIR, non_empty)?.into(),
             services: from.read(&setting::SERVICES, services)?,
             partitions: from.read(&setting::PARTITIONS, |text| number(text, 1..=10_000))?,
-            replication_factor: from.read(&setting::REPLICATION_FACTOR, |text| number(text, 1..=100))?,
-            num_stream_threads: from.read(&setting::NUM_STREAM_THREADS, |text| number(text, 1..=256))?,
-            num_standby_replicas: from.read(&setting::NUM_STANDBY_REPLICAS, |text| number(text, 0..=16))?,
-            commit_interval: from.read(&setting::COMMIT_INTERVAL, |text| duration(text, "1ms", "1h"))?,
+            replication_factor: from
+                .read(&setting::REPLICATION_FACTOR, |text| number(text, 1..=100))?,
+            num_stream_threads: from
+                .read(&setting::NUM_STREAM_THREADS, |text| number(text, 1..=256))?,
+            num_standby_replicas: from
+                .read(&setting::NUM_STANDBY_REPLICAS, |text| number(text, 0..=16))?,
+            commit_interval: from.read(&setting::COMMIT_INTERVAL, |text| {
+                duration(text, "1ms", "1h")
+            })?,
             order_ttl: from.read(&setting::ORDER_TTL, |text| duration(text, "1ms", "365d"))?,
-            session_timeout: from.read(&setting::SESSION_TIMEOUT, |text| duration(text, "1s", "30m"))?,
-            request_timeout: from.read(&setting::REQUEST_TIMEOUT, |text| duration(text, "1s", "15m"))?,
-            flush_interval: from.read(&setting::FLUSH_INTERVAL, |text| duration(text, "100ms", "1h"))?,
+            session_timeout: from.read(&setting::SESSION_TIMEOUT, |text| {
+                duration(text, "1s", "30m")
+            })?,
+            request_timeout: from.read(&setting::REQUEST_TIMEOUT, |text| {
+                duration(text, "1s", "15m")
+            })?,
+            flush_interval: from.read(&setting::FLUSH_INTERVAL, |text| {
+                duration(text, "100ms", "1h")
+            })?,
             block_cache_bytes: from.read(&setting::BLOCK_CACHE, |text| size(text, MIB))?,
             write_buffer_bytes: from.read(&setting::WRITE_BUFFERS, |text| size(text, 4 * MIB))?,
             uncommitted_bytes_max: from.read(&setting::UNCOMMITTED_MAX, |text| size(text, MIB))?,
-            command_timeout: from.read(&setting::COMMAND_TIMEOUT, |text| duration(text, "100ms", "10m"))?,
-            drain_timeout: from.read(&setting::DRAIN_TIMEOUT, |text| duration(text, "0s", "10m"))?,
+            command_timeout: from.read(&setting::COMMAND_TIMEOUT, |text| {
+                duration(text, "100ms", "10m")
+            })?,
+            drain_timeout: from
+                .read(&setting::DRAIN_TIMEOUT, |text| duration(text, "0s", "10m"))?,
             max_requests: from.read(&setting::MAX_REQUESTS, |text| number(text, 1..=1_000_000))?,
-            max_connections: from.read(&setting::MAX_CONNECTIONS, |text| number(text, 1..=1_000_000))?,
+            max_connections: from.read(&setting::MAX_CONNECTIONS, |text| {
+                number(text, 1..=1_000_000)
+            })?,
             authentication: Authentication {
                 jwt_key: from.optional(&setting::JWT_KEY, |text| Ok(text.to_owned()))?,
                 dev_auth: from.read(&setting::DEV_AUTH, boolean)?,
@@ -87,7 +103,11 @@ impl Reader<'_> {
         let (value, origin) = self.layers.value(setting);
         parse(value).map_err(|why| ConfigError::InvalidValue {
             said_by: origin.of(setting),
-            value: if setting.secret { "(secret)".to_owned() } else { value.to_owned() },
+            value: if setting.secret {
+                "(secret)".to_owned()
+            } else {
+                value.to_owned()
+            },
             why,
         })
     }
@@ -113,7 +133,11 @@ fn host_name() -> Option<String> {
 }
 
 fn non_empty(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() { Err("it must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+    if text.trim().is_empty() {
+        Err("it must not be empty".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 /// What can be a part of a topic's name.
@@ -126,7 +150,10 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 fn address(text: &str) -> Result<String, String> {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    let port = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .map(|(_, port)| port);
     match port.map(u16::from_str) {
         Some(Ok(_)) => Ok(text.to_owned()),
         _ => Err("it takes host:port, as 127.0.0.1:8080".to_owned()),
@@ -162,7 +189,10 @@ fn properties(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn services(text: &str) -> Result<BTreeSet<Service>, String> {
-    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
     let services: Result<BTreeSet<_>, _> = names.map(Service::from_str).collect();
     let services = services.map_err(|unknown| unknown.to_string())?;
     if services.is_empty() {
@@ -176,13 +206,20 @@ where
     T: FromStr + PartialOrd + std::fmt::Display,
 {
     let number = text.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| format!("it takes a number from {} to {}", range.start(), range.end()))
+    number.ok_or_else(|| {
+        format!(
+            "it takes a number from {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
 }
 
 fn duration(text: &str, min: &str, max: &str) -> Result<Duration, String> {
     let parse = |text| humantime::parse_duration(text).ok();
     let within = |duration: &Duration| {
-        parse(min).is_some_and(|min| min <= *duration) && parse(max).is_some_and(|max| *duration <= max)
+        parse(min).is_some_and(|min| min <= *duration)
+            && parse(max).is_some_and(|max| *duration <= max)
     };
     parse(text)
         .filter(within)
@@ -190,7 +227,10 @@ fn duration(text: &str, min: &str, max: &str) -> Result<Duration, String> {
 }
 
 fn size(text: &str, min: usize) -> Result<usize, String> {
-    let size = text.parse::<ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+    let size = text
+        .parse::<ByteSize>()
+        .ok()
+        .and_then(|size| usize::try_from(size.as_u64()).ok());
     let least = ByteSize::b(u64::try_from(min).unwrap_or(u64::MAX));
     size.filter(|size| *size >= min)
         .ok_or_else(|| format!("it takes a size of at least {least}, as 64MiB"))
@@ -214,7 +254,9 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 
 fn log_filter(text: &str) -> Result<String, String> {
     let filter = tracing_subscriber::EnvFilter::builder().parse(text);
-    filter.map(|_| text.to_owned()).map_err(|error| format!("{error}; it takes for example info,ticketing=debug"))
+    filter
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("{error}; it takes for example info,ticketing=debug"))
 }
 
 #[cfg(test)]
@@ -222,12 +264,20 @@ mod tests {
     use super::*;
 
     fn layers(flags: &[(&'static str, &str)]) -> Layers {
-        let flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Layers { flags, ..Layers::default() }
+        let flags = flags
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        Layers {
+            flags,
+            ..Layers::default()
+        }
     }
 
     fn refusal(name: &'static str, value: &str) -> String {
-        Config::read(&layers(&[(name, value)])).unwrap_err().to_string()
+        Config::read(&layers(&[(name, value)]))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -246,11 +296,14 @@ mod tests {
     #[test]
     fn what_is_set_is_in_force() {
         let config = Config::read(&layers(&[
-            ("order_ttl", "1500ms"),
+            ("order-ttl", "1500ms"),
             ("services", "orders, tickets"),
-            ("block_cache", "1GiB"),
-            ("kafka_properties", "debug=broker,topic,sasl.mechanism=PLAIN"),
-            ("http_addr", "[::1]:80"),
+            ("block-cache", "1GiB"),
+            (
+                "kafka-properties",
+                "debug=broker,topic,sasl.mechanism=PLAIN",
+            ),
+            ("http-addr", "[::1]:80"),
         ]))
         .unwrap();
         assert_eq!(config.order_ttl, Duration::from_millis(1500));
@@ -264,39 +317,73 @@ mod tests {
     #[test]
     fn complaints_say_what_to_change() {
         for (name, value, complaint) in [
-            ("partitions", "0", "--partitions is \"0\": it takes a number from 1 to 10000"),
-            ("order_ttl", "120", "--order-ttl is \"120\": it takes a duration from 1ms to 365d, as 120s or 100ms"),
-            ("block_cache", "lots", "--block-cache is \"lots\": it takes a size of at least 1.0 MiB, as 64MiB"),
-            ("http_addr", "8080", "--http-addr is \"8080\": it takes host:port, as 127.0.0.1:8080"),
-            ("application_id", "a/b", "--application-id is \"a/b\": it takes 1 to 100 letters, digits, dots, hyphens and underscores"),
-            ("log_format", "xml", "--log-format is \"xml\": it takes text or json"),
-            ("services", ",", "--services is \",\": it takes at least one of tickets, orders, payments, expiration"),
+            (
+                "partitions",
+                "0",
+                "--partitions is \"0\": it takes a number from 1 to 10000",
+            ),
+            (
+                "order-ttl",
+                "120",
+                "--order-ttl is \"120\": it takes a duration from 1ms to 365d, as 120s or 100ms",
+            ),
+            (
+                "block-cache",
+                "lots",
+                "--block-cache is \"lots\": it takes a size of at least 1.0 MiB, as 64MiB",
+            ),
+            (
+                "http-addr",
+                "8080",
+                "--http-addr is \"8080\": it takes host:port, as 127.0.0.1:8080",
+            ),
+            (
+                "application-id",
+                "a/b",
+                "--application-id is \"a/b\": it takes 1 to 100 letters, digits, dots, hyphens and underscores",
+            ),
+            (
+                "log-format",
+                "xml",
+                "--log-format is \"xml\": it takes text or json",
+            ),
+            (
+                "services",
+                ",",
+                "--services is \",\": it takes at least one of tickets, orders, payments, expiration",
+            ),
         ] {
             assert_eq!(refusal(name, value), complaint);
         }
         assert!(refusal("services", "tickets,refunds").contains("refunds"));
-        assert!(refusal("kafka_properties", "nonsense").contains("k=v"));
+        assert!(refusal("kafka-properties", "nonsense").contains("k=v"));
     }
 
     #[test]
     fn a_secret_is_not_in_the_complaint_about_it() {
-        let complaint = refusal("kafka_properties", "hunter2");
-        assert_eq!(complaint, "--kafka-properties is \"(secret)\": it takes k=v, comma-separated");
+        let complaint = refusal("kafka-properties", "hunter2");
+        assert_eq!(
+            complaint,
+            "--kafka-properties is \"(secret)\": it takes k=v, comma-separated"
+        );
     }
 
     #[test]
     fn without_a_key_only_dev_auth_serves() {
         let ready = |flags: &[(&'static str, &str)]| {
-            Config::read(&layers(flags)).unwrap().require_authentication().is_ok()
+            Config::read(&layers(flags))
+                .unwrap()
+                .require_authentication()
+                .is_ok()
         };
         assert!(!ready(&[]));
-        assert!(ready(&[("dev_auth", "true")]));
-        assert!(ready(&[("jwt_key", "0123456789abcdef")]));
+        assert!(ready(&[("dev-auth", "true")]));
+        assert!(ready(&[("jwt-key", "0123456789abcdef")]));
     }
 
     #[test]
     fn a_key_is_not_in_the_debug_output() {
-        let config = Config::read(&layers(&[("jwt_key", "0123456789abcdef")])).unwrap();
+        let config = Config::read(&layers(&[("jwt-key", "0123456789abcdef")])).unwrap();
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
     }
 }

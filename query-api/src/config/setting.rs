@@ -8,7 +8,7 @@ use std::fmt;
 /// One setting.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Its key in the configuration file; the flag is the same with hyphens.
+    /// Its flag; the key in the configuration file is the same with underscores.
     pub name: &'static str,
     /// Its environment variable.
     pub variable: &'static str,
@@ -37,9 +37,9 @@ impl Origin {
     /// Where it was said, for the one who has to correct it.
     pub(super) fn of(self, setting: &Setting) -> String {
         match self {
-            Self::Flag => format!("--{}", setting.flag()),
+            Self::Flag => format!("--{}", setting.name),
             Self::Environment => setting.variable.to_owned(),
-            Self::File => format!("{} in the configuration file", setting.name),
+            Self::File => format!("{} in the configuration file", setting.key()),
             Self::Default => format!("the default of {}", setting.variable),
         }
     }
@@ -57,10 +57,10 @@ impl fmt::Display for Origin {
 }
 
 impl Setting {
-    /// Its flag, without the leading hyphens.
+    /// Its key in the configuration file.
     #[must_use]
-    pub fn flag(&self) -> String {
-        self.name.replace('_', "-")
+    pub fn key(&self) -> String {
+        self.name.replace('-', "_")
     }
 }
 
@@ -85,32 +85,32 @@ macro_rules! settings {
 }
 
 settings! {
-    KAFKA_BROKERS "kafka_brokers" = "localhost:9092": "The brokers to begin with: host:port, comma-separated";
-    #[secret] KAFKA_PROPERTIES "kafka_properties" = "": "Further librdkafka properties (TLS, SASL): k=v,k=v";
-    APPLICATION_ID "application_id" = "ticketing": "Prefix of internal topics and transactions; the same on all instances";
-    INSTANCE_ID "instance_id" = "": "Static member id, unique and stable over restarts [default: the host name]";
-    HTTP_ADDR "http_addr" = "127.0.0.1:8080": "Where to listen: host:port";
-    ADVERTISED_ADDR "advertised_addr" = "": "Where other instances reach this one: host:port [default: HTTP_ADDR]";
-    STATE_DIR "state_dir" = "./state-data": "Where the stores are kept; for one process at a time";
+    KAFKA_BROKERS "kafka-brokers" = "localhost:9092": "The brokers to begin with: host:port, comma-separated";
+    #[secret] KAFKA_PROPERTIES "kafka-properties" = "": "Further librdkafka properties (TLS, SASL): k=v,k=v";
+    APPLICATION_ID "application-id" = "ticketing": "Prefix of internal topics and transactions; the same on all instances";
+    INSTANCE_ID "instance-id" = "": "Static member id, unique and stable over restarts [default: the host name]";
+    HTTP_ADDR "http-addr" = "127.0.0.1:8080": "Where to listen: host:port";
+    ADVERTISED_ADDR "advertised-addr" = "": "Where other instances reach this one: host:port [default: HTTP_ADDR]";
+    STATE_DIR "state-dir" = "./state-data": "Where the stores are kept; for one process at a time";
     SERVICES "services" = "tickets,orders,payments,expiration": "The services to run; the others run elsewhere";
     PARTITIONS "partitions" = "4": "Partitions of the topics that are created";
-    REPLICATION_FACTOR "replication_factor" = "1": "Replicas of the topics that are created";
-    NUM_STREAM_THREADS "num_stream_threads" = "1": "Threads that run tasks";
-    NUM_STANDBY_REPLICAS "num_standby_replicas" = "1": "Standbys of each task on other instances";
-    COMMIT_INTERVAL "commit_interval" = "100ms": "The longest time between two commits";
-    ORDER_TTL "order_ttl" = "120s": "How long an order waits for its payment";
-    SESSION_TIMEOUT "session_timeout" = "10s": "Without a heartbeat for this long, others take over";
-    REQUEST_TIMEOUT "request_timeout" = "60s": "How long one call to Kafka may take";
-    FLUSH_INTERVAL "flush_interval" = "30s": "Stores are flushed to disk at least this often";
-    BLOCK_CACHE "block_cache" = "64MiB": "Block cache of all stores together";
-    WRITE_BUFFERS "write_buffers" = "64MiB": "Write buffers of all stores together";
-    UNCOMMITTED_MAX "uncommitted_max" = "16MiB": "Uncommitted writes beyond which a thread commits early";
-    COMMAND_TIMEOUT "command_timeout" = "10s": "How long a request waits for the outcome of its command";
-    DRAIN_TIMEOUT "drain_timeout" = "15s": "How long a stop waits for requests that are under way";
-    MAX_REQUESTS "max_requests" = "4096": "Requests that are answered at once; more get 503";
-    MAX_CONNECTIONS "max_connections" = "8192": "Connections that are open at once; more wait";
-    #[secret] JWT_KEY "jwt_key" = "": "HS256 key of the bearer tokens; at least 32 bytes are advised";
-    DEV_AUTH "dev_auth" = "false": "Takes the caller from the header X-User-Id: for development only";
-    LOG_FORMAT "log_format" = "text": "text, or json for machines";
-    RUST_LOG "rust_log" = "info": "What is logged, by target and level";
+    REPLICATION_FACTOR "replication-factor" = "1": "Replicas of the topics that are created";
+    NUM_STREAM_THREADS "num-stream-threads" = "1": "Threads that run tasks";
+    NUM_STANDBY_REPLICAS "num-standby-replicas" = "1": "Standbys of each task on other instances";
+    COMMIT_INTERVAL "commit-interval" = "100ms": "The longest time between two commits";
+    ORDER_TTL "order-ttl" = "120s": "How long an order waits for its payment";
+    SESSION_TIMEOUT "session-timeout" = "10s": "Without a heartbeat for this long, others take over";
+    REQUEST_TIMEOUT "request-timeout" = "60s": "How long one call to Kafka may take";
+    FLUSH_INTERVAL "flush-interval" = "30s": "Stores are flushed to disk at least this often";
+    BLOCK_CACHE "block-cache" = "64MiB": "Block cache of all stores together";
+    WRITE_BUFFERS "write-buffers" = "64MiB": "Write buffers of all stores together";
+    UNCOMMITTED_MAX "uncommitted-max" = "16MiB": "Uncommitted writes beyond which a thread commits early";
+    COMMAND_TIMEOUT "command-timeout" = "10s": "How long a request waits for the outcome of its command";
+    DRAIN_TIMEOUT "drain-timeout" = "15s": "How long a stop waits for requests that are under way";
+    MAX_REQUESTS "max-requests" = "4096": "Requests that are answered at once; more get 503";
+    MAX_CONNECTIONS "max-connections" = "8192": "Connections that are open at once; more wait";
+    #[secret] JWT_KEY "jwt-key" = "": "HS256 key of the bearer tokens; at least 32 bytes are advised";
+    DEV_AUTH "dev-auth" = "false": "Takes the caller from the header X-User-Id: for development only";
+    LOG_FORMAT "log-format" = "text": "text, or json for machines";
+    RUST_LOG "rust-log" = "info": "What is logged, by target and level";
 }

@@ -48,7 +48,11 @@ pub(super) struct Reply {
 impl Client {
     pub(super) fn new(url: &str, key: Option<&str>, concurrency: u32) -> Result<Self, DemoError> {
         let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build();
-        let http = http.map_err(|source| DemoError::NoAnswer { method: "GET", url: url.to_owned(), source })?;
+        let http = http.map_err(|source| DemoError::NoAnswer {
+            method: "GET",
+            url: url.to_owned(),
+            source,
+        })?;
         let concurrency = usize::try_from(concurrency).unwrap_or(Semaphore::MAX_PERMITS);
         Ok(Self {
             http,
@@ -64,7 +68,12 @@ impl Client {
     }
 
     /// `POST`s a JSON object.
-    pub(super) async fn post(&self, user: &str, path: &str, body: Value) -> Result<Reply, DemoError> {
+    pub(super) async fn post(
+        &self,
+        user: &str,
+        path: &str,
+        body: Value,
+    ) -> Result<Reply, DemoError> {
         self.ask(user, "POST", path, Some(body)).await
     }
 
@@ -81,11 +90,21 @@ impl Client {
         loop {
             let mut request = self.http.request(method_of(method), &url);
             if let Some(body) = &body {
-                request = request.header("idempotency-key", &idempotency_key).json(body);
+                request = request
+                    .header("idempotency-key", &idempotency_key)
+                    .json(body);
             }
             let request = self.signed(request, user)?;
-            let permit = self.permits.acquire().await.expect("the semaphore is never closed");
-            let no_answer = |source| DemoError::NoAnswer { method, url: url.clone(), source };
+            let permit = self
+                .permits
+                .acquire()
+                .await
+                .expect("the semaphore is never closed");
+            let no_answer = |source| DemoError::NoAnswer {
+                method,
+                url: url.clone(),
+                source,
+            };
             let response = request.send().await.map_err(no_answer)?;
             let status = response.status().as_u16();
             let bytes = response.bytes().await.map_err(no_answer)?;
@@ -96,33 +115,55 @@ impl Client {
                 continue;
             }
             let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            return Ok(Reply { status, body, repeats });
+            return Ok(Reply {
+                status,
+                body,
+                repeats,
+            });
         }
     }
 
     fn signed(&self, request: RequestBuilder, user: &str) -> Result<RequestBuilder, DemoError> {
-        let Some(key) = &self.key else { return Ok(request.header("x-user-id", user)) };
+        let Some(key) = &self.key else {
+            return Ok(request.header("x-user-id", user));
+        };
         let claims: BTreeMap<&str, Value> = BTreeMap::from([("id", json!(user))]);
         Ok(request.bearer_auth(encode(&Header::default(), &claims, key)?))
     }
 }
 
 fn method_of(method: &'static str) -> Method {
-    if method == "POST" { Method::POST } else { Method::GET }
+    if method == "POST" {
+        Method::POST
+    } else {
+        Method::GET
+    }
 }
 
 impl Reply {
     /// A text field of the body; empty where there is none.
     pub(super) fn text(&self, field: &str) -> String {
-        self.body.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+        self.body
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// The reply, if its status is `expected`.
     pub(super) fn expect(self, what: &'static str, expected: u16) -> Result<Self, DemoError> {
-        if self.status == expected { Ok(self) } else { Err(self.unexpected(what)) }
+        if self.status == expected {
+            Ok(self)
+        } else {
+            Err(self.unexpected(what))
+        }
     }
 
     pub(super) fn unexpected(self, what: &'static str) -> DemoError {
-        DemoError::UnexpectedAnswer { what, status: self.status, body: self.body.to_string() }
+        DemoError::UnexpectedAnswer {
+            what,
+            status: self.status,
+            body: self.body.to_string(),
+        }
     }
 }

@@ -109,23 +109,43 @@ pub async fn run(args: DemoArgs) -> Result<u8, DemoError> {
 
 fn table(tally: &Tally, played: &race::Played) -> Table {
     let mut table = Table::new();
-    table.set_content_arrangement(ContentArrangement::Disabled).set_header(["what happened", "how often"]);
+    table
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["what happened", "how often"]);
     let (typical, slowest) = tally.answer_times();
-    let count = |status: &str| played.orders.iter().filter(|order| order.status == status).count();
+    let count = |status: &str| {
+        played
+            .orders
+            .iter()
+            .filter(|order| order.status == status)
+            .count()
+    };
     let rows = [
         ("tickets created", played.tickets.len().to_string()),
         ("orders asked for", tally.asked().to_string()),
         ("  won the ticket", tally.won().to_string()),
         ("  came too late (409)", tally.lost().to_string()),
-        ("  asked again after 503 or 504", tally.repeated().to_string()),
+        (
+            "  asked again after 503 or 504",
+            tally.repeated().to_string(),
+        ),
         ("orders paid", count("completed").to_string()),
         ("orders declined", count("failed").to_string()),
         ("orders expired", count("cancelled").to_string()),
-        ("answer to an order, median", format!("{} ms", typical.as_millis())),
-        ("answer to an order, 99 of 100", format!("{} ms", slowest.as_millis())),
+        (
+            "answer to an order, median",
+            format!("{} ms", typical.as_millis()),
+        ),
+        (
+            "answer to an order, 99 of 100",
+            format!("{} ms", slowest.as_millis()),
+        ),
     ];
     for (what, often) in rows {
-        table.add_row([Cell::new(what), Cell::new(often).set_alignment(CellAlignment::Right)]);
+        table.add_row([
+            Cell::new(what),
+            Cell::new(often).set_alignment(CellAlignment::Right),
+        ]);
     }
     table
 }

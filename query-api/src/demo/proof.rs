@@ -16,19 +16,38 @@ pub(super) enum Violation {
     /// Nobody holds a ticket in the end, though everybody wanted it.
     Unsold { ticket: String },
     /// A ticket names another order than the one that holds it.
-    Disagrees { ticket: String, names: Option<String>, holder: Option<String> },
+    Disagrees {
+        ticket: String,
+        names: Option<String>,
+        holder: Option<String>,
+    },
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let order = |order: &Option<String>| order.clone().unwrap_or_else(|| "no order".to_owned());
         match self {
-            Self::HeldTwice { ticket, orders: [one, other] } => {
-                write!(f, "ticket {ticket} was held by order {one} and by order {other} at once")
+            Self::HeldTwice {
+                ticket,
+                orders: [one, other],
+            } => {
+                write!(
+                    f,
+                    "ticket {ticket} was held by order {one} and by order {other} at once"
+                )
             }
             Self::Unsold { ticket } => write!(f, "ticket {ticket} is held by no order in the end"),
-            Self::Disagrees { ticket, names, holder } => {
-                write!(f, "ticket {ticket} names {}, but is held by {}", order(names), order(holder))
+            Self::Disagrees {
+                ticket,
+                names,
+                holder,
+            } => {
+                write!(
+                    f,
+                    "ticket {ticket} names {}, but is held by {}",
+                    order(names),
+                    order(holder)
+                )
             }
         }
     }
@@ -36,28 +55,49 @@ impl fmt::Display for Violation {
 
 /// All that is wrong.
 pub(super) fn violations(played: &Played) -> Vec<Violation> {
-    played.tickets.iter().flat_map(|ticket| violations_of(ticket, &played.orders)).collect()
+    played
+        .tickets
+        .iter()
+        .flat_map(|ticket| violations_of(ticket, &played.orders))
+        .collect()
 }
 
 fn violations_of(ticket: &FinalTicket, orders: &[Won]) -> Vec<Violation> {
-    let orders: Vec<_> = orders.iter().filter(|order| order.ticket == ticket.id).collect();
+    let orders: Vec<_> = orders
+        .iter()
+        .filter(|order| order.ticket == ticket.id)
+        .collect();
     let mut violations = Vec::new();
     for (number, one) in orders.iter().enumerate() {
         for other in orders.iter().skip(number + 1) {
             let live_together = holds(one) && holds(other);
-            if live_together || (one.held_from <= other.held_until && other.held_from <= one.held_until) {
+            if live_together
+                || (one.held_from <= other.held_until && other.held_from <= one.held_until)
+            {
                 let orders = [one.id.clone(), other.id.clone()];
-                violations.push(Violation::HeldTwice { ticket: ticket.id.clone(), orders });
+                violations.push(Violation::HeldTwice {
+                    ticket: ticket.id.clone(),
+                    orders,
+                });
             }
         }
     }
-    let holder = orders.iter().find(|order| holds(order)).map(|order| order.id.clone());
+    let holder = orders
+        .iter()
+        .find(|order| holds(order))
+        .map(|order| order.id.clone());
     if holder.is_none() {
-        violations.push(Violation::Unsold { ticket: ticket.id.clone() });
+        violations.push(Violation::Unsold {
+            ticket: ticket.id.clone(),
+        });
     }
     if holder != ticket.order {
         let (ticket, names) = (ticket.id.clone(), ticket.order.clone());
-        violations.push(Violation::Disagrees { ticket, names, holder });
+        violations.push(Violation::Disagrees {
+            ticket,
+            names,
+            holder,
+        });
     }
     violations
 }
@@ -80,17 +120,30 @@ mod tests {
             held_until: at(*until),
             status: (*status).to_owned(),
         };
-        let ticket = FinalTicket { id: "t".to_owned(), order: names.map(str::to_owned) };
-        violations(&Played { tickets: vec![ticket], orders: orders.iter().map(order).collect() })
+        let ticket = FinalTicket {
+            id: "t".to_owned(),
+            order: names.map(str::to_owned),
+        };
+        violations(&Played {
+            tickets: vec![ticket],
+            orders: orders.iter().map(order).collect(),
+        })
     }
 
     fn twice(one: &str, other: &str) -> Violation {
-        Violation::HeldTwice { ticket: "t".to_owned(), orders: [one.to_owned(), other.to_owned()] }
+        Violation::HeldTwice {
+            ticket: "t".to_owned(),
+            orders: [one.to_owned(), other.to_owned()],
+        }
     }
 
     #[test]
     fn one_after_the_other_is_right() {
-        let orders = [("a", "cancelled", 0, 3), ("b", "failed", 4, 5), ("c", "completed", 6, 9)];
+        let orders = [
+            ("a", "cancelled", 0, 3),
+            ("b", "failed", 4, 5),
+            ("c", "completed", 6, 9),
+        ];
         assert_eq!(judge(&orders, Some("c")), []);
     }
 
@@ -109,8 +162,11 @@ mod tests {
     #[test]
     fn a_ticket_that_disagrees_is_found() {
         let holder = Some("a".to_owned());
-        let disagrees =
-            |names| Violation::Disagrees { ticket: "t".to_owned(), names, holder: holder.clone() };
+        let disagrees = |names| Violation::Disagrees {
+            ticket: "t".to_owned(),
+            names,
+            holder: holder.clone(),
+        };
         let orders = [("a", "completed", 0, 1)];
         assert_eq!(judge(&orders, None), [disagrees(None)]);
         assert_eq!(judge(&orders, Some("z")), [disagrees(Some("z".to_owned()))]);
@@ -118,7 +174,9 @@ mod tests {
 
     #[test]
     fn a_ticket_that_nobody_holds_is_found() {
-        let unsold = Violation::Unsold { ticket: "t".to_owned() };
+        let unsold = Violation::Unsold {
+            ticket: "t".to_owned(),
+        };
         assert_eq!(judge(&[("a", "failed", 0, 1)], None), [unsold.clone()]);
         assert_eq!(judge(&[], None), [unsold]);
     }

@@ -77,7 +77,13 @@ struct Play {
 
 impl Race {
     pub(super) fn new(client: Client, tally: Arc<Tally>, args: DemoArgs) -> Self {
-        Self { play: Arc::new(Play { client, tally, args }) }
+        Self {
+            play: Arc::new(Play {
+                client,
+                tally,
+                args,
+            }),
+        }
     }
 
     /// Plays it to the end.
@@ -92,9 +98,15 @@ impl Race {
         let fates = [Fate::Pays, Fate::IsDeclined, Fate::LetsItExpire];
         let first = tickets.iter().cloned().zip(fates.into_iter().cycle());
         let mut orders = self.round(first).await?;
-        let free = |ticket: &&String| !orders.iter().any(|order| order.ticket == **ticket && holds(order));
+        let free = |ticket: &&String| {
+            !orders
+                .iter()
+                .any(|order| order.ticket == **ticket && holds(order))
+        };
         let free: Vec<_> = tickets.iter().filter(free).cloned().collect();
-        let second = self.round(free.into_iter().map(|ticket| (ticket, Fate::Pays))).await?;
+        let second = self
+            .round(free.into_iter().map(|ticket| (ticket, Fate::Pays)))
+            .await?;
         orders.extend(second);
 
         let orders = all(orders.into_iter().map(|order| {
@@ -112,7 +124,10 @@ impl Race {
     }
 
     /// All buyers ask for all these tickets, and the winners meet their fates.
-    async fn round(&self, tickets: impl Iterator<Item = (String, Fate)>) -> Result<Vec<Won>, DemoError> {
+    async fn round(
+        &self,
+        tickets: impl Iterator<Item = (String, Fate)>,
+    ) -> Result<Vec<Won>, DemoError> {
         let orders = all(tickets.map(|(ticket, fate)| {
             let play = self.play.clone();
             async move {
@@ -131,7 +146,10 @@ impl Race {
 
 /// Whether the order holds its ticket, by its status.
 pub(super) fn holds(order: &Won) -> bool {
-    matches!(order.status.as_str(), "created" | "pending_payment" | "completed")
+    matches!(
+        order.status.as_str(),
+        "created" | "pending_payment" | "completed"
+    )
 }
 
 /// The results of all `works`, which go on side by side, in their order.
@@ -156,7 +174,11 @@ where
 impl Play {
     async fn create_ticket(&self, number: u32) -> Result<String, DemoError> {
         let body = json!({ "title": format!("Demo seat {}", number + 1), "price": 25.5 });
-        let reply = self.client.post(SELLER, "/api/tickets", body).await?.expect("creating a ticket", 201)?;
+        let reply = self
+            .client
+            .post(SELLER, "/api/tickets", body)
+            .await?
+            .expect("creating a ticket", 201)?;
         self.tally.ticket_created();
         Ok(reply.text("id"))
     }
@@ -173,14 +195,25 @@ impl Play {
 
     async fn ask_for(&self, ticket: String, buyer: String) -> Result<Option<Won>, DemoError> {
         let begun = Instant::now();
-        let reply = self.client.post(&buyer, "/api/orders", json!({ "ticketId": ticket })).await?;
+        let reply = self
+            .client
+            .post(&buyer, "/api/orders", json!({ "ticketId": ticket }))
+            .await?;
         if !matches!(reply.status, 201 | 409) {
             return Err(reply.unexpected("an order"));
         }
         let (now, won) = (Instant::now(), reply.status == 201);
-        self.tally.order_answered(won, begun.elapsed(), reply.repeats);
+        self.tally
+            .order_answered(won, begun.elapsed(), reply.repeats);
         let (id, status) = (reply.text("id"), reply.text("status"));
-        Ok(won.then_some(Won { id, buyer, ticket, held_from: now, held_until: now, status }))
+        Ok(won.then_some(Won {
+            id,
+            buyer,
+            ticket,
+            held_from: now,
+            held_until: now,
+            status,
+        }))
     }
 
     async fn meet(&self, order: Won, fate: Fate) -> Result<Won, DemoError> {
@@ -194,7 +227,10 @@ impl Play {
     async fn pay(&self, mut order: Won, token: &str) -> Result<Won, DemoError> {
         order.held_until = Instant::now();
         let body = json!({ "orderId": order.id, "token": token });
-        let reply = self.client.post(&order.buyer, "/api/payments", body).await?;
+        let reply = self
+            .client
+            .post(&order.buyer, "/api/payments", body)
+            .await?;
         match reply.status {
             201 => {
                 "completed".clone_into(&mut order.status);
@@ -224,12 +260,18 @@ impl Play {
             sleep(LOOK_AGAIN).await;
         }
         let what = format!("the expiry of order {}", order.id);
-        Err(DemoError::TooLate { what, waited: self.args.patience })
+        Err(DemoError::TooLate {
+            what,
+            waited: self.args.patience,
+        })
     }
 
     async fn read_order(&self, order: &Won) -> Result<Reply, DemoError> {
         let path = format!("/api/orders/{}", order.id);
-        self.client.get(&order.buyer, &path).await?.expect("reading an order", 200)
+        self.client
+            .get(&order.buyer, &path)
+            .await?
+            .expect("reading an order", 200)
     }
 
     async fn read_back(&self, mut order: Won) -> Result<Won, DemoError> {
@@ -243,14 +285,22 @@ impl Play {
 
     /// The ticket, once it names its holder, or after a while what it names instead.
     async fn read_ticket(&self, id: String, orders: &[Won]) -> Result<FinalTicket, DemoError> {
-        let holder = orders.iter().find(|order| order.ticket == id && holds(order));
+        let holder = orders
+            .iter()
+            .find(|order| order.ticket == id && holds(order));
         let begun = Instant::now();
         loop {
             let path = format!("/api/tickets/{id}");
-            let reply = self.client.get(SELLER, &path).await?.expect("reading a ticket", 200)?;
+            let reply = self
+                .client
+                .get(SELLER, &path)
+                .await?
+                .expect("reading a ticket", 200)?;
             let order = reply.text("orderId");
             let order = (!order.is_empty()).then_some(order);
-            if order.as_ref() == holder.map(|holder| &holder.id) || begun.elapsed() > TICKETS_LAG_MAX {
+            if order.as_ref() == holder.map(|holder| &holder.id)
+                || begun.elapsed() > TICKETS_LAG_MAX
+            {
                 return Ok(FinalTicket { id, order });
             }
             sleep(LOOK_AGAIN).await;

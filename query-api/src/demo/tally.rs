@@ -34,7 +34,8 @@ impl Tally {
     /// An order was asked for, and won its ticket or not.
     pub(super) fn order_answered(&self, won: bool, took: Duration, repeats: u32) {
         if won { &self.won } else { &self.lost }.fetch_add(1, Relaxed);
-        self.repeated.fetch_add(usize::try_from(repeats).unwrap_or(usize::MAX), Relaxed);
+        self.repeated
+            .fetch_add(usize::try_from(repeats).unwrap_or(usize::MAX), Relaxed);
         self.answers.lock().push(took);
     }
 
@@ -70,7 +71,12 @@ impl Tally {
     pub(super) fn answer_times(&self) -> (Duration, Duration) {
         let mut times = self.answers.lock().clone();
         times.sort_unstable();
-        let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
+        let at = |percent: usize| {
+            times
+                .get(times.len() * percent / 100)
+                .copied()
+                .unwrap_or_default()
+        };
         (at(50), at(99))
     }
 
@@ -128,7 +134,10 @@ mod tests {
         for millis in (1..=100).rev() {
             tally.order_answered(millis == 1, Duration::from_millis(millis), 0);
         }
-        assert_eq!(tally.answer_times(), (Duration::from_millis(51), Duration::from_millis(100)));
+        assert_eq!(
+            tally.answer_times(),
+            (Duration::from_millis(51), Duration::from_millis(100))
+        );
         assert_eq!((tally.won(), tally.lost(), tally.asked()), (1, 99, 100));
     }
 }

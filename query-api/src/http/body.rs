@@ -35,13 +35,16 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let read = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state));
-        let body = read.await.map_err(|_| Problem::new(ProblemKind::RequestTimeout))?;
-        body.map(Self).map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
-                Problem::with_detail(ProblemKind::BodyTooLarge, detail)
-            }
-            _ => Problem::with_detail(ProblemKind::InvalidBody, rejection.body_text()),
-        })
+        let body = read
+            .await
+            .map_err(|_| Problem::new(ProblemKind::RequestTimeout))?;
+        body.map(Self)
+            .map_err(|rejection| match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => {
+                    let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
+                    Problem::with_detail(ProblemKind::BodyTooLarge, detail)
+                }
+                _ => Problem::with_detail(ProblemKind::InvalidBody, rejection.body_text()),
+            })
     }
 }

@@ -55,7 +55,10 @@ impl Authenticator {
             validation.required_spec_claims.clear();
             (DecodingKey::from_secret(key.as_bytes()), validation)
         });
-        Self { tokens, dev_auth: authentication.dev_auth }
+        Self {
+            tokens,
+            dev_auth: authentication.dev_auth,
+        }
     }
 
     /// The caller that the headers name.
@@ -69,7 +72,8 @@ impl Authenticator {
             let token = decode::<Claims>(token, key, validation)
                 .map_err(|error| refused(format!("the bearer token is not accepted: {error}")))?;
             let name = token.claims.id.or(token.claims.sub);
-            let name = name.ok_or_else(|| refused("the token has neither id nor sub".to_owned()))?;
+            let name =
+                name.ok_or_else(|| refused("the token has neither id nor sub".to_owned()))?;
             let text = match name {
                 Name::Text(text) => text,
                 Name::Number(number) => number.to_string(),
@@ -79,14 +83,18 @@ impl Authenticator {
         if !self.dev_auth {
             return Err(refused("a bearer token is needed".to_owned()));
         }
-        let text = headers.get(DEV_HEADER).and_then(|value| value.to_str().ok());
+        let text = headers
+            .get(DEV_HEADER)
+            .and_then(|value| value.to_str().ok());
         let text = text.ok_or_else(|| refused("the header X-User-Id is needed".to_owned()))?;
         user(text).map_err(refused)
     }
 }
 
 fn user(text: &str) -> Result<Caller, String> {
-    UserId::new(text).map(Caller).map_err(|invalid| format!("the caller's id cannot be used: {invalid}"))
+    UserId::new(text)
+        .map(Caller)
+        .map_err(|invalid| format!("the caller's id cannot be used: {invalid}"))
 }
 
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
@@ -115,15 +123,28 @@ mod tests {
     const DISTANT: i64 = 33_000_000_000;
 
     fn token(algorithm: Algorithm, key: &str, claims: &Value) -> String {
-        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
+        encode(
+            &Header::new(algorithm),
+            claims,
+            &EncodingKey::from_secret(key.as_bytes()),
+        )
+        .unwrap()
     }
 
     fn caller_of(authorization: &str) -> Result<String, Problem> {
-        let authentication = Authentication { jwt_key: Some(KEY.to_owned()), dev_auth: false };
+        let authentication = Authentication {
+            jwt_key: Some(KEY.to_owned()),
+            dev_auth: false,
+        };
         let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
+        headers.insert(
+            header::AUTHORIZATION,
+            HeaderValue::from_str(authorization).unwrap(),
+        );
         headers.insert(DEV_HEADER, HeaderValue::from_static("intruder"));
-        Authenticator::new(&authentication).caller(&headers).map(|Caller(user)| user.to_string())
+        Authenticator::new(&authentication)
+            .caller(&headers)
+            .map(|Caller(user)| user.to_string())
     }
 
     fn caller(claims: &Value) -> Result<String, Problem> {
@@ -133,17 +154,32 @@ mod tests {
     #[test]
     fn the_caller_is_id_or_else_sub() {
         assert_eq!(caller(&json!({"id": "a", "sub": "b"})).unwrap(), "a");
-        assert_eq!(caller(&json!({"sub": "b", "aud": "x", "iss": "y"})).unwrap(), "b");
+        assert_eq!(
+            caller(&json!({"sub": "b", "aud": "x", "iss": "y"})).unwrap(),
+            "b"
+        );
         assert_eq!(caller(&json!({"id": null, "sub": "b"})).unwrap(), "b");
         assert_eq!(caller(&json!({"id": 42})).unwrap(), "42");
-        for claims in [json!({}), json!({"id": ""}), json!({"id": true}), json!({"id": "x".repeat(513)})] {
-            assert_eq!(caller(&claims).unwrap_err().kind(), ProblemKind::Unauthenticated, "{claims}");
+        for claims in [
+            json!({}),
+            json!({"id": ""}),
+            json!({"id": true}),
+            json!({"id": "x".repeat(513)}),
+        ] {
+            assert_eq!(
+                caller(&claims).unwrap_err().kind(),
+                ProblemKind::Unauthenticated,
+                "{claims}"
+            );
         }
     }
 
     #[test]
     fn the_times_of_a_token_count() {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
         assert!(caller(&json!({"id": "a", "exp": DISTANT, "nbf": 1})).is_ok());
         for claims in [
             json!({"id": "a", "exp": now - 5}),
@@ -163,7 +199,14 @@ mod tests {
         assert!(caller_of(&format!("bearer {}", token(Algorithm::HS256, KEY, &claims))).is_ok());
         let unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJpZCI6ImEifQ.";
         for authorization in [
-            format!("Bearer {}", token(Algorithm::HS256, "another key, of more than 32 bytes", &claims)),
+            format!(
+                "Bearer {}",
+                token(
+                    Algorithm::HS256,
+                    "another key, of more than 32 bytes",
+                    &claims
+                )
+            ),
             format!("Bearer {}", token(Algorithm::HS384, KEY, &claims)),
             format!("Bearer {unsigned}"),
             "Bearer nonsense".to_owned(),
@@ -179,7 +222,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(DEV_HEADER, HeaderValue::from_static("ada"));
         let caller = |jwt_key: Option<&str>, dev_auth| {
-            let authentication = Authentication { jwt_key: jwt_key.map(str::to_owned), dev_auth };
+            let authentication = Authentication {
+                jwt_key: jwt_key.map(str::to_owned),
+                dev_auth,
+            };
             Authenticator::new(&authentication).caller(&headers)
         };
         let ada = Caller(UserId::new("ada").unwrap());
@@ -187,6 +233,13 @@ mod tests {
         assert_eq!(caller(Some(KEY), true), Ok(ada));
         assert!(caller(Some(KEY), false).is_err());
         assert!(caller(None, false).is_err());
-        assert!(Authenticator::new(&Authentication { jwt_key: None, dev_auth: true }).caller(&HeaderMap::new()).is_err());
+        assert!(
+            Authenticator::new(&Authentication {
+                jwt_key: None,
+                dev_auth: true
+            })
+            .caller(&HeaderMap::new())
+            .is_err()
+        );
     }
 }

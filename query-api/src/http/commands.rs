@@ -55,22 +55,48 @@ impl Api {
     ) -> Result<Answer, Problem> {
         let begun = Instant::now();
         let (name, key, caller) = (submission.name, submission.key, submission.caller);
-        let answer = self.answer(submission).await.map_err(|problem| problem.ask_again_with(key.as_str()));
+        let answer = self
+            .answer(submission)
+            .await
+            .map_err(|problem| problem.ask_again_with(key.as_str()));
         if let Err(problem) = &answer
             && !is_kept(problem.kind())
         {
             self.shared.key_uses.forget(name, &key.command(caller));
         }
-        let result = answer.as_ref().err().map_or("ok", |problem| problem.kind().slug());
+        let result = answer
+            .as_ref()
+            .err()
+            .map_or("ok", |problem| problem.kind().slug());
         self.measures().command(name, result, begun.elapsed());
         answer
     }
 
-    async fn answer<B: CommandBody>(&self, submission: Submission<'_, B>) -> Result<Answer, Problem> {
-        let Submission { name, decider, topic, key, caller, body, not_found, refusal, deadline } = submission;
-        let command = Command { id: key.command(caller), attempt: Some(new_attempt()), body };
+    async fn answer<B: CommandBody>(
+        &self,
+        submission: Submission<'_, B>,
+    ) -> Result<Answer, Problem> {
+        let Submission {
+            name,
+            decider,
+            topic,
+            key,
+            caller,
+            body,
+            not_found,
+            refusal,
+            deadline,
+        } = submission;
+        let command = Command {
+            id: key.command(caller),
+            attempt: Some(new_attempt()),
+            body,
+        };
         let fingerprint = command.fingerprint();
-        let outcome_key = OutcomeKey { key: command.body.key().to_owned(), command: command.id.clone() };
+        let outcome_key = OutcomeKey {
+            key: command.body.key().to_owned(),
+            command: command.id.clone(),
+        };
         let attempt = command.attempt.clone().expect("it was given one above");
         let answer_in = |outcome: &Outcome| match outcome.reply_to(fingerprint, &attempt) {
             Reply::Answer(answer) => {
@@ -85,7 +111,9 @@ impl Api {
             return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
         }
         // 2.
-        let decided = self.read(|application| application.outcome(decider, &outcome_key)).await?;
+        let decided = self
+            .read(|application| application.outcome(decider, &outcome_key))
+            .await?;
         if let Some(answer) = decided.as_ref().and_then(answer_in) {
             return answer;
         }
@@ -101,7 +129,10 @@ impl Api {
         // 4.
         let row = Row::Outcome(decider, outcome_key.clone());
         let look = |application: &dyn Application| {
-            Ok(application.outcome(decider, &outcome_key)?.as_ref().and_then(answer_in))
+            Ok(application
+                .outcome(decider, &outcome_key)?
+                .as_ref()
+                .and_then(answer_in))
         };
         let answer = self.wait_for(&row, deadline, look).await?;
         answer.unwrap_or_else(|| Err(outcome_pending()))
@@ -121,7 +152,11 @@ pub(super) fn unexpected_answer(command: &'static str) -> Problem {
 }
 
 fn not_written(command: &'static str, failure: &SendFailure) -> Problem {
-    tracing::warn!(command, error = failure as &dyn std::error::Error, "a command could not be written");
+    tracing::warn!(
+        command,
+        error = failure as &dyn std::error::Error,
+        "a command could not be written"
+    );
     Problem::with_detail(ProblemKind::Unavailable, "the command could not be written")
 }
 

@@ -42,7 +42,10 @@ impl IdempotencyKey {
     /// A key that nobody has used.
     #[must_use]
     pub fn made_up() -> Self {
-        Self { text: Uuid::new_v4().to_string(), given: false }
+        Self {
+            text: Uuid::new_v4().to_string(),
+            given: false,
+        }
     }
 
     /// A key that a caller gave.
@@ -55,7 +58,10 @@ impl IdempotencyKey {
         let text = std::str::from_utf8(value).ok();
         match text {
             Some(text) if visible && !value.is_empty() && value.len() <= KEY_BYTES_MAX => {
-                Ok(Self { text: text.to_owned(), given: true })
+                Ok(Self {
+                    text: text.to_owned(),
+                    given: true,
+                })
             }
             _ => Err(Problem::with_detail(
                 ProblemKind::InvalidIdempotencyKey,
@@ -91,9 +97,10 @@ impl FromRequestParts<Api> for IdempotencyKey {
         match (values.next(), values.next()) {
             (None, _) => Ok(Self::made_up()),
             (Some(value), None) => Self::given(value.as_bytes()),
-            (Some(_), Some(_)) => {
-                Err(Problem::with_detail(ProblemKind::InvalidIdempotencyKey, "there is more than one"))
-            }
+            (Some(_), Some(_)) => Err(Problem::with_detail(
+                ProblemKind::InvalidIdempotencyKey,
+                "there is more than one",
+            )),
         }
     }
 }
@@ -163,7 +170,12 @@ mod tests {
             ticket_id: TicketId::new(ticket).unwrap(),
             user_id: user("u"),
         };
-        Command { id: command.clone(), attempt: None, body }.fingerprint()
+        Command {
+            id: command.clone(),
+            attempt: None,
+            body,
+        }
+        .fingerprint()
     }
 
     #[test]
@@ -179,7 +191,14 @@ mod tests {
     #[test]
     fn keys_are_visible_and_bounded() {
         assert!(IdempotencyKey::given(&[b'k'; 255]).is_ok());
-        for bad in [&b""[..], &[b'k'; 256], b"a b", b"a\tb", b"\xc3\xa9", b"\xff"] {
+        for bad in [
+            &b""[..],
+            &[b'k'; 256],
+            b"a b",
+            b"a\tb",
+            b"\xc3\xa9",
+            b"\xff",
+        ] {
             assert!(IdempotencyKey::given(bad).is_err(), "{bad:?}");
         }
     }

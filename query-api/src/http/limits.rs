@@ -33,7 +33,9 @@ pub async fn admit(State(api): State<Api>, request: Request, next: Next) -> Resp
 #[must_use]
 pub fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let said = panic.downcast_ref::<String>().map(String::as_str);
-    let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("nothing readable");
+    let said = said
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("nothing readable");
     tracing::error!(panic = said, "a route panicked");
     Problem::new(ProblemKind::Internal).into_response()
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Upper bounds of latencies, in seconds.
-const SECONDS: [f64; 14] =
-    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const SECONDS: [f64; 14] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
 
 /// The metrics of the HTTP API.
 pub struct Measures {
@@ -25,11 +26,17 @@ impl Measures {
     /// When the registry has metrics of the same names.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let histogram = |name, help, labels: &[&str]| {
-            HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)
+            HistogramVec::new(
+                HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
+                labels,
+            )
         };
         let measures = Self {
             requests: IntCounterVec::new(
-                Opts::new("ticketing_http_requests_total", "HTTP requests that were answered"),
+                Opts::new(
+                    "ticketing_http_requests_total",
+                    "HTTP requests that were answered",
+                ),
                 &["method", "route", "status"],
             )?,
             request_seconds: histogram(
@@ -60,13 +67,19 @@ impl Measures {
     }
 
     pub(super) fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
-        self.requests.with_label_values(&[method, route, &status.to_string()]).inc();
-        self.request_seconds.with_label_values(&[method, route]).observe(took.as_secs_f64());
+        self.requests
+            .with_label_values(&[method, route, &status.to_string()])
+            .inc();
+        self.request_seconds
+            .with_label_values(&[method, route])
+            .observe(took.as_secs_f64());
     }
 
     pub(super) fn command(&self, command: &str, result: &str, took: Duration) {
         self.commands.with_label_values(&[command, result]).inc();
-        self.command_seconds.with_label_values(&[command]).observe(took.as_secs_f64());
+        self.command_seconds
+            .with_label_values(&[command])
+            .observe(took.as_secs_f64());
     }
 
     /// Counts a request as in flight until the guard is dropped, answered or given up.

@@ -25,9 +25,9 @@ pub mod problem;
 pub mod reads;
 mod router;
 pub mod server;
-pub mod tickets;
 #[cfg(test)]
 mod tests;
+pub mod tickets;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,9 @@ impl Api {
             command_timeout: config.command_timeout,
             permits: Semaphore::new(config.max_requests),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     fn authenticator(&self) -> &Authenticator {

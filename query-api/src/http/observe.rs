@@ -22,7 +22,10 @@ pub async fn observe(State(api): State<Api>, request: Request, next: Next) -> Re
     let method = method_name(request.method());
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let path = request.uri().path().to_owned();
-    let id = request.extensions().get::<RequestId>().map(|id| text(id.header_value()));
+    let id = request
+        .extensions()
+        .get::<RequestId>()
+        .map(|id| text(id.header_value()));
     let response = next.run(request).await;
 
     let (took, status) = (begun.elapsed(), response.status());
@@ -31,7 +34,15 @@ pub async fn observe(State(api): State<Api>, request: Request, next: Next) -> Re
     let (status, took_ms) = (status.as_u16(), took.as_secs_f64() * 1000.0);
     let request_id = id.as_deref();
     if response.status().is_server_error() {
-        tracing::info!(method, route, path, status, took_ms, request_id, "request failed");
+        tracing::info!(
+            method,
+            route,
+            path,
+            status,
+            took_ms,
+            request_id,
+            "request failed"
+        );
     } else {
         tracing::debug!(method, route, path, status, took_ms, request_id, "request");
     }

@@ -30,7 +30,11 @@ pub async fn live() -> Json<Value> {
 )]
 pub async fn ready(State(api): State<Api>) -> Response {
     let status = api.instance().status();
-    let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if status.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (code, Json(status)).into_response()
 }
 
@@ -40,11 +44,23 @@ pub async fn ready(State(api): State<Api>) -> Response {
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")),
 )]
 pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
-    let text = TextEncoder::new().encode_to_string(&api.shared.registry.gather()).map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "the metrics cannot be written");
-        Problem::new(ProblemKind::Internal)
-    })?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+    let text = TextEncoder::new()
+        .encode_to_string(&api.shared.registry.gather())
+        .map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the metrics cannot be written"
+            );
+            Problem::new(ProblemKind::Internal)
+        })?;
+    Ok((
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response())
 }
 
 /// The topology that runs, in the form that `Accept` prefers.
@@ -58,10 +74,19 @@ pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
     ),
 )]
 pub async fn topology(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
     let (form, content_type) = form(accept.unwrap_or("*/*"));
     let text = api.application()?.topology(form);
-    Ok(([(header::CONTENT_TYPE, content_type), (header::VARY, "accept")], text).into_response())
+    Ok((
+        [
+            (header::CONTENT_TYPE, content_type),
+            (header::VARY, "accept"),
+        ],
+        text,
+    )
+        .into_response())
 }
 
 /// The description of this API.
@@ -70,13 +95,25 @@ pub async fn topology(State(api): State<Api>, headers: HeaderMap) -> Result<Resp
     responses((status = 200, description = "This document", body = Value)),
 )]
 pub async fn openapi(State(api): State<Api>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], api.shared.openapi.clone()).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        api.shared.openapi.clone(),
+    )
+        .into_response()
 }
 
 const FORMS: [(TopologyForm, &str, &str); 3] = [
-    (TopologyForm::Text, "text/plain", "text/plain; charset=utf-8"),
+    (
+        TopologyForm::Text,
+        "text/plain",
+        "text/plain; charset=utf-8",
+    ),
     (TopologyForm::Json, "application/json", "application/json"),
-    (TopologyForm::Dot, "text/vnd.graphviz", "text/vnd.graphviz; charset=utf-8"),
+    (
+        TopologyForm::Dot,
+        "text/vnd.graphviz",
+        "text/vnd.graphviz; charset=utf-8",
+    ),
 ];
 
 /// The form that an `Accept` prefers most; text where it names none that there is.
@@ -86,8 +123,12 @@ fn form(accept: &str) -> (TopologyForm, &'static str) {
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
-        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0_f32);
-        let named = FORMS.into_iter().find(|(_, name, _)| media.eq_ignore_ascii_case(name));
+        let quality = parts
+            .find_map(|part| part.strip_prefix("q=")?.parse().ok())
+            .unwrap_or(1.0_f32);
+        let named = FORMS
+            .into_iter()
+            .find(|(_, name, _)| media.eq_ignore_ascii_case(name));
         if let Some((form, _, content_type)) = named
             && quality > best_quality
         {
@@ -108,8 +149,14 @@ mod tests {
             ("", TopologyForm::Text),
             ("text/html,*/*;q=0.8", TopologyForm::Text),
             ("application/json", TopologyForm::Json),
-            ("application/json;q=0.5, text/vnd.graphviz", TopologyForm::Dot),
-            ("text/plain;q=0.1, application/json;q=0.9", TopologyForm::Json),
+            (
+                "application/json;q=0.5, text/vnd.graphviz",
+                TopologyForm::Dot,
+            ),
+            (
+                "text/plain;q=0.1, application/json;q=0.9",
+                TopologyForm::Json,
+            ),
             ("application/json;q=0", TopologyForm::Text),
         ] {
             assert_eq!(form(accept).0, expected, "{accept}");

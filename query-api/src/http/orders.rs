@@ -92,7 +92,11 @@ impl From<Order> for OrderView {
             status: order.status.as_str(),
             expires_at: iso8601(order.expires_at),
             version: order.version,
-            ticket: OrderedTicketView { id: ticket.id, title: ticket.title, price: ticket.price },
+            ticket: OrderedTicketView {
+                id: ticket.id,
+                title: ticket.title,
+                price: ticket.price,
+            },
             payment_id: order.payment_id,
             refund_due: (!order.refunds_due.is_empty()).then_some(true),
         }
@@ -125,9 +129,14 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     api.require(Service::Orders)?;
     let OrderFields { ticket_id } = body.json()?;
-    let ticket_id = TicketId::new(ticket_id)
-        .map_err(|invalid| Problem::with_detail(ProblemKind::InvalidValue, format!("ticketId: {invalid}")))?;
-    let order_id = order_beside(api.application()?.as_ref(), &ticket_id, &key.command(&caller));
+    let ticket_id = TicketId::new(ticket_id).map_err(|invalid| {
+        Problem::with_detail(ProblemKind::InvalidValue, format!("ticketId: {invalid}"))
+    })?;
+    let order_id = order_beside(
+        api.application()?.as_ref(),
+        &ticket_id,
+        &key.command(&caller),
+    );
     // This also shows, before anything is written, whether the order could be read here.
     let existing = api.read(|application| application.order(&order_id)).await?;
     let for_another_ticket = |order: &Order| order.ticket.id != ticket_id;
@@ -142,7 +151,11 @@ pub async fn create(
         topic: topics::TICKET_COMMANDS,
         key: &key,
         caller: &caller,
-        body: OrderCreate { order_id, ticket_id: ticket_id.clone(), user_id: caller.clone() },
+        body: OrderCreate {
+            order_id,
+            ticket_id: ticket_id.clone(),
+            user_id: caller.clone(),
+        },
         not_found: ProblemKind::TicketNotFound,
         refusal: None,
         deadline,
@@ -150,14 +163,23 @@ pub async fn create(
     let Answer::OrderPlaced(id) = api.decide(submission).await? else {
         return Err(unexpected_answer("order.create"));
     };
-    let order = api.wait_for(&Row::Order(id.clone()), deadline, |application| application.order(&id)).await?;
+    let order = api
+        .wait_for(&Row::Order(id.clone()), deadline, |application| {
+            application.order(&id)
+        })
+        .await?;
     let order = order.ok_or_else(|| outcome_pending().ask_again_with(key.as_str()))?;
     if for_another_ticket(&order) {
         return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
     }
     let location = HeaderValue::from_str(&format!("/api/orders/{id}"))
         .expect("the id of an order that is made here is a UUID");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(OrderView::from(order))).into_response())
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(OrderView::from(order)),
+    )
+        .into_response())
 }
 
 /// Reads one of the caller's orders.
@@ -211,9 +233,14 @@ pub async fn list(
             let after = after.and_then(|id| OrderId::new(id).ok());
             application.orders_in(partition, &caller, after.as_ref(), limit)
         };
-        super::page::read(application, Listing::Orders, &position, limit, rows, |order| {
-            order.id.as_str().to_owned()
-        })
+        super::page::read(
+            application,
+            Listing::Orders,
+            &position,
+            limit,
+            rows,
+            |order| order.id.as_str().to_owned(),
+        )
     };
     Ok(Json(api.read_many(look).await?.map(OrderView::from)))
 }
@@ -251,7 +278,10 @@ pub async fn cancel(
         topic: topics::ORDER_COMMANDS,
         key: &key,
         caller: &caller,
-        body: OrderCancel { order_id: order_id.clone(), user_id: caller.clone() },
+        body: OrderCancel {
+            order_id: order_id.clone(),
+            user_id: caller.clone(),
+        },
         not_found: ProblemKind::OrderNotFound,
         refusal: None,
         deadline,
@@ -269,7 +299,8 @@ fn order_beside(application: &dyn Application, ticket: &TicketId, command: &Comm
         Some(OrderId::named_by(&command))
     });
     let mut ids = std::iter::once(first.clone()).chain(further);
-    ids.find(|order| application.are_neighbours(ticket, order)).unwrap_or(first)
+    ids.find(|order| application.are_neighbours(ticket, order))
+        .unwrap_or(first)
 }
 
 /// Waits until an order that has got its last command or payment shows it, and its
@@ -291,14 +322,19 @@ async fn until_ended(api: &Api, id: &OrderId, deadline: Instant) -> Result<Optio
         Err(Unavailable::Elsewhere { .. }) => Ok(Some(None)),
         Err(error) => Err(error),
     };
-    let order = api.wait_for(&Row::Order(id.clone()), deadline, look).await?;
+    let order = api
+        .wait_for(&Row::Order(id.clone()), deadline, look)
+        .await?;
     let Some(order) = order else { return Ok(None) };
-    let Some(order) = order.filter(|order| !order.status.holds_ticket()) else { return Ok(Some(())) };
+    let Some(order) = order.filter(|order| !order.status.holds_ticket()) else {
+        return Ok(Some(()));
+    };
     let ticket = order.ticket.id;
     let look = |application: &dyn Application| match application.reservation(&ticket) {
         Ok(holder) => Ok((holder.as_ref() != Some(id)).then_some(())),
         Err(Unavailable::Elsewhere { .. }) => Ok(Some(())),
         Err(error) => Err(error),
     };
-    api.wait_for(&Row::Reservation(ticket.clone()), deadline, look).await
+    api.wait_for(&Row::Reservation(ticket.clone()), deadline, look)
+        .await
 }

@@ -45,7 +45,10 @@ impl<T> Page<T> {
     /// The page with other items.
     #[must_use]
     pub fn map<U>(self, map: impl FnMut(T) -> U) -> Page<U> {
-        Page { items: self.items.into_iter().map(map).collect(), next: self.next }
+        Page {
+            items: self.items.into_iter().map(map).collect(),
+            next: self.next,
+        }
     }
 }
 
@@ -65,8 +68,13 @@ impl PageQuery {
     ///
     /// 400 if it is none from 1 to 200.
     pub fn limit(&self) -> Result<usize, Problem> {
-        let Some(text) = &self.limit else { return Ok(LIMIT_DEFAULT) };
-        let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+        let Some(text) = &self.limit else {
+            return Ok(LIMIT_DEFAULT);
+        };
+        let limit = text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit));
         limit.ok_or_else(|| {
             let detail = format!("limit takes a number from 1 to {LIMIT_MAX}");
             Problem::with_detail(ProblemKind::InvalidParameter, detail)
@@ -80,7 +88,10 @@ impl PageQuery {
     /// 400 for a cursor that was not given out for this list.
     pub fn position(&self, listing: Listing) -> Result<Position, Problem> {
         let Some(cursor) = &self.cursor else {
-            return Ok(Position { partition: Partition(0), after: None });
+            return Ok(Position {
+                partition: Partition(0),
+                after: None,
+            });
         };
         Position::read(listing, cursor).ok_or_else(|| {
             let detail = "cursor takes the next of a page of this list";
@@ -109,7 +120,10 @@ impl Position {
         let partition = i32::from_be_bytes(*partition);
         let after = std::str::from_utf8(after).ok()?;
         let after = (!after.is_empty()).then(|| after.to_owned());
-        (partition >= 0).then_some(Self { partition: Partition(partition), after })
+        (partition >= 0).then_some(Self {
+            partition: Partition(partition),
+            after,
+        })
     }
 }
 
@@ -164,7 +178,11 @@ fn letter(listing: Listing) -> u8 {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
     rest.is_empty().then(|| pairs.iter().map(byte).collect())?
 }
@@ -176,7 +194,10 @@ mod tests {
     use super::*;
 
     fn query(limit: Option<&str>, cursor: Option<&str>) -> PageQuery {
-        PageQuery { limit: limit.map(str::to_owned), cursor: cursor.map(str::to_owned) }
+        PageQuery {
+            limit: limit.map(str::to_owned),
+            cursor: cursor.map(str::to_owned),
+        }
     }
 
     #[test]
@@ -185,23 +206,56 @@ mod tests {
         assert_eq!(query(Some("1"), None).limit(), Ok(1));
         assert_eq!(query(Some("200"), None).limit(), Ok(200));
         for bad in ["0", "201", "-1", "", "ten", "1.5"] {
-            assert_eq!(query(Some(bad), None).limit().unwrap_err().kind(), ProblemKind::InvalidParameter);
+            assert_eq!(
+                query(Some(bad), None).limit().unwrap_err().kind(),
+                ProblemKind::InvalidParameter
+            );
         }
     }
 
     #[test]
     fn a_list_begins_at_its_first_partition() {
         let first = query(None, None).position(Listing::Tickets).unwrap();
-        assert_eq!(first, Position { partition: Partition(0), after: None });
+        assert_eq!(
+            first,
+            Position {
+                partition: Partition(0),
+                after: None
+            }
+        );
     }
 
     #[test]
     fn a_cursor_of_another_list_is_refused() {
-        let cursor = Position { partition: Partition(1), after: None }.cursor(Listing::Tickets);
-        assert!(query(None, Some(&cursor)).position(Listing::Tickets).is_ok());
-        assert!(query(None, Some(&cursor)).position(Listing::Orders).is_err());
-        for bad in ["", "1", "zz", "0174", "017400000", "0274000000", "0174ffffffff", "017400000001ff"] {
-            assert!(query(None, Some(bad)).position(Listing::Tickets).is_err(), "{bad}");
+        let cursor = Position {
+            partition: Partition(1),
+            after: None,
+        }
+        .cursor(Listing::Tickets);
+        assert!(
+            query(None, Some(&cursor))
+                .position(Listing::Tickets)
+                .is_ok()
+        );
+        assert!(
+            query(None, Some(&cursor))
+                .position(Listing::Orders)
+                .is_err()
+        );
+        for bad in [
+            "",
+            "1",
+            "zz",
+            "0174",
+            "017400000",
+            "0274000000",
+            "0174ffffffff",
+            "017400000001ff",
+        ] {
+            assert!(
+                query(None, Some(bad)).position(Listing::Tickets).is_err(),
+                "{bad}"
+            );
         }
     }
 

@@ -21,9 +21,12 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let path: Result<Path<String>, PathRejection> =
+            Path::from_request_parts(parts, state).await;
         let Path(text) = path.map_err(|rejection| invalid(rejection.body_text()))?;
-        text.parse().map(Self).map_err(|error: T::Err| invalid(error.to_string()))
+        text.parse()
+            .map(Self)
+            .map_err(|error: T::Err| invalid(error.to_string()))
     }
 }
 
@@ -31,8 +34,11 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let query: Result<Query<Self>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        query.map(|Query(page)| page).map_err(|rejection| invalid(rejection.body_text()))
+        let query: Result<Query<Self>, QueryRejection> =
+            Query::from_request_parts(parts, state).await;
+        query
+            .map(|Query(page)| page)
+            .map_err(|rejection| invalid(rejection.body_text()))
     }
 }
 

@@ -70,7 +70,9 @@ pub async fn create(
     api.require(Service::Payments)?;
     let PaymentFields { order_id, token } = body.json()?;
     let invalid = |field: &'static str| {
-        move |why: InvalidId| Problem::with_detail(ProblemKind::InvalidValue, format!("{field}: {why}"))
+        move |why: InvalidId| {
+            Problem::with_detail(ProblemKind::InvalidValue, format!("{field}: {why}"))
+        }
     };
     let order_id = OrderId::new(order_id).map_err(invalid("orderId"))?;
     let token = Token::new(token).map_err(invalid("token"))?;
@@ -83,7 +85,11 @@ pub async fn create(
         key: &key,
         caller: &caller,
         refusal: finished(&api, &order_id, &caller)?,
-        body: PaymentCreate { order_id: order_id.clone(), user_id: caller.clone(), token },
+        body: PaymentCreate {
+            order_id: order_id.clone(),
+            user_id: caller.clone(),
+            token,
+        },
         not_found: ProblemKind::OrderNotFound,
         deadline,
     };

@@ -145,7 +145,10 @@ impl Problem {
     /// A problem with a detail.
     #[must_use]
     pub fn with_detail(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..Self::new(kind) }
+        Self {
+            detail: Some(detail.into()),
+            ..Self::new(kind)
+        }
     }
 
     /// The key belongs to a partition of another instance.
@@ -153,7 +156,10 @@ impl Problem {
     pub fn misdirected(partition: Partition) -> Self {
         let detail = format!("ask the instance that owns partition {partition}");
         let problem = Self::with_detail(ProblemKind::Misdirected, detail);
-        Self { partition: Some(partition.0), ..problem }
+        Self {
+            partition: Some(partition.0),
+            ..problem
+        }
     }
 
     /// The same problem with the key to ask again with, where asking again makes sense.
@@ -161,7 +167,10 @@ impl Problem {
     pub fn ask_again_with(self, key: &str) -> Self {
         match self.kind {
             ProblemKind::Unavailable | ProblemKind::Overloaded | ProblemKind::OutcomePending => {
-                Self { idempotency_key: Some(key.to_owned()), ..self }
+                Self {
+                    idempotency_key: Some(key.to_owned()),
+                    ..self
+                }
             }
             _ => self,
         }
@@ -198,7 +207,10 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, kind) = (self.kind.status(), self.kind);
-        let key = self.idempotency_key.as_deref().and_then(|key| HeaderValue::from_str(key).ok());
+        let key = self
+            .idempotency_key
+            .as_deref()
+            .and_then(|key| HeaderValue::from_str(key).ok());
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         let content_type = HeaderValue::from_static("application/problem+json");
@@ -208,7 +220,10 @@ impl IntoResponse for Problem {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             ProblemKind::Unavailable | ProblemKind::Overloaded | ProblemKind::OutcomePending => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+                headers.insert(
+                    header::RETRY_AFTER,
+                    HeaderValue::from_static(RETRY_AFTER_SECONDS),
+                );
             }
             _ => {}
         }
@@ -229,15 +244,24 @@ mod tests {
     fn every_kind_has_a_type_of_its_own() {
         let uris: BTreeSet<_> = ProblemKind::ALL.iter().map(|kind| kind.uri()).collect();
         assert_eq!(uris.len(), ProblemKind::ALL.len());
-        assert!(ProblemKind::ALL.iter().all(|kind| kind.status().as_u16() >= 400));
+        assert!(
+            ProblemKind::ALL
+                .iter()
+                .all(|kind| kind.status().as_u16() >= 400)
+        );
     }
 
     #[tokio::test]
     async fn a_problem_says_what_a_client_needs() {
         let response = Problem::misdirected(Partition(3)).into_response();
         assert_eq!(response.status(), 421);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
-        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        let body = axum::body::to_bytes(response.into_body(), 1000)
+            .await
+            .unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let expected = serde_json::json!({
             "type": "urn:ticketing:problem:misdirected",
@@ -251,10 +275,18 @@ mod tests {
 
     #[test]
     fn only_what_can_be_asked_again_names_the_key() {
-        let pending = Problem::new(ProblemKind::OutcomePending).ask_again_with("k").into_response();
+        let pending = Problem::new(ProblemKind::OutcomePending)
+            .ask_again_with("k")
+            .into_response();
         assert_eq!(pending.headers()[super::super::idempotency::HEADER], "k");
         assert_eq!(pending.headers()[header::RETRY_AFTER], RETRY_AFTER_SECONDS);
-        let reserved = Problem::new(ProblemKind::TicketReserved).ask_again_with("k").into_response();
-        assert!(!reserved.headers().contains_key(super::super::idempotency::HEADER));
+        let reserved = Problem::new(ProblemKind::TicketReserved)
+            .ask_again_with("k")
+            .into_response();
+        assert!(
+            !reserved
+                .headers()
+                .contains_key(super::super::idempotency::HEADER)
+        );
     }
 }

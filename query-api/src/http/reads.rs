@@ -39,7 +39,9 @@ impl Api {
         let deadline = Instant::now() + RECOVERY_WAIT;
         loop {
             match look(self.application()?.as_ref()) {
-                Err(Unavailable::NotYet(_)) if Instant::now() < deadline => sleep(RECOVERY_POLL).await,
+                Err(Unavailable::NotYet(_)) if Instant::now() < deadline => {
+                    sleep(RECOVERY_POLL).await
+                }
                 found => return found.map_err(problem),
             }
         }
@@ -56,7 +58,9 @@ impl Api {
             let (application, look) = (self.application()?, look.clone());
             let found = tokio::task::spawn_blocking(move || look(application.as_ref())).await;
             match found.map_err(|panicked| problem(Unavailable::Failed(Box::new(panicked))))? {
-                Err(Unavailable::NotYet(_)) if Instant::now() < deadline => sleep(RECOVERY_POLL).await,
+                Err(Unavailable::NotYet(_)) if Instant::now() < deadline => {
+                    sleep(RECOVERY_POLL).await
+                }
                 found => return found.map_err(problem),
             }
         }
@@ -102,7 +106,10 @@ pub(super) fn problem(unavailable: Unavailable) -> Problem {
             Problem::with_detail(ProblemKind::RouteNotFound, detail)
         }
         Unavailable::Failed(error) => {
-            tracing::error!(error = error.as_ref() as &dyn std::error::Error, "a store cannot be read");
+            tracing::error!(
+                error = error.as_ref() as &dyn std::error::Error,
+                "a store cannot be read"
+            );
             Problem::new(ProblemKind::Internal)
         }
     }

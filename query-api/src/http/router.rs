@@ -29,7 +29,10 @@ struct Bearer;
 
 impl Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     }
@@ -57,7 +60,9 @@ fn operations_routes() -> OpenApiRouter<Api> {
 #[must_use]
 pub fn openapi() -> String {
     let document = api_routes().merge(operations_routes()).into_openapi();
-    document.to_pretty_json().expect("the document is plain data")
+    document
+        .to_pretty_json()
+        .expect("the document is plain data")
 }
 
 /// Everything that is served.
@@ -80,7 +85,10 @@ pub fn router(api: Api) -> Router {
 }
 
 async fn no_route(uri: Uri) -> Problem {
-    Problem::with_detail(ProblemKind::RouteNotFound, format!("there is nothing at {}", uri.path()))
+    Problem::with_detail(
+        ProblemKind::RouteNotFound,
+        format!("there is nothing at {}", uri.path()),
+    )
 }
 
 async fn no_method(method: Method) -> Problem {

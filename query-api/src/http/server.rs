@@ -45,7 +45,10 @@ pub async fn serve(
     let permits = Arc::new(Semaphore::new(config.max_connections));
     let graceful = GracefulShutdown::new();
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -71,10 +74,15 @@ pub async fn serve(
             }
         };
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(error = &error as &dyn std::error::Error, "answers may be delayed");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "answers may be delayed"
+            );
         }
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), service)
+            .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -85,9 +93,14 @@ pub async fn serve(
     }
     // 2.
     drop(listener);
-    tokio::time::timeout(config.drain_timeout, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(config.drain_timeout, graceful.shutdown())
+        .await
+        .is_ok()
 }
 
 fn log_refused(error: &io::Error) {
-    tracing::warn!(error = error as &dyn std::error::Error, "a connection could not be taken");
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "a connection could not be taken"
+    );
 }

@@ -23,7 +23,7 @@ use super::body::Body;
 use super::caller::Caller;
 use super::commands::{Submission, outcome_pending};
 use super::idempotency::IdempotencyKey;
-use super::page::{Page, PageQuery, Position};
+use super::page::{Page, PageQuery};
 use super::path::IdPath;
 use super::problem::{Problem, ProblemKind};
 use crate::application::{Application, Decider, Listing, Row, Unavailable};
@@ -69,8 +69,22 @@ pub struct TicketView {
 impl From<Ticket> for TicketView {
     fn from(ticket: Ticket) -> Self {
         let order_id = ticket.held_by().cloned();
-        let Ticket { id, title, price, user_id, version, .. } = ticket;
-        Self { id, title, price, user_id, version, order_id }
+        let Ticket {
+            id,
+            title,
+            price,
+            user_id,
+            version,
+            ..
+        } = ticket;
+        Self {
+            id,
+            title,
+            price,
+            user_id,
+            version,
+            order_id,
+        }
     }
 }
 
@@ -98,13 +112,33 @@ pub async fn create(
     api.require(Service::Tickets)?;
     let draft = draft(&body)?;
     let application = api.application()?;
-    let key = if key.is_given() { key } else { key_that_belongs_here(application.as_ref(), &caller) };
+    let key = if key.is_given() {
+        key
+    } else {
+        key_that_belongs_here(application.as_ref(), &caller)
+    };
     let ticket_id = TicketId::named_by(&key.command(&caller));
-    let write = TicketWrite { ticket_id, draft, user_id: caller.clone() };
-    let ticket = written(&api, &caller, &key, "ticket.create", TicketCommand::Create(write)).await?;
+    let write = TicketWrite {
+        ticket_id,
+        draft,
+        user_id: caller.clone(),
+    };
+    let ticket = written(
+        &api,
+        &caller,
+        &key,
+        "ticket.create",
+        TicketCommand::Create(write),
+    )
+    .await?;
     let location = HeaderValue::from_str(&format!("/api/tickets/{}", ticket.id))
         .expect("the id of a ticket that is made here is a UUID");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(ticket)).into_response())
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(ticket),
+    )
+        .into_response())
 }
 
 /// Edits a ticket.
@@ -137,8 +171,20 @@ pub async fn update(
     body: Body,
 ) -> Result<Json<TicketView>, Problem> {
     api.require(Service::Tickets)?;
-    let write = TicketWrite { ticket_id, draft: draft(&body)?, user_id: caller.clone() };
-    written(&api, &caller, &key, "ticket.update", TicketCommand::Update(write)).await.map(Json)
+    let write = TicketWrite {
+        ticket_id,
+        draft: draft(&body)?,
+        user_id: caller.clone(),
+    };
+    written(
+        &api,
+        &caller,
+        &key,
+        "ticket.update",
+        TicketCommand::Update(write),
+    )
+    .await
+    .map(Json)
 }
 
 /// Reads a ticket.
@@ -172,16 +218,24 @@ pub async fn get(
         (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub async fn list(State(api): State<Api>, page: PageQuery) -> Result<Json<Page<TicketView>>, Problem> {
+pub async fn list(
+    State(api): State<Api>,
+    page: PageQuery,
+) -> Result<Json<Page<TicketView>>, Problem> {
     let (position, limit) = (page.position(Listing::Tickets)?, page.limit()?);
     let look = move |application: &dyn Application| {
         let rows = |partition: Partition, after: Option<&str>, limit| {
             let after = after.and_then(|id| TicketId::new(id).ok());
             application.tickets_in(partition, after.as_ref(), limit)
         };
-        super::page::read(application, Listing::Tickets, &position, limit, rows, |ticket| {
-            ticket.id.as_str().to_owned()
-        })
+        super::page::read(
+            application,
+            Listing::Tickets,
+            &position,
+            limit,
+            rows,
+            |ticket| ticket.id.as_str().to_owned(),
+        )
     };
     Ok(Json(api.read_many(look).await?.map(TicketView::from)))
 }
@@ -200,7 +254,10 @@ fn key_that_belongs_here(application: &dyn Application, caller: &UserId) -> Idem
     let mut key = IdempotencyKey::made_up();
     for _ in 0..KEYS_MADE_UP_MAX {
         let ticket = TicketId::named_by(&key.command(caller));
-        if !matches!(application.ticket(&ticket), Err(Unavailable::Elsewhere { .. })) {
+        if !matches!(
+            application.ticket(&ticket),
+            Err(Unavailable::Elsewhere { .. })
+        ) {
             break;
         }
         key = IdempotencyKey::made_up();
@@ -230,7 +287,9 @@ async fn written(
     };
     match api.decide(submission).await? {
         Answer::TicketCreated(ticket) | Answer::TicketUpdated(ticket) => {
-            orderable(api, &ticket, deadline).await.map_err(|problem| problem.ask_again_with(key.as_str()))?;
+            orderable(api, &ticket, deadline)
+                .await
+                .map_err(|problem| problem.ask_again_with(key.as_str()))?;
             Ok(ticket.into())
         }
         _ => Err(super::commands::unexpected_answer(name)),
@@ -244,10 +303,14 @@ async fn orderable(api: &Api, ticket: &Ticket, deadline: Instant) -> Result<(), 
     }
     let row = Row::CatalogEntry(ticket.id.clone());
     let look = |application: &dyn Application| match application.catalog_entry(&ticket.id) {
-        Ok(entry) => Ok(entry.filter(|entry| entry.version >= ticket.version).map(|_| ())),
+        Ok(entry) => Ok(entry
+            .filter(|entry| entry.version >= ticket.version)
+            .map(|_| ())),
         // The owner of the catalog is another instance, which cannot be asked from here.
         Err(Unavailable::Elsewhere { .. }) => Ok(Some(())),
         Err(error) => Err(error),
     };
-    api.wait_for(&row, deadline, look).await?.ok_or_else(outcome_pending)
+    api.wait_for(&row, deadline, look)
+        .await?
+        .ok_or_else(outcome_pending)
 }

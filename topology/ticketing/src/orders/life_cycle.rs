@@ -168,7 +168,7 @@ impl Processor for LifeCycle {
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         match TimerKey::of(&timer)? {
             TimerKey::Outcome(key) => self.outcomes.forget(context, &key),
-            TimerKey::ParkedEvents(order) => self.bury(context, order),
+            TimerKey::ParkedEvents(order) => self.bury(context, &order),
             _ => Err(unexpected(&timer)),
         }
     }
@@ -290,8 +290,8 @@ impl LifeCycle {
     }
 
     /// The events that have waited long enough for `order` become dead letters.
-    fn bury(&self, context: &mut Context<'_>, order: OrderId) -> Result<(), ProcessorError> {
-        let Some(mut parked) = context.get(self.parked, &order)? else {
+    fn bury(&self, context: &mut Context<'_>, order: &OrderId) -> Result<(), ProcessorError> {
+        let Some(mut parked) = context.get(self.parked, order)? else {
             return Ok(());
         };
         let now = context.now();
@@ -313,9 +313,9 @@ impl LifeCycle {
             });
         }
         let Some(next) = parked.events.iter().map(|event| event.until).min() else {
-            return context.delete(self.parked, &order);
+            return context.delete(self.parked, order);
         };
         context.schedule(&TimerKey::ParkedEvents(order.clone()).to_bytes(), next)?;
-        context.put(self.parked, &order, &parked)
+        context.put(self.parked, order, &parked)
     }
 }

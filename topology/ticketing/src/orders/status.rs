@@ -101,7 +101,6 @@ impl Row for OrderStatus {
 mod tests {
     use super::OrderStatus::{Cancelled, Completed, Created, Failed, PendingPayment};
     use super::Step::{Cancels, PaymentBegins, PaymentFails, PaymentSucceeds};
-    use super::*;
 
     #[test]
     fn the_legal_steps_are_these() {

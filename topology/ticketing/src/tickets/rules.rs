@@ -18,7 +18,7 @@ pub(super) struct Changed {
 }
 
 /// The owner creates it.
-pub(super) fn create(existing: Option<Ticket>, write: &TicketWrite) -> Result<Changed, Answer> {
+pub(super) fn create(existing: Option<&Ticket>, write: &TicketWrite) -> Result<Changed, Answer> {
     let TicketTerms { title, price } = terms(write)?;
     if existing.is_some() {
         return Err(Answer::Conflict(Conflict::TicketExists));
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(changed.event.version, 0);
         assert_eq!(changed.event.owner().map(UserId::as_str), Some("owner"));
         assert_eq!(changed.ticket.held_by(), None);
-        let again = create(Some(changed.ticket), &write("owner", "Concert", "10.50"));
+        let again = create(Some(&changed.ticket), &write("owner", "Concert", "10.50"));
         assert_eq!(again, Err(Answer::Conflict(Conflict::TicketExists)));
         let invalid = create(None, &write("owner", "", "10"));
         assert_eq!(invalid, Err(Answer::Invalid("title is empty".to_owned())));

@@ -176,7 +176,10 @@ impl Tickets {
         let ticket = command.body.ticket_id();
         let existing = context.get(self.stores.tickets, ticket)?;
         let (decided, answer): (_, fn(Ticket) -> Answer) = match &command.body {
-            TicketCommand::Create(write) => (rules::create(existing, write), Answer::TicketCreated),
+            TicketCommand::Create(write) => (
+                rules::create(existing.as_ref(), write),
+                Answer::TicketCreated,
+            ),
             TicketCommand::Update(write) => (rules::edit(existing, write), Answer::TicketUpdated),
             TicketCommand::Order(_) => unreachable!("the source passes over commands of Orders"),
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use turnstile_engine::record::Encode;
 use turnstile_ticketing::Service;
 use turnstile_ticketing::commands::{Command, OrderCreate};
@@ -11,13 +11,10 @@ use turnstile_ticketing::topics::{
     EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS, TICKET_COMMANDS, TICKETS,
 };
 
-use crate::said::{order_cancel, order_create, payment_create, ticket_create, ticket_update};
+use crate::said::{
+    order_cancel, order_create, payment_create, ticket_create, ticket_update, with_id,
+};
 use crate::world::World;
-
-fn with_id(mut command: Value, id: &str) -> Value {
-    command["commandId"] = id.into();
-    command
-}
 
 #[test]
 fn a_command_that_comes_twice_changes_nothing_and_keeps_its_outcome() {
@@ -115,7 +112,11 @@ fn attempt(world: &mut World, ticket: &str, order: &str, attempt: &str) -> Optio
         command: command.id,
     };
     world.driver.get(
-        world.ticketing.orders.unwrap().reservation_outcomes,
+        world
+            .ticketing
+            .orders
+            .expect("Orders is run")
+            .reservation_outcomes,
         ticket,
         &key,
     )

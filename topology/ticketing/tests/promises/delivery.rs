@@ -11,7 +11,7 @@ use turnstile_ticketing::topics::{
 
 use crate::said::{
     IN_TWO_MINUTES, expired, order_cancel, order_create, order_created, payment, payment_create,
-    ticket_create,
+    ticket_create, with_id,
 };
 use crate::world::{World, partitions};
 
@@ -63,10 +63,7 @@ fn in_payments_and_expiration_id_is_not_the_orders() {
 
 /// Plays a sale in which every record comes in every partition, under wrong keys or none.
 fn sale_with_wrong_keys(world: &mut World, key: Option<&str>, partition: impl Fn(&str) -> i32) {
-    let id = |mut command: Value, id: &str| {
-        command["commandId"] = id.into();
-        command.to_string()
-    };
+    let id = |command: Value, id: &str| with_id(command, id).to_string();
     let say = |world: &mut World, topic: &str, value: String| {
         world.astray(topic, partition(topic), key, &value);
     };
@@ -98,12 +95,15 @@ fn sale_went_well(world: &World) {
     );
     let refunded = world.last(PAYMENTS, "o");
     assert_eq!(
-        (&refunded["type"], &refunded["paymentId"]),
-        (&json!("payment.refunded"), &json!("second"))
+        (refunded.get("type"), refunded.get("paymentId")),
+        (Some(&json!("payment.refunded")), Some(&json!("second")))
     );
     assert_eq!(world.holders("t"), ["o", "foreign"]);
     assert_eq!(world.reserved_for("t").as_deref(), Some("o"));
-    assert_eq!(world.cancel_answer("o", "4").unwrap().status(), 409);
+    assert_eq!(
+        world.cancel_answer("o", "4").map(|answer| answer.status()),
+        Some(409)
+    );
     assert_eq!(world.versions(TICKETS, "t"), [0, 1, 2]);
     assert_eq!(world.driver.timers("expiration").len(), 1);
     assert!(world.dead_letters().is_empty());

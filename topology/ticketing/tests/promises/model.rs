@@ -16,7 +16,7 @@ use turnstile_ticketing::topics::{
 
 use crate::audit::{Audit, Planted};
 use crate::said::{
-    order_cancel, order_create, payment, payment_create, ticket_create, ticket_update,
+    order_cancel, order_create, payment, payment_create, ticket_create, ticket_update, with_id,
 };
 use crate::world::World;
 
@@ -83,8 +83,8 @@ struct Sale {
 }
 
 impl Sale {
-    fn send(&mut self, topic: &'static str, key: String, mut command: Value) {
-        command["commandId"] = format!("command-{}", self.sent.len()).into();
+    fn send(&mut self, topic: &'static str, key: String, command: Value) {
+        let command = with_id(command, &format!("command-{}", self.sent.len()));
         self.world.append(topic, &key, &command);
         self.sent.push((topic, key, command));
     }

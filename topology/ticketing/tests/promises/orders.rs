@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use turnstile_engine::partitioner::partition_of;
 use turnstile_ticketing::Service;
 use turnstile_ticketing::outcome::{Answer, Conflict};
@@ -28,8 +28,10 @@ fn ticket_said(world: &mut World, ticket: &str, version: u64, title: &str) {
 }
 
 fn status(world: &World, order: &str) -> String {
-    world.last(ORDERS, order)["status"]
-        .as_str()
+    let event = world.last(ORDERS, order);
+    event
+        .get("status")
+        .and_then(Value::as_str)
         .unwrap_or("none")
         .to_owned()
 }

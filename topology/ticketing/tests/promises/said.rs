@@ -5,6 +5,13 @@ use serde_json::{Value, json};
 use crate::world::World;
 use turnstile_ticketing::topics::{ORDER_COMMANDS, TICKET_COMMANDS};
 
+/// The command under an id.
+pub(crate) fn with_id(mut command: Value, id: &str) -> Value {
+    let fields = command.as_object_mut().expect("commands are objects");
+    fields.insert("commandId".to_owned(), id.into());
+    command
+}
+
 pub(crate) fn ticket_create(ticket: &str) -> Value {
     json!({"type": "ticket.create", "id": ticket, "title": "Concert", "price": 10.5, "userId": "owner"})
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::said::with_id;
 use serde_json::Value;
 use turnstile_engine::driver::{LogRecord, TopologyTestDriver};
 use turnstile_engine::{Partition, TimestampMs};
@@ -99,11 +100,10 @@ impl World {
     }
 
     /// Sends a command with an id of its own, lets everything happen, gives the id.
-    pub(crate) fn command(&mut self, topic: &str, key: &str, mut value: Value) -> String {
+    pub(crate) fn command(&mut self, topic: &str, key: &str, value: Value) -> String {
         self.commands += 1;
         let id = format!("00000000-0000-4000-a000-{:012}", self.commands);
-        value["commandId"] = id.clone().into();
-        self.event(topic, key, &value);
+        self.event(topic, key, &with_id(value, &id));
         id
     }
 
@@ -139,8 +139,9 @@ impl World {
     /// The types of the records of a topic under a key, without what is before the dot.
     pub(crate) fn types(&self, topic: &str, key: &str) -> Vec<String> {
         let kind = |value: Value| {
-            let kind = value["type"]
-                .as_str()
+            let kind = value
+                .get("type")
+                .and_then(Value::as_str)
                 .expect("every event has a type")
                 .to_owned();
             kind.split_once('.')

@@ -1,0 +1,270 @@
+//! Retries, and what happens when the application does not answer.
+
+use super::*;
+
+#[tokio::test]
+async fn a_retry_names_the_same_ticket_and_order_and_payment() {
+    let served = Served::new();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let body = json!({"title": "Concert", "price": 1});
+        let ticket = served
+            .send_keyed("u", "POST", "/api/tickets", &body, Some("k"))
+            .await;
+        let body = json!({"ticketId": ticket.field("id")});
+        let order = served
+            .send_keyed("u", "POST", "/api/orders", &body, Some("k"))
+            .await;
+        let body = json!({"orderId": order.field("id"), "token": "tok_visa"});
+        let payment = served
+            .send_keyed("u", "POST", "/api/payments", &body, Some("k"))
+            .await;
+        assert_eq!([ticket.status, order.status, payment.status], [201; 3]);
+        ids.push([ticket.field("id"), order.field("id"), payment.field("id")]);
+    }
+    assert_eq!(ids[0], ids[1]);
+    let orders = served.get("u", "/api/orders").await.json();
+    assert_eq!(orders["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn keys_belong_to_their_callers() {
+    let served = Served::new();
+    let body = json!({"title": "Concert", "price": 1});
+    let mine = served
+        .send_keyed("u", "POST", "/api/tickets", &body, Some("k"))
+        .await;
+    let other = served
+        .send_keyed("v", "POST", "/api/tickets", &body, Some("k"))
+        .await;
+    assert_ne!(mine.field("id"), other.field("id"));
+}
+
+#[tokio::test]
+async fn the_same_key_with_another_body_is_422() {
+    let served = Served::new();
+    let (one, other) = (served.ticket("A").await, served.ticket("B").await);
+    let reused = problem(422, "idempotency-key-reused");
+    for (path, body, other_body) in [
+        (
+            "/api/tickets",
+            json!({"title": "A", "price": 1}),
+            json!({"title": "A", "price": 2}),
+        ),
+        (
+            "/api/orders",
+            json!({"ticketId": one}),
+            json!({"ticketId": other}),
+        ),
+    ] {
+        assert_eq!(
+            served
+                .send_keyed("u", "POST", path, &body, Some("k"))
+                .await
+                .status,
+            201
+        );
+        let reply = served
+            .send_keyed("u", "POST", path, &other_body, Some("k"))
+            .await;
+        assert_eq!(reply.problem(), reused, "{path}");
+        assert_eq!(
+            served
+                .send_keyed("u", "POST", path, &body, Some("k"))
+                .await
+                .status,
+            201
+        );
+    }
+    assert_eq!(served.order("v", &other).await.status, 201);
+}
+
+#[tokio::test]
+async fn another_body_is_422_on_an_instance_that_remembers_no_keys() {
+    let served = Served::new();
+    let body = |price| json!({"title": "A", "price": price});
+    assert_eq!(
+        served
+            .send_keyed("u", "POST", "/api/tickets", &body(1), Some("k"))
+            .await
+            .status,
+        201
+    );
+    let config = ApiConfig {
+        authentication: Authentication {
+            jwt_key: None,
+            dev_auth: true,
+        },
+        command_timeout: Duration::from_millis(400),
+        max_requests: 1,
+    };
+    let api = Api::new(served.instance.clone(), Registry::new(), &config).unwrap();
+    let other = Served {
+        router: router(api),
+        ..served
+    };
+    let reply = other
+        .send_keyed("u", "POST", "/api/tickets", &body(2), Some("k"))
+        .await;
+    assert_eq!(reply.problem(), problem(422, "idempotency-key-reused"));
+}
+
+#[tokio::test]
+async fn a_404_is_not_kept() {
+    let served = Served::new();
+    let body = json!({"orderId": "o", "token": "t"});
+    for _ in 0..2 {
+        let pay = served
+            .send_keyed(
+                "u",
+                "POST",
+                "/api/orders",
+                &json!({"ticketId": "none"}),
+                Some("k"),
+            )
+            .await;
+        assert_eq!(pay.problem(), problem(404, "ticket-not-found"));
+    }
+    let ticket = served.ticket("A").await;
+    let order = served
+        .send_keyed(
+            "u",
+            "POST",
+            "/api/orders",
+            &json!({"ticketId": ticket}),
+            Some("k"),
+        )
+        .await;
+    assert_eq!(order.status, 201, "{body}");
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_used_are_400() {
+    let served = Served::new();
+    let body = json!({"title": "A", "price": 1});
+    for key in ["", "a b", &"k".repeat(256)] {
+        let reply = served
+            .send_keyed("u", "POST", "/api/tickets", &body, Some(key))
+            .await;
+        assert_eq!(
+            reply.problem(),
+            problem(400, "invalid-idempotency-key"),
+            "{key:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_an_outcome_in_time_504_names_the_key_to_ask_again_with() {
+    let served = Served::new();
+    served.application.plant(Fault::Deaf);
+    let body = json!({"title": "A", "price": 1});
+    let pending = served.send("u", "POST", "/api/tickets", &body).await;
+    assert_eq!(pending.problem(), problem(504, "outcome-pending"));
+    let key = pending.field("idempotencyKey");
+    assert_eq!(pending.headers["idempotency-key"], key.as_str());
+
+    served.application.plant(Fault::Healthy);
+    served.application.run();
+    let ticket = served
+        .send_keyed("u", "POST", "/api/tickets", &body, Some(&key))
+        .await;
+    assert_eq!(ticket.status, 201);
+    let tickets = served.get("", "/api/tickets").await.json();
+    assert_eq!(tickets["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_written_is_503() {
+    let served = Served::new();
+    served.application.plant(Fault::Mute);
+    let body = json!({"title": "A", "price": 1});
+    let reply = served
+        .send_keyed("u", "POST", "/api/tickets", &body, Some("k"))
+        .await;
+    assert_eq!(reply.problem(), problem(503, "unavailable"));
+    assert!(reply.headers.contains_key(header::RETRY_AFTER));
+    assert_eq!(reply.field("idempotencyKey"), "k");
+    // It is not kept: the key is free for another body.
+    served.application.plant(Fault::Healthy);
+    let body = json!({"title": "B", "price": 1});
+    assert_eq!(
+        served
+            .send_keyed("u", "POST", "/api/tickets", &body, Some("k"))
+            .await
+            .status,
+        201
+    );
+}
+
+#[tokio::test]
+async fn what_another_instance_owns_is_421_and_not_written() {
+    let served = Served::new();
+    let ticket = served.ticket("A").await;
+    served.application.plant(Fault::Elsewhere);
+    for (method, path, body) in [
+        ("GET", format!("/api/tickets/{ticket}"), Value::Null),
+        (
+            "PUT",
+            format!("/api/tickets/{ticket}"),
+            json!({"title": "B", "price": 1}),
+        ),
+        (
+            "POST",
+            "/api/orders".to_owned(),
+            json!({"ticketId": ticket}),
+        ),
+        ("DELETE", "/api/orders/o".to_owned(), Value::Null),
+        (
+            "POST",
+            "/api/payments".to_owned(),
+            json!({"orderId": "o", "token": "t"}),
+        ),
+        ("GET", "/api/tickets".to_owned(), Value::Null),
+    ] {
+        let reply = served.send("seller", method, &path, &body).await;
+        assert_eq!(
+            reply.problem(),
+            problem(421, "misdirected"),
+            "{method} {path}"
+        );
+        assert!(reply.json()["partition"].is_i64());
+    }
+    served.application.plant(Fault::Healthy);
+    let unchanged = served.get("", &format!("/api/tickets/{ticket}")).await;
+    assert_eq!(unchanged.field("version"), "0");
+}
+
+#[tokio::test]
+async fn without_a_key_a_ticket_is_made_where_it_can_be_answered() {
+    let served = Served::new();
+    for elsewhere in 0..4 {
+        served
+            .application
+            .plant(Fault::PartitionElsewhere(elsewhere));
+        let ticket = served.ticket("A").await;
+        // The order lies beside its ticket, so this instance can answer with it.
+        assert_eq!(served.order("u", &ticket).await.status, 201);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_on_its_way_is_waited_for_and_then_503() {
+    let served = Served::new();
+    served.application.plant(Fault::NotYet);
+    let begun = tokio::time::Instant::now();
+    let reply = served.get("", "/api/tickets/t").await;
+    assert_eq!(reply.problem(), problem(503, "unavailable"));
+    assert!(reply.headers.contains_key(header::RETRY_AFTER));
+    assert!(begun.elapsed() >= Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_store_that_is_broken_is_500() {
+    let served = Served::new();
+    served.application.plant(Fault::Broken);
+    assert_eq!(
+        served.get("", "/api/tickets/t").await.problem(),
+        problem(500, "internal")
+    );
+}
