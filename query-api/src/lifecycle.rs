@@ -10,11 +10,13 @@
 //!    stream threads still run, for those requests wait for them.
 //! 3. The stream threads commit, close their tasks and leave.
 //!
-//! A second signal ends the process at once: nothing is lost by that but time.
+//! Further signals change nothing: every step is bounded, and terminals, shells and
+//! supervisors often send more than one. Whoever cannot wait has SIGKILL.
 
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::Registry;
 use thiserror::Error;
@@ -57,10 +59,13 @@ pub enum RunError {
     /// A part of the process panicked.
     #[error("a part of the process panicked")]
     Panicked(#[from] JoinError),
-    /// A second signal came during the stop.
-    #[error("stopped by a second signal before everything was in order")]
-    Impatient,
 }
+
+/// How long a request waits for a task that is on its way, before it is answered 503.
+const RECOVERY_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a stop waits for a start that is under way.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 type Starting = JoinHandle<Result<Arc<LiveApplication>, StartFailure>>;
 
@@ -77,6 +82,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let api_config = ApiConfig {
         authentication: config.authentication.clone(),
         command_timeout: config.command_timeout,
+        recovery_wait: RECOVERY_WAIT,
         max_requests: config.max_requests,
     };
     let api = Api::new(instance.clone(), registry, &api_config)?;
@@ -93,7 +99,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         drain_timeout: config.drain_timeout,
     };
     let (stop_http, stopping) = watch::channel(false);
-    let mut server = tokio::spawn(serve(listener, router(api), server_config, stopping));
+    let server = tokio::spawn(serve(listener, router(api), server_config, stopping));
 
     let (failed, mut failures) = mpsc::unbounded_channel();
     let mut starting = start(&config, metrics, failed);
@@ -123,29 +129,24 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         }
     }
 
-    let stop = async {
-        stop_http.send_replace(true);
-        if !(&mut server).await? {
-            tracing::warn!("requests that were under way got no answer in time");
-        }
-        let application = match application {
-            Some(application) => Some(application),
-            // A start that hangs cannot be called off; what it holds ends with the process.
-            None if result.is_ok() => {
-                let started = tokio::time::timeout(config.drain_timeout, &mut starting).await;
-                started.ok().transpose()?.and_then(Result::ok)
-            }
-            None => None,
-        };
-        if let Some(application) = application {
-            tokio::task::spawn_blocking(move || application.stop()).await?;
-        }
-        Ok(())
-    };
-    tokio::select! {
-        stopped = stop => stopped.and(result),
-        _ = signals.next() => Err(RunError::Impatient),
+    stop_http.send_replace(true);
+    if !server.await? {
+        tracing::warn!("requests that were under way got no answer in time");
     }
+    let application = match application {
+        Some(application) => Some(application),
+        // A start that hangs cannot be called off; what it has begun ends with the process.
+        None if result.is_ok() => {
+            let started = tokio::time::timeout(START_PATIENCE, &mut starting).await;
+            started.ok().transpose()?.and_then(Result::ok)
+        }
+        None => None,
+    };
+    if let Some(application) = application {
+        tokio::task::spawn_blocking(move || application.stop()).await?;
+    }
+    tracing::info!("stopped");
+    result
 }
 
 fn start(config: &Config, metrics: Metrics, failed: mpsc::UnboundedSender<String>) -> Starting {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -31,7 +30,6 @@ pub(super) struct Client {
     http: reqwest::Client,
     url: Arc<str>,
     key: Option<EncodingKey>,
-    permits: Arc<Semaphore>,
 }
 
 /// An answer.
@@ -46,19 +44,17 @@ pub(super) struct Reply {
 }
 
 impl Client {
-    pub(super) fn new(url: &str, key: Option<&str>, concurrency: u32) -> Result<Self, DemoError> {
+    pub(super) fn new(url: &str, key: Option<&str>) -> Result<Self, DemoError> {
         let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build();
         let http = http.map_err(|source| DemoError::NoAnswer {
             method: "GET",
             url: url.to_owned(),
             source,
         })?;
-        let concurrency = usize::try_from(concurrency).unwrap_or(Semaphore::MAX_PERMITS);
         Ok(Self {
             http,
             url: url.trim_end_matches('/').into(),
             key: key.map(|key| EncodingKey::from_secret(key.as_bytes())),
-            permits: Arc::new(Semaphore::new(concurrency)),
         })
     }
 
@@ -95,11 +91,6 @@ impl Client {
                     .json(body);
             }
             let request = self.signed(request, user)?;
-            let permit = self
-                .permits
-                .acquire()
-                .await
-                .expect("the semaphore is never closed");
             let no_answer = |source| DemoError::NoAnswer {
                 method,
                 url: url.clone(),
@@ -108,7 +99,6 @@ impl Client {
             let response = request.send().await.map_err(no_answer)?;
             let status = response.status().as_u16();
             let bytes = response.bytes().await.map_err(no_answer)?;
-            drop(permit);
             if matches!(status, 503 | 504) && repeats < REPEATS_MAX {
                 repeats += 1;
                 sleep(REPEAT_PAUSE).await;

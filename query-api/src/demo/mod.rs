@@ -3,7 +3,7 @@
 //! 1. A seller creates tickets.
 //! 2. All buyers ask for each of them at once; one wins. By turns a winner pays, is
 //!    declined, or lets the order expire.
-//! 3. Those tickets that are free again are raced for once more, and paid.
+//! 3. Tickets that are free again are raced for again, until each is paid.
 //! 4. Every order and every ticket is read back, and judged from outside.
 //!
 //! It is a client like any other: all that it knows it has from HTTP answers.
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use thiserror::Error;
 
@@ -99,7 +100,7 @@ pub async fn run(args: DemoArgs) -> Result<u8, DemoError> {
         args.buyers, args.tickets, args.url
     );
     let tally = Arc::new(Tally::default());
-    let client = Client::new(&args.url, args.jwt_key.as_deref(), args.concurrency)?;
+    let client = Client::new(&args.url, args.jwt_key.as_deref())?;
     let race = Race::new(client, tally.clone(), args);
     let played = tally::shown_while(&tally, race.play()).await?;
     let violations = proof::violations(&played);
@@ -110,6 +111,7 @@ pub async fn run(args: DemoArgs) -> Result<u8, DemoError> {
 fn table(tally: &Tally, played: &race::Played) -> Table {
     let mut table = Table::new();
     table
+        .load_style(UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(["what happened", "how often"]);
     let (typical, slowest) = tally.answer_times();

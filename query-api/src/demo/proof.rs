@@ -118,6 +118,7 @@ mod tests {
             ticket: "t".to_owned(),
             held_from: at(*from),
             held_until: at(*until),
+            payment_asked: None,
             status: (*status).to_owned(),
         };
         let ticket = FinalTicket {
@@ -174,10 +175,10 @@ mod tests {
 
     #[test]
     fn a_ticket_that_nobody_holds_is_found() {
-        let unsold = Violation::Unsold {
+        let unsold = [Violation::Unsold {
             ticket: "t".to_owned(),
-        };
-        assert_eq!(judge(&[("a", "failed", 0, 1)], None), [unsold.clone()]);
-        assert_eq!(judge(&[], None), [unsold]);
+        }];
+        assert_eq!(judge(&[("a", "failed", 0, 1)], None), unsold);
+        assert_eq!(judge(&[], None), unsold);
     }
 }

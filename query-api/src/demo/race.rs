@@ -1,9 +1,11 @@
 //! Who asks for what, and what becomes of the winners.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -17,6 +19,9 @@ const DECLINED: &str = "tok_chargeDeclined";
 
 /// How often an order is looked at while it is to expire, or a ticket to follow its order.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How often the tickets that nobody has paid for are raced for.
+const ROUNDS_MAX: usize = 5;
 
 /// How long tickets may lag behind their orders at the end.
 const TICKETS_LAG_MAX: Duration = Duration::from_secs(30);
@@ -34,6 +39,8 @@ pub(super) struct Won {
     pub(super) held_from: Instant,
     /// Until here at least it did.
     pub(super) held_until: Instant,
+    /// When its payment was asked for, if it was.
+    pub(super) payment_asked: Option<Instant>,
     /// Its status as it was read last.
     pub(super) status: String,
 }
@@ -73,6 +80,8 @@ struct Play {
     client: Client,
     tally: Arc<Tally>,
     args: DemoArgs,
+    /// How many may ask for an order at once; whoever has won goes on without waiting.
+    permits: Semaphore,
 }
 
 impl Race {
@@ -81,6 +90,9 @@ impl Race {
             play: Arc::new(Play {
                 client,
                 tally,
+                permits: Semaphore::new(
+                    usize::try_from(args.concurrency).unwrap_or(Semaphore::MAX_PERMITS),
+                ),
                 args,
             }),
         }
@@ -96,18 +108,25 @@ impl Race {
         .await?;
 
         let fates = [Fate::Pays, Fate::IsDeclined, Fate::LetsItExpire];
-        let first = tickets.iter().cloned().zip(fates.into_iter().cycle());
-        let mut orders = self.round(first).await?;
-        let free = |ticket: &&String| {
-            !orders
-                .iter()
-                .any(|order| order.ticket == **ticket && holds(order))
-        };
-        let free: Vec<_> = tickets.iter().filter(free).cloned().collect();
-        let second = self
-            .round(free.into_iter().map(|ticket| (ticket, Fate::Pays)))
-            .await?;
-        orders.extend(second);
+        let mut wanted: Vec<_> = tickets
+            .iter()
+            .cloned()
+            .zip(fates.into_iter().cycle())
+            .collect();
+        let mut orders = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            orders.extend(self.round(wanted).await?);
+            let sold = |ticket: &String| {
+                orders
+                    .iter()
+                    .any(|order| order.ticket == *ticket && holds(order))
+            };
+            let free = tickets.iter().filter(|ticket| !sold(ticket));
+            wanted = free.map(|ticket| (ticket.clone(), Fate::Pays)).collect();
+            if wanted.is_empty() {
+                break;
+            }
+        }
 
         let orders = all(orders.into_iter().map(|order| {
             let play = play.clone();
@@ -123,21 +142,26 @@ impl Race {
         Ok(Played { tickets, orders })
     }
 
-    /// All buyers ask for all these tickets, and the winners meet their fates.
-    async fn round(
-        &self,
-        tickets: impl Iterator<Item = (String, Fate)>,
-    ) -> Result<Vec<Won>, DemoError> {
-        let orders = all(tickets.map(|(ticket, fate)| {
-            let play = self.play.clone();
-            async move {
-                let winners = Play::race_for(&play, &ticket).await?;
-                all(winners.into_iter().map(|won| {
-                    let play = play.clone();
-                    async move { play.meet(won, fate).await }
-                }))
-                .await
-            }
+    /// All buyers ask for all these tickets. The first winner of each meets the ticket's
+    /// fate; whoever gets it after that pays.
+    async fn round(&self, tickets: Vec<(String, Fate)>) -> Result<Vec<Won>, DemoError> {
+        let orders = all(tickets.into_iter().flat_map(|(ticket, fate)| {
+            let first = Arc::new(AtomicBool::new(true));
+            (0..self.play.args.buyers).map(move |number| {
+                let (play, ticket, first) = (self.play.clone(), ticket.clone(), first.clone());
+                async move {
+                    let Some(won) = play.ask_for(ticket, format!("demo-buyer-{number}")).await?
+                    else {
+                        return Ok(None);
+                    };
+                    let fate = if first.swap(false, Relaxed) {
+                        fate
+                    } else {
+                        Fate::Pays
+                    };
+                    play.meet(won, fate).await.map(Some)
+                }
+            })
         }))
         .await?;
         Ok(orders.into_iter().flatten().collect())
@@ -183,22 +207,18 @@ impl Play {
         Ok(reply.text("id"))
     }
 
-    /// All buyers at once; those who won.
-    async fn race_for(play: &Arc<Self>, ticket: &str) -> Result<Vec<Won>, DemoError> {
-        let answers = all((0..play.args.buyers).map(|number| {
-            let (play, ticket) = (play.clone(), ticket.to_owned());
-            async move { play.ask_for(ticket, format!("demo-buyer-{number}")).await }
-        }))
-        .await?;
-        Ok(answers.into_iter().flatten().collect())
-    }
-
     async fn ask_for(&self, ticket: String, buyer: String) -> Result<Option<Won>, DemoError> {
+        let permit = self
+            .permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let begun = Instant::now();
         let reply = self
             .client
             .post(&buyer, "/api/orders", json!({ "ticketId": ticket }))
             .await?;
+        drop(permit);
         if !matches!(reply.status, 201 | 409) {
             return Err(reply.unexpected("an order"));
         }
@@ -212,6 +232,7 @@ impl Play {
             ticket,
             held_from: now,
             held_until: now,
+            payment_asked: None,
             status,
         }))
     }
@@ -225,24 +246,21 @@ impl Play {
     }
 
     async fn pay(&self, mut order: Won, token: &str) -> Result<Won, DemoError> {
-        order.held_until = Instant::now();
+        order.payment_asked = Some(Instant::now());
         let body = json!({ "orderId": order.id, "token": token });
         let reply = self
             .client
             .post(&order.buyer, "/api/payments", body)
             .await?;
-        match reply.status {
-            201 => {
-                "completed".clone_into(&mut order.status);
-                self.tally.order_paid();
-            }
-            402 => {
-                "failed".clone_into(&mut order.status);
-                self.tally.order_declined();
-            }
-            // With a very short time to live, an order can expire before it is paid.
-            409 => return self.let_expire(order).await,
-            _ => return Err(reply.unexpected("a payment")),
+        // 409: with a short time to live, an order can expire before it is paid.
+        if !matches!(reply.status, 201 | 402 | 409) {
+            return Err(reply.unexpected("a payment"));
+        }
+        order.status = self.read_order(&order).await?.text("status");
+        match order.status.as_str() {
+            "completed" => self.tally.order_paid(),
+            "failed" => self.tally.order_declined(),
+            _ => return self.let_expire(order).await,
         }
         Ok(order)
     }
@@ -279,6 +297,12 @@ impl Play {
         order.status = self.read_order(&order).await?.text("status");
         if holds(&order) {
             order.held_until = asked;
+        } else if order.status == "failed" {
+            // Only its payment could end it like that, so it was live when that was asked for.
+            order.held_until = order
+                .payment_asked
+                .unwrap_or(order.held_until)
+                .max(order.held_until);
         }
         Ok(order)
     }

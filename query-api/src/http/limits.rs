@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::problem::{Problem, ProblemKind};
-use super::reads::RECOVERY_WAIT;
 
 /// Beyond the waits that a route has: for reading its body and writing its command.
 const ROUTE_OVERHEAD: Duration = Duration::from_secs(30);
@@ -22,7 +21,7 @@ pub async fn admit(State(api): State<Api>, request: Request, next: Next) -> Resp
     let Ok(_permit) = api.shared.permits.try_acquire() else {
         return Problem::new(ProblemKind::Overloaded).into_response();
     };
-    let longest = api.shared.command_timeout + RECOVERY_WAIT + ROUTE_OVERHEAD;
+    let longest = api.shared.command_timeout + api.shared.recovery_wait + ROUTE_OVERHEAD;
     match tokio::time::timeout(longest, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new(ProblemKind::OutcomePending).into_response(),
@@ -31,6 +30,10 @@ pub async fn admit(State(api): State<Api>, request: Request, next: Next) -> Resp
 
 /// The answer of a route that panicked.
 #[must_use]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the layer that catches panics hands it over"
+)]
 pub fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let said = panic.downcast_ref::<String>().map(String::as_str);
     let said = said

@@ -59,6 +59,7 @@ struct Shared {
     registry: Registry,
     openapi: String,
     command_timeout: Duration,
+    recovery_wait: Duration,
     permits: Semaphore,
 }
 
@@ -69,6 +70,8 @@ pub struct ApiConfig {
     pub authentication: Authentication,
     /// How long a request waits for the outcome of its command.
     pub command_timeout: Duration,
+    /// How long a read waits for a task that is on its way.
+    pub recovery_wait: Duration,
     /// How many requests are answered at once.
     pub max_requests: usize,
 }
@@ -92,6 +95,7 @@ impl Api {
             registry,
             openapi: openapi(),
             command_timeout: config.command_timeout,
+            recovery_wait: config.recovery_wait,
             permits: Semaphore::new(config.max_requests),
         };
         Ok(Self {

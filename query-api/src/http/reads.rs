@@ -1,6 +1,6 @@
 //! Reading rows while tasks start, move and stop.
 //!
-//! A row whose task is on its way is waited for, up to [`RECOVERY_WAIT`]; then the
+//! A row whose task is on its way is waited for, up to `recovery_wait`; then the
 //! answer is 503. A row that another instance owns is 421 at once. A row that is to
 //! change is watched, and looked at now and then as well: a watch ends silently when
 //! its task moves away.
@@ -14,9 +14,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::Api;
 use super::problem::{Problem, ProblemKind};
 use crate::application::{Application, Row, Unavailable};
-
-/// How long a read waits for a task that is on its way.
-pub const RECOVERY_WAIT: Duration = Duration::from_secs(5);
 
 /// How often it looks whether the task has come.
 const RECOVERY_POLL: Duration = Duration::from_millis(50);
@@ -36,11 +33,11 @@ impl Api {
         &self,
         look: impl Fn(&dyn Application) -> Result<T, Unavailable>,
     ) -> Result<T, Problem> {
-        let deadline = Instant::now() + RECOVERY_WAIT;
+        let deadline = Instant::now() + self.shared.recovery_wait;
         loop {
             match look(self.application()?.as_ref()) {
                 Err(Unavailable::NotYet(_)) if Instant::now() < deadline => {
-                    sleep(RECOVERY_POLL).await
+                    sleep(RECOVERY_POLL).await;
                 }
                 found => return found.map_err(problem),
             }
@@ -53,13 +50,13 @@ impl Api {
         look: impl Fn(&dyn Application) -> Result<T, Unavailable> + Send + Sync + 'static,
     ) -> Result<T, Problem> {
         let look = Arc::new(look);
-        let deadline = Instant::now() + RECOVERY_WAIT;
+        let deadline = Instant::now() + self.shared.recovery_wait;
         loop {
             let (application, look) = (self.application()?, look.clone());
             let found = tokio::task::spawn_blocking(move || look(application.as_ref())).await;
             match found.map_err(|panicked| problem(Unavailable::Failed(Box::new(panicked))))? {
                 Err(Unavailable::NotYet(_)) if Instant::now() < deadline => {
-                    sleep(RECOVERY_POLL).await
+                    sleep(RECOVERY_POLL).await;
                 }
                 found => return found.map_err(problem),
             }

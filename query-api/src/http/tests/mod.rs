@@ -21,6 +21,9 @@ use crate::application::memory::{Fault, MemoryApplication};
 use crate::config::Authentication;
 use crate::instance::Instance;
 
+/// How long a row is waited for.
+const RECOVERY_WAIT: Duration = Duration::from_millis(150);
+
 /// A served instance.
 struct Served {
     router: Router,
@@ -88,6 +91,7 @@ impl Served {
                 dev_auth: true,
             },
             command_timeout: Duration::from_millis(400),
+            recovery_wait: RECOVERY_WAIT,
             max_requests,
         };
         let api =

@@ -14,6 +14,7 @@ async fn an_instance_lives_before_it_is_ready() {
             dev_auth: true,
         },
         command_timeout: Duration::from_secs(1),
+        recovery_wait: RECOVERY_WAIT,
         max_requests: 1,
     };
     let api = Api::new(instance.clone(), Registry::new(), &config).unwrap();

@@ -33,7 +33,6 @@ pub(crate) struct TaskCore {
     /// By store of the topology.
     store_ids: Vec<Option<StoreId>>,
     pub(super) outputs: Vec<OutputRecord>,
-    pub(super) stream_time: TimestampMs,
 }
 
 /// The record that is being processed, or the absence of one.
@@ -102,7 +101,6 @@ impl TaskCore {
             timers,
             store_ids,
             outputs: Vec::new(),
-            stream_time: TimestampMs::default(),
         }
     }
 
@@ -348,7 +346,8 @@ impl Context<'_> {
     ) -> Result<(), ProcessorError> {
         let declared = self.declaration().sinks.contains(&sink.index);
         let Some(target) = self.core.plan.sinks.get(sink.index).filter(|_| declared) else {
-            return Err(self.undeclared("sink", format!("number {}", sink.index)));
+            let target = self.core.plan.sinks.get(sink.index);
+            return Err(self.undeclared("sink", target.map(|target| target.topic.to_string())));
         };
         let mut value = Vec::new();
         message.encode(&mut value);
@@ -377,7 +376,8 @@ impl Context<'_> {
         let topology = self.core.topology.clone();
         let declared = self.declaration().outlets.contains(&outlet.index);
         let Some(target) = topology.outlets.get(outlet.index).filter(|_| declared) else {
-            return Err(self.undeclared("outlet", format!("number {}", outlet.index)));
+            let target = topology.outlets.get(outlet.index);
+            return Err(self.undeclared("outlet", target.map(|target| target.name.clone())));
         };
         self.core
             .deliver(&target.children, self.record, &mut Some(message))
@@ -420,7 +420,10 @@ impl Context<'_> {
     ) -> Result<R, ProcessorError> {
         match self.core.timers.get_mut(self.processor) {
             Some(Some(timers)) => Ok(change(timers, &mut self.core.overlay)?),
-            Some(None) | None => Err(self.undeclared("timers", "of its own".to_owned())),
+            Some(None) | None => {
+                let name = self.declaration().timers_store();
+                Err(self.undeclared("timers", Some(name)))
+            }
         }
     }
 
@@ -431,14 +434,9 @@ impl Context<'_> {
             .ok_or_else(|| self.undeclared("store", self.store_name(store)))
     }
 
-    fn store_name<K, V>(&self, store: Store<K, V>) -> String {
-        let name = self
-            .core
-            .topology
-            .stores
-            .get(store.index)
-            .map(|store| store.name.clone());
-        name.unwrap_or_else(|| "of another topology".to_owned())
+    fn store_name<K, V>(&self, store: Store<K, V>) -> Option<String> {
+        let stores = &self.core.topology.stores;
+        stores.get(store.index).map(|store| store.name.clone())
     }
 
     fn unreadable<K, V>(
@@ -447,16 +445,17 @@ impl Context<'_> {
         source: turnstile_state::CodecError,
     ) -> ProcessorError {
         ProcessorError::UnreadableRow {
-            store: self.store_name(store),
+            store: self.store_name(store).unwrap_or_default(),
             source,
         }
     }
 
-    fn undeclared(&self, kind: &'static str, name: String) -> ProcessorError {
+    /// A handle without a name was made by the builder of another topology.
+    fn undeclared(&self, kind: &'static str, name: Option<String>) -> ProcessorError {
         ProcessorError::Undeclared {
             processor: self.declaration().name.clone(),
             kind,
-            name,
+            name: name.unwrap_or_else(|| "of another topology".to_owned()),
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Task {
     id: TaskId,
     core: TaskCore,
     punctuations: Punctuations,
+    /// As of the last commit.
+    committed_punctuations: Punctuations,
     status: TaskStatus,
 }
 
@@ -77,6 +79,7 @@ impl Task {
         Self {
             id,
             core: TaskCore::new(id, topology, plan, backend),
+            committed_punctuations: punctuations.clone(),
             punctuations,
             status: TaskStatus::Created,
         }
@@ -128,6 +131,7 @@ impl Task {
         self.become_status(TaskStatus::Running);
         self.core.forget_uncommitted();
         self.punctuations.start(now);
+        self.committed_punctuations.clone_from(&self.punctuations);
     }
 
     /// Handles one record of the source at `source` in the plan: as a whole or,
@@ -158,7 +162,7 @@ impl Task {
             partition: self.id.partition,
             offset: record.offset,
         };
-        self.core.stream_time = self.core.stream_time.max(record.timestamp);
+        self.punctuations.observe(record.timestamp);
         let unit = Unit::begin(&mut self.core);
         let context = RecordContext {
             timestamp: record.timestamp,
@@ -256,7 +260,7 @@ impl Task {
                     })?;
             }
         }
-        for (processor, kind) in self.punctuations.take_due(now, self.core.stream_time) {
+        for (processor, kind) in self.punctuations.take_due(now) {
             self.core
                 .call(processor, &RecordContext::at(now), |node, context| {
                     node.on_punctuate(context, kind)
@@ -313,6 +317,7 @@ impl Task {
     /// The writes as one batch that reaches these changelog offsets: to be written
     /// once the transaction that holds their changelog records is committed.
     pub(crate) fn take_batch(&mut self, changelog_offsets: &[(StoreId, i64)]) -> Batch {
+        self.committed_punctuations.clone_from(&self.punctuations);
         let mut batch = self.core.overlay.take_batch();
         for (store, next_offset) in changelog_offsets {
             batch.set_changelog_offset(*store, *next_offset);
@@ -323,6 +328,7 @@ impl Task {
     /// Forgets everything since the last commit.
     pub(crate) fn abort(&mut self) {
         self.core.forget_uncommitted();
+        self.punctuations.clone_from(&self.committed_punctuations);
     }
 
     fn assert_running(&self) {

@@ -1,7 +1,8 @@
 //! When the periodic callbacks of a task are due.
 //!
 //! A punctuator that missed several intervals, because the task was away or busy,
-//! is called once and goes on from now.
+//! is called once and goes on from now. Neither clock survives a restart: an
+//! interval begins anew with the task, that of stream time with its first record.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::TimestampMs;
 use crate::processor::PunctuationType;
 use crate::topology::{SubtopologyPlan, Topology};
 
+#[derive(Clone)]
 struct Punctuation {
     processor: usize,
     kind: PunctuationType,
@@ -17,7 +19,13 @@ struct Punctuation {
     next: Option<TimestampMs>,
 }
 
-pub(super) struct Punctuations(Vec<Punctuation>);
+/// The periodic callbacks of a task.
+#[derive(Clone)]
+pub(super) struct Punctuations {
+    all: Vec<Punctuation>,
+    /// The greatest timestamp of a record since the task started.
+    stream_time: Option<TimestampMs>,
+}
 
 impl Punctuations {
     pub(super) fn new(topology: &Topology, plan: &SubtopologyPlan) -> Self {
@@ -33,12 +41,16 @@ impl Punctuations {
                     next: None,
                 })
         });
-        Self(all.collect())
+        Self {
+            all: all.collect(),
+            stream_time: None,
+        }
     }
 
-    /// Starts the wall clocks.
+    /// Starts the wall clocks; those of stream time wait for a record.
     pub(super) fn start(&mut self, now: TimestampMs) {
-        for punctuation in &mut self.0 {
+        self.stream_time = None;
+        for punctuation in &mut self.all {
             punctuation.next = match punctuation.kind {
                 PunctuationType::WallClockTime => Some(now.plus(punctuation.interval)),
                 PunctuationType::StreamTime => None,
@@ -46,22 +58,28 @@ impl Punctuations {
         }
     }
 
+    /// A record with this time has come.
+    pub(super) fn observe(&mut self, timestamp: TimestampMs) {
+        self.stream_time = self.stream_time.max(Some(timestamp));
+        for punctuation in &mut self.all {
+            if punctuation.kind == PunctuationType::StreamTime {
+                let first = timestamp.plus(punctuation.interval);
+                punctuation.next.get_or_insert(first);
+            }
+        }
+    }
+
     /// Those that are due, which then wait for their next interval.
-    pub(super) fn take_due(
-        &mut self,
-        now: TimestampMs,
-        stream_time: TimestampMs,
-    ) -> Vec<(usize, PunctuationType)> {
+    pub(super) fn take_due(&mut self, now: TimestampMs) -> Vec<(usize, PunctuationType)> {
         let mut due = Vec::new();
-        for punctuation in &mut self.0 {
+        for punctuation in &mut self.all {
             let clock = match punctuation.kind {
-                PunctuationType::WallClockTime => now,
-                PunctuationType::StreamTime if stream_time == TimestampMs::default() => continue,
-                PunctuationType::StreamTime => stream_time,
+                PunctuationType::WallClockTime => Some(now),
+                PunctuationType::StreamTime => self.stream_time,
             };
-            let next = *punctuation
-                .next
-                .get_or_insert(clock.plus(punctuation.interval));
+            let (Some(clock), Some(next)) = (clock, punctuation.next) else {
+                continue;
+            };
             if next <= clock {
                 due.push((punctuation.processor, punctuation.kind));
                 let following = next.plus(punctuation.interval);
@@ -75,12 +93,18 @@ impl Punctuations {
         due
     }
 
-    /// When the next one on the wall clock is due.
+    /// When the next one is due on the wall clock. One of stream time is due at
+    /// once, whatever the wall clock says, or not before another record.
     pub(super) fn next_due(&self) -> Option<TimestampMs> {
-        self.0
-            .iter()
-            .filter(|p| p.kind == PunctuationType::WallClockTime)
-            .filter_map(|p| p.next)
-            .min()
+        let dues = self.all.iter().filter_map(|punctuation| {
+            let next = punctuation.next?;
+            match punctuation.kind {
+                PunctuationType::WallClockTime => Some(next),
+                PunctuationType::StreamTime => {
+                    (next <= self.stream_time?).then_some(TimestampMs(i64::MIN))
+                }
+            }
+        });
+        dues.min()
     }
 }

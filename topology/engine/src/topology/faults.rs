@@ -29,6 +29,12 @@ pub enum TopologyFault {
         /// The processor.
         processor: String,
     },
+    /// A processor would be called without end.
+    #[error("processor {processor} punctuates without an interval: give it a millisecond or more")]
+    NoInterval {
+        /// The processor.
+        processor: String,
+    },
     /// Nobody reads a stream.
     #[error("nothing reads {stream}: give it to a processor or remove it")]
     Unread {

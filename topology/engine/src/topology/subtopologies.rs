@@ -101,6 +101,14 @@ pub(super) fn faults(topology: &Topology) -> Vec<TopologyFault> {
             processor: processor.name.clone(),
         });
     }
+    for processor in &topology.processors {
+        let mut intervals = processor.punctuations.iter().map(|(_, interval)| interval);
+        if intervals.any(|interval| interval.as_millis() == 0) {
+            faults.push(TopologyFault::NoInterval {
+                processor: processor.name.clone(),
+            });
+        }
+    }
     for source in topology
         .sources
         .iter()

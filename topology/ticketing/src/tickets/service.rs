@@ -23,7 +23,7 @@ pub struct TicketsStores {
     /// The orders that have ended. A row for each, for ever: an `order.created` may
     /// be read long after its order's end, and must reserve nothing then.
     ended_orders: Store<OrderId, ()>,
-    /// The orders that hold a ticket which does not exist yet, in the order of their coming.
+    /// The orders that hold a ticket which does not exist yet, as often as they came.
     early_holders: Store<TicketId, EarlyHolders>,
 }
 
@@ -229,11 +229,8 @@ impl Tickets {
         let Some(existing) = context.get(self.stores.tickets, ticket)? else {
             let early = context.get(self.stores.early_holders, ticket)?;
             let mut early = early.unwrap_or_default();
-            if !early.orders.contains(&order) {
-                early.orders.push(order);
-                context.put(self.stores.early_holders, ticket, &early)?;
-            }
-            return Ok(());
+            early.orders.push(order);
+            return context.put(self.stores.early_holders, ticket, &early);
         };
         match rules::hold(existing, &order) {
             Some(changed) => self.publish(context, &changed),

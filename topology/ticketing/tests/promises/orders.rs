@@ -71,6 +71,18 @@ fn an_order_that_is_cancelled_fails_or_expires_frees_its_ticket_at_once() {
 }
 
 #[test]
+fn a_release_ends_only_the_reservation_of_the_order_that_it_names() {
+    let mut world = orders_with(&["t"]);
+    world.order("t", "o");
+    let released = world.driver.internal("released-repartition");
+    for (order, left) in [("other", Some("o")), ("o", None)] {
+        let event = json!({"type": "ticket.released", "orderId": order, "ticketId": "t"});
+        world.event(&released, "t", &event);
+        assert_eq!(world.reserved_for("t").as_deref(), left);
+    }
+}
+
+#[test]
 fn a_completed_order_keeps_its_ticket_for_ever() {
     let mut world = orders_with(&["t"]);
     world.order("t", "o");
@@ -311,6 +323,7 @@ fn an_order_for_a_ticket_that_does_not_exist_is_a_404() {
 #[test]
 fn the_catalog_takes_the_highest_version_gap_or_not() {
     let mut world = orders_with(&[]);
+    ticket_said(&mut world, "t", 1, "one");
     ticket_said(&mut world, "t", 5, "five");
     ticket_said(&mut world, "t", 0, "zero");
     ticket_said(&mut world, "t", 3, "three");

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
@@ -308,17 +308,48 @@ impl CommittedReader {
             let found = committed.iter().find(|(committed, _)| committed == place);
             let offset = match found {
                 Some((_, offset)) => *offset,
-                None => {
-                    let ends =
-                        self.consumer
-                            .fetch_watermarks(&place.topic, place.partition.0, limit);
-                    Offset(ends.map_err(|error| KafkaFault::of(ACTION, &error))?.0)
-                }
+                None => self.log_start(place, limit)?,
             };
             complete.push((place.clone(), offset));
         }
         Ok(complete)
     }
+}
+
+impl CommittedReader {
+    /// The start of a partition's log; waits for the leader of a topic that was just created.
+    fn log_start(&self, place: &TopicPartition, limit: Duration) -> Result<Offset, KafkaFault> {
+        let begun = Instant::now();
+        loop {
+            match self
+                .consumer
+                .fetch_watermarks(&place.topic, place.partition.0, limit)
+            {
+                Ok((start, _)) => return Ok(Offset(start)),
+                Err(error) if awaits_leader(&error) && begun.elapsed() < LEADER_LIMIT => {
+                    std::thread::park_timeout(Duration::from_millis(50));
+                }
+                Err(error) => {
+                    return Err(KafkaFault::of("ask for the start of a partition", &error));
+                }
+            }
+        }
+    }
+}
+
+/// How long a partition may be without a leader that the client knows.
+const LEADER_LIMIT: Duration = Duration::from_secs(10);
+
+fn awaits_leader(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }
 
 pub(super) fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {

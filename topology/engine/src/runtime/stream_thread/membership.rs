@@ -334,6 +334,8 @@ impl<'a> Membership<'a> {
                 slot.positions.insert(place, (group, offset));
             }
             slot.task.start(clock::now());
+            // So that every group has a position on record, and no older member can commit.
+            slot.dirty = true;
             *worked = true;
             let resume: Vec<(Arc<str>, Position)> = slot
                 .positions

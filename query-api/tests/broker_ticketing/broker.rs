@@ -1,0 +1,368 @@
+//! The broker, taken by one test at a time and seen from outside.
+//!
+//! Taking it removes what an earlier test may have left, waits until no group has
+//! members, and creates the topics of the contract, stamped by the broker, so that
+//! records of different partitions can be put in order. A topic of its own marks that
+//! what lies on the broker is the tests' and may be removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use turnstile_ticketing::topics;
+
+use crate::record::Record;
+use crate::{LIMIT, eventually, pause};
+
+/// The partitions of the topics, where a test does not say otherwise.
+pub(crate) const PARTITIONS: i32 = 4;
+
+/// The groups of the contract, each with the documented topic that it reads.
+pub(crate) const GROUPS: [(&str, &str); 6] = [
+    (topics::EXPIRATION_ORDERS, topics::ORDERS),
+    (topics::ORDERS_EXPIRATION, topics::EXPIRATION),
+    (topics::ORDERS_PAYMENTS, topics::PAYMENTS),
+    (topics::ORDERS_TICKETS, topics::TICKETS),
+    (topics::PAYMENTS_ORDERS, topics::ORDERS),
+    (topics::TICKETS_ORDERS, topics::ORDERS),
+];
+
+/// The topics of the application itself begin so.
+const INTERNAL: &str = "ticketing-";
+
+/// Where the dead letters lie.
+pub(crate) const DEAD_LETTERS: &str = "ticketing-dlq";
+
+/// Whose presence says that the topics of the contract are those of a test.
+const MARK: &str = "turnstile-broker-tests";
+
+/// For the clients, whose calls wait.
+pub(crate) static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Runtime::new().expect("the system gives a process its threads"));
+
+static TAKEN: Mutex<()> = Mutex::new(());
+
+/// The broker, with fresh topics and a place for the states of instances.
+pub(crate) struct Broker {
+    addresses: String,
+    admin: AdminClient<DefaultClientContext>,
+    producer: BaseProducer,
+    state: TempDir,
+    _taken: MutexGuard<'static, ()>,
+}
+
+impl Broker {
+    /// Takes the broker.
+    pub(crate) fn take() -> Self {
+        Self::with_partitions(|_| PARTITIONS)
+    }
+
+    /// Takes the broker; `partitions` says how many each topic of the contract has.
+    pub(crate) fn with_partitions(partitions: impl Fn(&str) -> i32) -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = std::env::var("KAFKA_BROKERS");
+        let addresses = addresses.expect("KAFKA_BROKERS names the broker to test on");
+        let producer = client(&addresses)
+            .set("partitioner", "murmur2")
+            .set("enable.idempotence", "true")
+            .set("message.max.bytes", "1048588")
+            .create();
+        let broker = Self {
+            admin: client(&addresses).create().expect("a client can be made"),
+            producer: producer.expect("a producer can be made"),
+            state: TempDir::new().expect("a temporary folder can be made"),
+            addresses,
+            _taken: taken,
+        };
+        let there = broker.topics();
+        let unmarked = !there.contains_key(MARK);
+        if let Some(topic) = topics::ALL
+            .iter()
+            .find(|topic| unmarked && there.contains_key(**topic))
+        {
+            // Nothing may be removed, not even when this unwinds.
+            let addresses = broker.addresses.clone();
+            std::mem::forget(broker);
+            panic!(
+                "{addresses} has a topic {topic} that is not of a test: set KAFKA_BROKERS to another broker"
+            );
+        }
+        broker.create(&[(MARK, 1)]);
+        broker.clear();
+        broker.create(&topics::ALL.map(|topic| (topic, partitions(topic))));
+        broker
+    }
+
+    pub(crate) fn addresses(&self) -> &str {
+        &self.addresses
+    }
+
+    /// A folder that is removed when the test is over.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.state.path()
+    }
+
+    /// Removes the groups and topics that instances make.
+    fn clear(&self) {
+        let groups = GROUPS.map(|(group, _)| group);
+        eventually("the groups of the last test have no members", || {
+            let deleted = self.admin.delete_groups(&groups, &AdminOptions::new());
+            let results = RUNTIME.block_on(deleted).expect("the broker answers");
+            let gone = results.iter().all(|result| {
+                matches!(result, Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)))
+            });
+            gone.then_some(())
+        });
+        let mine =
+            |topic: &String| topics::ALL.contains(&topic.as_str()) || topic.starts_with(INTERNAL);
+        let old: Vec<String> = self.topics().into_keys().filter(mine).collect();
+        self.delete(&old.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    fn delete(&self, names: &[&str]) {
+        if !names.is_empty() {
+            let deleted = self.admin.delete_topics(names, &waiting());
+            let results = RUNTIME.block_on(deleted).expect("the broker answers");
+            assert!(results.iter().all(Result::is_ok), "{results:?}");
+        }
+        eventually("deleted topics are gone", || {
+            let there = self.topics();
+            names
+                .iter()
+                .all(|name| !there.contains_key(*name))
+                .then_some(())
+        });
+    }
+
+    fn create(&self, topics: &[(&str, i32)]) {
+        let new: Vec<_> = topics
+            .iter()
+            .map(|(name, partitions)| {
+                NewTopic::new(name, *partitions, TopicReplication::Fixed(1))
+                    .set("message.timestamp.type", "LogAppendTime")
+            })
+            .collect();
+        let created = self.admin.create_topics(&new, &waiting());
+        for result in RUNTIME.block_on(created).expect("the broker answers") {
+            assert!(
+                matches!(
+                    result,
+                    Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))
+                ),
+                "{result:?}"
+            );
+        }
+        eventually("created topics are there", || {
+            let there = self.topics();
+            topics
+                .iter()
+                .all(|(name, _)| there.contains_key(*name))
+                .then_some(())
+        });
+    }
+
+    /// All topics with their partition counts.
+    pub(crate) fn topics(&self) -> BTreeMap<String, i32> {
+        let metadata = self.admin.inner().fetch_metadata(None, LIMIT);
+        let metadata = metadata.expect("the broker answers");
+        let topics = metadata.topics().iter();
+        topics
+            .map(|topic| {
+                let count = i32::try_from(topic.partitions().len());
+                let count = count.expect("a topic has a small number of partitions");
+                (topic.name().to_owned(), count)
+            })
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// All consumer groups of the broker.
+    pub(crate) fn groups(&self) -> BTreeSet<String> {
+        let groups = self.admin.inner().fetch_group_list(None, LIMIT);
+        let groups = groups.expect("the broker answers");
+        let groups = groups.groups().iter();
+        groups.map(|group| group.name().to_owned()).collect()
+    }
+
+    /// Appends an event or command, keyed as the contract says.
+    pub(crate) fn send(&self, topic: &str, key: &str, value: &Value) {
+        self.append(
+            topic,
+            None,
+            Some(key.as_bytes()),
+            Some(value.to_string().as_bytes()),
+        );
+    }
+
+    /// Appends any record, to the partition of its key where none is given.
+    pub(crate) fn append(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic);
+        record.partition = partition;
+        record.key = key;
+        record.payload = value;
+        let mut rest = record;
+        while let Err((error, back)) = self.producer.send(rest) {
+            assert_eq!(
+                error.rdkafka_error_code(),
+                Some(RDKafkaErrorCode::QueueFull)
+            );
+            self.producer.poll(Duration::from_millis(50));
+            rest = back;
+        }
+        // What was not taken in the end shows as a record that is not there.
+        self.producer.poll(Duration::ZERO);
+    }
+
+    /// Waits until the broker has all that was sent.
+    pub(crate) fn flush(&self) {
+        self.producer.flush(LIMIT).expect("the broker takes it");
+    }
+
+    /// All committed records of a topic, by partition and offset.
+    pub(crate) fn read(&self, topic: &str) -> Vec<Record> {
+        self.flush();
+        let consumer: BaseConsumer = client(&self.addresses)
+            .set("group.id", "turnstile-broker-tests-unused")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()
+            .expect("a consumer can be made");
+        let count = self.topics().get(topic).copied();
+        let count = count.unwrap_or_else(|| panic!("there is no topic {topic}"));
+        let mut list = TopicPartitionList::new();
+        for partition in 0..count {
+            list.add_partition_offset(topic, partition, Offset::Beginning)
+                .expect("the offset is valid");
+        }
+        consumer.assign(&list).expect("the partitions exist");
+        let mut open: BTreeSet<i32> = (0..count).collect();
+        let mut records = Vec::new();
+        while !open.is_empty() {
+            match consumer.poll(LIMIT) {
+                Some(Ok(message)) => records.push(Record::of(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                }
+                Some(Err(error)) => panic!("{topic} cannot be read: {error}"),
+                None => panic!("{topic} cannot be read to its end within {LIMIT:?}"),
+            }
+        }
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    }
+
+    /// The events of a topic under a key, in their order.
+    pub(crate) fn events(&self, topic: &str, key: &str) -> Vec<Value> {
+        let records = self.read(topic).into_iter();
+        records
+            .filter(|record| record.key_text() == key)
+            .map(|record| record.json())
+            .collect()
+    }
+
+    /// The dead letters; there may be no topic for them yet.
+    pub(crate) fn dead_letters(&self) -> Vec<Record> {
+        if self.topics().contains_key(DEAD_LETTERS) {
+            self.read(DEAD_LETTERS)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// How far `group` is behind the log ends, as stock tools compute it, over the
+    /// partitions in which it has committed.
+    pub(crate) fn lag(&self, group: &str) -> BTreeMap<(String, i32), i64> {
+        let consumer: BaseConsumer = client(&self.addresses)
+            .set("group.id", group)
+            .create()
+            .expect("a consumer can be made");
+        let mut list = TopicPartitionList::new();
+        for (topic, partitions) in self.topics() {
+            list.add_partition_range(&topic, 0, partitions - 1);
+        }
+        let committed = consumer.committed_offsets(list, LIMIT);
+        let committed = committed.expect("the group can be asked");
+        let mut lag = BTreeMap::new();
+        for element in committed.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                let (topic, partition) = (element.topic(), element.partition());
+                let end = self.end(topic, partition);
+                lag.insert((topic.to_owned(), partition), end - offset);
+            }
+        }
+        lag
+    }
+
+    /// The log end of a partition.
+    pub(crate) fn end(&self, topic: &str, partition: i32) -> i64 {
+        let ends = self.admin.inner().fetch_watermarks(topic, partition, LIMIT);
+        ends.expect("the partition exists").1
+    }
+
+    /// Waits until nothing is in flight: all groups have read everything, and nothing
+    /// more comes for a while.
+    pub(crate) fn drain(&self) {
+        self.flush();
+        let mut quiet: (usize, Vec<i64>) = (0, Vec::new());
+        let ends = || -> Vec<i64> {
+            let topics = self.topics().into_iter();
+            let topics = topics.filter(|(name, _)| {
+                topics::ALL.contains(&name.as_str()) || name.starts_with(INTERNAL)
+            });
+            topics
+                .flat_map(|(topic, count)| {
+                    (0..count).map(move |partition| (topic.clone(), partition))
+                })
+                .map(|(topic, partition)| self.end(&topic, partition))
+                .collect()
+        };
+        eventually("nothing is in flight", || {
+            let behind = GROUPS.iter().find_map(|(group, _)| {
+                let lag = self.lag(group);
+                lag.into_iter().find(|(_, lag)| *lag != 0)
+            });
+            let now = ends();
+            let calm = behind.is_none() && quiet.1 == now;
+            quiet = (if calm { quiet.0 + 1 } else { 0 }, now);
+            pause(Duration::from_millis(250));
+            (quiet.0 >= 4).then_some(())
+        });
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // A test that fails tells why by itself; what it leaves, the next one removes.
+        if !std::thread::panicking() {
+            self.clear();
+            self.delete(&[MARK]);
+        }
+    }
+}
+
+fn waiting() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(LIMIT))
+}
+
+fn client(addresses: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", addresses);
+    client.set("allow.auto.create.topics", "false");
+    client
+}

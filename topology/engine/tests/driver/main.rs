@@ -1,0 +1,10 @@
+//! Whole topologies without a broker, on a clock that the test sets.
+
+mod keyed_sources;
+mod outlets;
+mod punctuators;
+mod replay;
+mod script;
+mod timers;
+mod transactions;
+mod units;

@@ -1,0 +1,147 @@
+//! Timers fire once, in order, late rather than never, and never early.
+
+use std::time::Duration;
+
+use turnstile_engine::{ErrorPolicy, TopologyTestDriver};
+
+use super::script::{driver, pipe, sent};
+
+fn after(script: &str) -> TopologyTestDriver {
+    let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
+    pipe(&mut driver, script);
+    driver.run().unwrap();
+    driver
+}
+
+fn wait(driver: &mut TopologyTestDriver, ms: u64) -> Vec<String> {
+    driver.advance(Duration::from_millis(ms)).unwrap();
+    sent(driver)
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn a_timer_fires_once_and_not_before_its_deadline() {
+    let mut driver = after("set t 100");
+    assert_eq!(wait(&mut driver, 99), NOTHING);
+    assert_eq!(wait(&mut driver, 1), ["fired t 0 ms late"]);
+    assert_eq!(wait(&mut driver, 1_000_000), NOTHING);
+    assert_eq!(driver.timers("main"), []);
+}
+
+#[test]
+fn a_timer_of_now_fires_at_once() {
+    let mut driver = after("set t 0");
+    assert_eq!(sent(&mut driver), ["fired t 0 ms late"]);
+}
+
+#[test]
+fn a_timer_fires_late_after_a_stop() {
+    let mut driver = after("set t 100; set u 400");
+    driver.set_now(driver.now().plus(Duration::from_millis(350)));
+    driver.crash_and_restore().unwrap();
+    driver.run().unwrap();
+    assert_eq!(sent(&mut driver), ["fired t 250 ms late"]);
+    assert_eq!(wait(&mut driver, 50), ["fired u 0 ms late"]);
+}
+
+#[test]
+fn nothing_fires_while_the_clock_is_set_back() {
+    let mut driver = after("set t 100");
+    assert_eq!(wait(&mut driver, 90), NOTHING);
+    let before = driver.now();
+    driver.set_now(turnstile_engine::TimestampMs(before.0 - 10_000));
+    driver.run().unwrap();
+    assert_eq!(sent(&mut driver), NOTHING);
+    // One that is due before the time which the wheel has seen already.
+    pipe(&mut driver, "set u 100");
+    driver.run().unwrap();
+    assert_eq!(wait(&mut driver, 99), NOTHING);
+    assert_eq!(wait(&mut driver, 1), ["fired u 0 ms late"]);
+    assert_eq!(wait(&mut driver, 9_909), NOTHING);
+    assert_eq!(wait(&mut driver, 1), ["fired t 0 ms late"]);
+}
+
+#[test]
+fn a_cancelled_timer_never_fires() {
+    let mut driver = after("set t 100; set u 100; unset t; unset unknown");
+    pipe(&mut driver, "unset u");
+    driver.run().unwrap();
+    assert_eq!(wait(&mut driver, 1_000), NOTHING);
+}
+
+#[test]
+fn a_moved_timer_fires_at_its_last_deadline_only() {
+    let mut driver = after("set later 100; set sooner 100");
+    pipe(&mut driver, "set later 300; set sooner 30");
+    driver.run().unwrap();
+    assert_eq!(wait(&mut driver, 29), NOTHING);
+    assert_eq!(wait(&mut driver, 1), ["fired sooner 0 ms late"]);
+    assert_eq!(wait(&mut driver, 269), NOTHING);
+    assert_eq!(wait(&mut driver, 1), ["fired later 0 ms late"]);
+    assert_eq!(wait(&mut driver, 1_000), NOTHING);
+}
+
+#[test]
+fn timers_of_one_turn_fire_by_deadline_and_then_key() {
+    let mut driver = after("set b 20; set c 10; set a 20; set d 5");
+    let fired = wait(&mut driver, 20);
+    assert_eq!(
+        fired,
+        ["d 15", "c 10", "a 0", "b 0"].map(|timer| format!("fired {timer} ms late"))
+    );
+}
+
+#[test]
+fn a_timer_may_cancel_or_move_another_that_is_due_in_the_same_turn() {
+    let mut driver = after("set a 10; set b 11; set c 12; on a unset b, set c 5");
+    assert_eq!(wait(&mut driver, 20), ["fired a 10 ms late"]);
+    assert_eq!(wait(&mut driver, 4), NOTHING);
+    assert_eq!(wait(&mut driver, 1), ["fired c 0 ms late"]);
+}
+
+#[test]
+fn a_timer_may_set_itself_anew() {
+    let mut driver = after("set t 10; on t set t 10");
+    for _ in 0..5 {
+        assert_eq!(wait(&mut driver, 10), ["fired t 0 ms late"]);
+    }
+    assert_eq!(driver.timers("main").len(), 1);
+}
+
+#[test]
+fn processors_have_timers_of_their_own() {
+    let mut driver = after("set t 10; pass set t 20");
+    assert_eq!(wait(&mut driver, 10), ["fired t 0 ms late"]);
+    // Those of `left` and `right`.
+    assert_eq!(wait(&mut driver, 10), ["fired t 0 ms late"; 2]);
+}
+
+#[test]
+fn many_timers_that_are_due_at_once_fire_once_each_and_in_order() {
+    let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
+    for n in 0..2_500 {
+        pipe(&mut driver, &format!("set t{n:04} {}", n % 3));
+    }
+    while driver.step(0).unwrap() {}
+    driver.commit();
+    let fired = wait(&mut driver, 10);
+    let expected: Vec<String> = (0..3)
+        .flat_map(|ms| {
+            let of_ms = (0..2_500).filter(move |n| n % 3 == ms);
+            of_ms.map(move |n| format!("fired t{n:04} {} ms late", 10 - ms))
+        })
+        .collect();
+    assert_eq!(fired, expected);
+    assert_eq!(driver.timers("main"), []);
+    assert_eq!(wait(&mut driver, 10), NOTHING);
+}
+
+#[test]
+fn a_timer_has_no_headers_and_the_time_at_which_it_fired() {
+    let mut driver = after("set t 10");
+    driver.take("out");
+    driver.advance(Duration::from_millis(17)).unwrap();
+    let fired = driver.take("out").pop().expect("the timer fired");
+    assert_eq!((fired.timestamp, fired.headers), (driver.now(), vec![]));
+}

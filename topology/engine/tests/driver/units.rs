@@ -1,0 +1,168 @@
+//! What a record does happens as a whole or not at all.
+
+use turnstile_engine::record::Header;
+use turnstile_engine::task::{Processed, TaskError};
+use turnstile_engine::{ErrorPolicy, Partition, TopologyTestDriver};
+
+use super::script::{committed, driver, pipe, sent};
+
+/// Writes to every store, sends, sets and cancels timers, forwards, and then rejects.
+const EVERYTHING_THEN_REJECT: &str = "add a 5; put t new; drop kept; send a lost; set soon 1; \
+     set moved 1; unset cancelled; pass add a 7, send a lost, set soon 1, pass add a 9 + send a lost; reject";
+
+/// Rows and timers that a later record may spoil.
+const BEFORE: &str =
+    "add a 1; put t old; put kept row; set moved 1000; set cancelled 1000; send a before";
+
+#[test]
+fn a_rejected_record_leaves_nothing_but_a_dead_letter() {
+    let (mut with, handles) = driver(ErrorPolicy::DeadLetter);
+    let (mut without, same_handles) = driver(ErrorPolicy::DeadLetter);
+    for driver in [&mut with, &mut without] {
+        pipe(driver, BEFORE);
+        driver.run().unwrap();
+    }
+    pipe(&mut with, EVERYTHING_THEN_REJECT);
+    with.run().unwrap();
+    let letters = with.take(&with.internal("dlq"));
+    assert_eq!(letters.len(), 1);
+    assert_eq!(with.results("scripts")[1], Processed::DeadLettered("asked-to"));
+    assert_eq!(sent(&mut with), ["main before"]);
+    // The dead letter is all that sets the two apart, now and when the timers have fired.
+    assert_eq!(with.entries(handles.sums), without.entries(same_handles.sums));
+    assert_eq!(with.entries(handles.texts), without.entries(same_handles.texts));
+    assert_eq!(with.timers("main"), without.timers("main"));
+    assert_eq!(with.timers("left"), []);
+    for driver in [&mut with, &mut without] {
+        driver.advance(std::time::Duration::from_secs(1)).unwrap();
+    }
+    let fired = sent(&mut with);
+    assert_eq!(fired, ["fired cancelled 0 ms late", "fired moved 0 ms late"]);
+    assert_eq!(sent(&mut without)[1..], fired);
+}
+
+#[test]
+fn a_record_rejected_in_the_transaction_of_its_predecessor_undoes_only_itself() {
+    let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+    for script in [BEFORE, EVERYTHING_THEN_REJECT, "add a 100; send a after"] {
+        pipe(&mut driver, script);
+    }
+    driver.run().unwrap();
+    assert_eq!(
+        driver.results("scripts"),
+        [
+            Processed::Done,
+            Processed::DeadLettered("asked-to"),
+            Processed::Done
+        ]
+    );
+    assert_eq!(sent(&mut driver), ["main before", "main after"]);
+    assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 101)]);
+    let texts = [("kept", "row"), ("t", "old")];
+    assert_eq!(
+        driver.entries(handles.texts),
+        texts.map(|(key, value)| (key.to_owned(), value.to_owned()))
+    );
+    let keys: Vec<String> = driver.timers("main").into_iter().map(|(_, key)| key).collect();
+    assert_eq!(keys, ["cancelled", "moved"]);
+}
+
+#[test]
+fn a_dead_letter_is_the_record_with_five_headers_more() {
+    let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
+    let headers: Vec<Header> = vec![
+        ("trace".to_owned(), Some(b"abc".to_vec())),
+        ("null".to_owned(), None),
+        ("trace".to_owned(), Some(vec![0xff])),
+    ];
+    let value = b"add a 1; reject \xf0\x9f\x98\x80";
+    pipe(&mut driver, "add a 1");
+    driver.pipe_to("scripts", Partition(0), Some("a key"), Some(value), &headers);
+    let time = driver.now();
+    driver.run().unwrap();
+    let letters = driver.all(&driver.internal("dlq"));
+    let [letter] = letters.as_slice() else {
+        panic!("one dead letter: {letters:?}")
+    };
+    assert_eq!(letter.key.as_deref(), Some(b"a key".as_slice()));
+    assert_eq!(letter.value.as_deref(), Some(value.as_slice()));
+    assert_eq!(letter.timestamp, time);
+    assert_eq!(letter.headers[..3], headers);
+    let added: Vec<(&str, Option<&[u8]>)> = letter.headers[3..]
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_deref()))
+        .collect();
+    assert_eq!(
+        added,
+        [
+            ("__streams.errors.topic", Some(b"scripts".as_slice())),
+            ("__streams.errors.partition", Some(b"0")),
+            ("__streams.errors.offset", Some(b"1")),
+            ("__streams.errors.exception", Some(b"asked-to")),
+            ("__streams.errors.message", Some(b"main")),
+        ]
+    );
+}
+
+#[test]
+fn a_null_key_and_a_null_value_stay_null() {
+    let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
+    driver.pipe("scripts", None, None);
+    driver.run().unwrap();
+    let letters = driver.all(&driver.internal("dlq"));
+    assert_eq!(letters.len(), 1);
+    assert_eq!((&letters[0].key, &letters[0].value), (&None, &None));
+    assert_eq!(
+        letters[0].header("__streams.errors.exception").as_deref(),
+        Some("null-value")
+    );
+}
+
+#[test]
+fn what_is_skipped_leaves_nothing_at_all() {
+    let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+    let untouched = committed(&driver, handles);
+    pipe(&mut driver, "skip this");
+    driver.run().unwrap();
+    assert_eq!(driver.results("scripts"), [Processed::Skipped("asked-to")]);
+    assert_eq!(committed(&driver, handles), untouched);
+}
+
+fn stop_at(driver: &mut TopologyTestDriver, kind: &str, offset: i64) {
+    match driver.run() {
+        Err(TaskError::Rejected {
+            origin,
+            kind: found,
+            ..
+        }) => {
+            assert_eq!((&*origin.topic, origin.offset.0), ("scripts", offset));
+            assert_eq!(found, kind);
+        }
+        other => panic!("the task goes on: {other:?}"),
+    }
+}
+
+#[test]
+fn a_source_that_must_not_lose_records_stops_before_the_record() {
+    let (mut driver, handles) = driver(ErrorPolicy::Stop);
+    pipe(&mut driver, "add a 1; send a one");
+    pipe(&mut driver, EVERYTHING_THEN_REJECT);
+    pipe(&mut driver, "add a 2; send a two");
+    stop_at(&mut driver, "asked-to", 1);
+    // What came before can be committed; the record itself is never passed.
+    driver.commit();
+    assert_eq!(sent(&mut driver), ["main one"]);
+    assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 1)]);
+    assert_eq!(driver.timers("main"), []);
+    assert!(driver.all(&driver.internal("dlq")).is_empty());
+    stop_at(&mut driver, "asked-to", 1);
+    driver.crash_and_restore().unwrap();
+    stop_at(&mut driver, "asked-to", 1);
+}
+
+#[test]
+fn an_unreadable_value_stops_such_a_source_too() {
+    let (mut driver, _) = driver(ErrorPolicy::Stop);
+    driver.pipe("scripts", None, Some(&[0xff]));
+    stop_at(&mut driver, "not-text", 0);
+}
