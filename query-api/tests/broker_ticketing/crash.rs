@@ -27,7 +27,7 @@ fn killed_under_load_with_and_without_its_state_nothing_is_lost_or_doubled() {
     let launch = || Launch::new(&broker, "a").set("ORDER_TTL", "4s");
     let mut instance = launch().start();
     let never = AtomicBool::new(false);
-    let tickets = std::thread::scope(|threads| {
+    let (instance, tickets) = std::thread::scope(|threads| {
         let load = Load::new(&broker, "crash", TICKETS);
         let load = threads.spawn(|| load.send(Duration::from_millis(15), &never));
         let more = threads.spawn(|| load_from_outside(broker.addresses()));
@@ -44,7 +44,7 @@ fn killed_under_load_with_and_without_its_state_nothing_is_lost_or_doubled() {
         }
         instance.wait_until_ready();
         more.join().expect("the load from outside is sent");
-        load.join().expect("the load is sent")
+        (instance, load.join().expect("the load is sent"))
     });
     pause(Duration::from_secs(5));
     broker.drain();

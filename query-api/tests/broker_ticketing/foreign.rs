@@ -122,8 +122,8 @@ fn foreign_orders_with_null_keys_reserve_expire_and_are_paid() {
         .set("SERVICES", "tickets,payments,expiration")
         .start();
     let (seller, buyer) = (instance.user("seller"), instance.user("buyer"));
-    let expires_at = chrono::Utc::now() + Duration::from_secs(6);
-    let expires_at = expires_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    let in_six_seconds = turnstile_engine::clock::now().plus(Duration::from_secs(6));
+    let expires_at = turnstile_ticketing::iso8601(in_six_seconds);
     let mut sales = Vec::new();
     for number in 0..9 {
         let ticket = ticket(&seller, &format!("Row {number}"));

@@ -1,6 +1,9 @@
 //! The routes of the contract and their errors.
 
+use turnstile_ticketing::ids::TicketId;
+
 use super::*;
+use crate::application::Application;
 
 #[tokio::test]
 async fn a_ticket_is_created_read_and_edited() {
@@ -325,4 +328,43 @@ async fn a_ticket_can_be_written_where_orders_runs_elsewhere() {
         served.get("", &format!("/api/tickets/{id}")).await.status,
         200
     );
+}
+
+#[tokio::test]
+async fn an_answer_comes_only_when_its_effects_can_be_read() {
+    let served = Served::new();
+    served.application.plant(Fault::Stepwise);
+    let ticket = served.ticket("Concert").await;
+    let id = TicketId::new(ticket.as_str()).unwrap();
+    let catalog = |version| {
+        let entry = served.application.catalog_entry(&id).unwrap();
+        assert_eq!(entry.map(|entry| entry.version), Some(version));
+    };
+    catalog(0);
+    let edit = json!({"title": "Gala", "price": 1});
+    let path = format!("/api/tickets/{ticket}");
+    assert_eq!(served.send("seller", "PUT", &path, &edit).await.status, 200);
+    catalog(1);
+
+    let free = || served.application.reservation(&id).unwrap().is_none();
+    let order = served.order("buyer", &ticket).await.field("id");
+    let path = format!("/api/orders/{order}");
+    let cancelled = served.send("buyer", "DELETE", &path, &Value::Null).await;
+    assert_eq!(cancelled.status, 204);
+    assert!(free());
+
+    let order = served.order("buyer", &ticket).await.field("id");
+    let declined = served.pay("buyer", &order, "tok_chargeDeclined").await;
+    assert_eq!(declined.status, 402);
+    assert!(free());
+    let status = async |order: &str| {
+        let path = format!("/api/orders/{order}");
+        served.get("buyer", &path).await.field("status")
+    };
+    assert_eq!(status(&order).await, "failed");
+
+    let order = served.order("buyer", &ticket).await.field("id");
+    assert_eq!(status(&order).await, "created");
+    assert_eq!(served.pay("buyer", &order, "tok_visa").await.status, 201);
+    assert_eq!(status(&order).await, "completed");
 }
