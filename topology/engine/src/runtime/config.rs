@@ -33,6 +33,8 @@ pub struct StreamsConfig {
     pub uncommitted_bytes_max: usize,
     /// Stores are flushed to disk at least this often, so that a restart replays little.
     pub flush_interval: Duration,
+    /// Between two deletions of what was read from repartition topics.
+    pub purge_interval: Duration,
     /// How long one call to the cluster may take before the thread gives up on its client.
     pub request_timeout: Duration,
 }
@@ -59,6 +61,7 @@ impl StreamsConfig {
             write_buffer_bytes: 64 << 20,
             uncommitted_bytes_max: 16 << 20,
             flush_interval: Duration::from_secs(30),
+            purge_interval: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
         }
     }

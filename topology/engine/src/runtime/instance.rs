@@ -15,6 +15,7 @@ use turnstile_state::{RocksMemory, RocksOptions, StateDir, StateError};
 use super::internal_topics::{ensure_external, ensure_internal};
 use super::kafka::{Admin, KafkaFault};
 use super::lag::LagBoard;
+use super::purge::Purger;
 use super::sampler::Sampler;
 use super::status::StatusBoard;
 use super::stream_thread::{self, ThreadSetup};
@@ -110,6 +111,7 @@ impl Streams {
             };
             streams.spawn_stream_thread(setup)?;
         }
+        let purger = Purger::new(admin, &plan, config.purge_interval);
         streams.spawn_sampler(
             Sampler {
                 plan,
@@ -118,6 +120,7 @@ impl Streams {
                 board,
                 memory,
                 lag,
+                purger,
             },
             config,
         )?;
@@ -146,7 +149,11 @@ impl Streams {
         Ok(())
     }
 
-    fn spawn_sampler(&mut self, sampler: Sampler, config: StreamsConfig) -> Result<(), StartError> {
+    fn spawn_sampler(
+        &mut self,
+        mut sampler: Sampler,
+        config: StreamsConfig,
+    ) -> Result<(), StartError> {
         let waker = Waker::default();
         let (stop, wake) = (self.stop.clone(), waker.clone());
         let thread = thread::Builder::new()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::kafka::{EndOffsets, KafkaFault, TopicPartition};
+use super::kafka::{EndOffsets, KafkaFault, Position, TopicPartition};
 use super::metrics::Metrics;
 use crate::Offset;
 
@@ -26,6 +26,15 @@ impl LagBoard {
         self.0.lock().remove(&(group.clone(), place.clone()));
     }
 
+    /// All committed positions that are known here.
+    pub(crate) fn positions(&self) -> Vec<Position> {
+        self.0
+            .lock()
+            .iter()
+            .map(|((_, place), offset)| (place.clone(), *offset))
+            .collect()
+    }
+
     /// Sets the gauges to the distance from the committed positions to the ends of the committed records.
     pub(crate) fn sample(&self, ends: &EndOffsets, metrics: &Metrics) -> Result<(), KafkaFault> {
         let committed = self.0.lock().clone();
@@ -43,5 +52,52 @@ impl LagBoard {
                 .set(end.0.saturating_sub(offset.0).max(0));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use prometheus::core::Collector;
+
+    use super::super::StreamsConfig;
+    use super::super::kafka::Isolation;
+    use super::*;
+    use crate::Partition;
+
+    fn place(partition: i32) -> TopicPartition {
+        TopicPartition {
+            topic: "orders".into(),
+            partition: Partition(partition),
+        }
+    }
+
+    #[test]
+    fn positions_are_kept_by_group_and_partition_until_forgotten() {
+        let board = LagBoard::default();
+        let (one, other): (Arc<str>, Arc<str>) = ("one".into(), "other".into());
+        board.committed(&one, &place(0), Offset(5));
+        board.committed(&one, &place(0), Offset(9));
+        board.committed(&one, &place(1), Offset(1));
+        board.committed(&other, &place(0), Offset(3));
+        board.forget(&one, &place(1));
+        board.forget(&other, &place(1));
+        let expected = [((one, place(0)), Offset(9)), ((other, place(0)), Offset(3))];
+        assert_eq!(*board.0.lock(), HashMap::from(expected));
+    }
+
+    #[test]
+    fn what_is_not_owned_any_more_is_not_shown() {
+        let board = LagBoard::default();
+        let metrics = Metrics::new(&Registry::new()).unwrap();
+        let gauge = metrics
+            .consumer_lag
+            .with_label_values(&["one", "orders", "0"]);
+        gauge.set(7);
+        // Nothing is asked of any broker where nothing is owned.
+        let config = StreamsConfig::new("app", "localhost:1", "instance", "unused");
+        let ends = EndOffsets::new(&config, Isolation::ReadCommitted).unwrap();
+        board.sample(&ends, &metrics).unwrap();
+        assert!(metrics.consumer_lag.collect()[0].get_metric().is_empty());
     }
 }

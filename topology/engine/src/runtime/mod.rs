@@ -13,6 +13,7 @@ mod kafka;
 mod lag;
 mod metrics;
 mod ownership;
+mod purge;
 mod queries;
 mod restorer;
 mod sampler;

@@ -1,4 +1,5 @@
-//! Samples what is too costly to keep up to date: lag, sizes, pending timers.
+//! The housekeeping of an instance: samples what is too costly to keep up to date
+//! (lag, sizes, pending timers), and purges repartition topics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use turnstile_state::RocksMemory;
 
 use super::StreamsConfig;
 use super::kafka::{EndOffsets, Isolation, KafkaFault};
+use super::lag::LagBoard;
 use super::metrics::Metrics;
+use super::purge::Purger;
 use super::queries::Queries;
 use super::status::StatusBoard;
 use super::wake::Waker;
@@ -24,12 +27,18 @@ pub(crate) struct Sampler {
     pub(crate) queries: Queries,
     pub(crate) board: StatusBoard,
     pub(crate) memory: RocksMemory,
-    pub(crate) lag: super::lag::LagBoard,
+    pub(crate) lag: LagBoard,
+    pub(crate) purger: Purger,
 }
 
 impl Sampler {
     /// Samples until `stopped`; `waker` ends a wait early.
-    pub(crate) fn run(&self, config: &StreamsConfig, stopped: impl Fn() -> bool, waker: &Waker) {
+    pub(crate) fn run(
+        &mut self,
+        config: &StreamsConfig,
+        stopped: impl Fn() -> bool,
+        waker: &Waker,
+    ) {
         let mut ends: Result<EndOffsets, KafkaFault> =
             EndOffsets::new(config, Isolation::ReadCommitted);
         while !stopped() {
@@ -42,6 +51,9 @@ impl Sampler {
                     }
                 }
                 Err(_) => ends = EndOffsets::new(config, Isolation::ReadCommitted),
+            }
+            if let Err(fault) = self.purger.purge_if_due(&self.lag) {
+                tracing::warn!(%fault, "repartition topics were not purged; trying again later");
             }
             waker.wait(INTERVAL);
         }

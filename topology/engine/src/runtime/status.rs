@@ -112,3 +112,84 @@ impl StatusBoard {
             .count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Partition, SubtopologyId};
+
+    fn task(partition: i32) -> TaskId {
+        TaskId {
+            subtopology: SubtopologyId(0),
+            partition: Partition(partition),
+        }
+    }
+
+    #[test]
+    fn an_instance_is_ready_when_all_threads_have_joined_and_all_tasks_run() {
+        let board = StatusBoard::new(2);
+        let status = board.status();
+        assert!(!status.ready);
+        assert_eq!(status.problems.len(), 2, "{status:?}");
+        let running = [(task(1), (TaskStatus::Running, None))];
+        board.set_thread(0, true, None, running.into());
+        assert!(!board.status().ready);
+        board.set_thread(1, true, None, [].into());
+        let status = board.status();
+        assert!(status.ready, "{status:?}");
+        assert_eq!(status.problems, [""; 0]);
+        assert_eq!(
+            status.tasks,
+            [TaskReport {
+                task: task(1),
+                status: "running",
+                reason: None
+            }]
+        );
+    }
+
+    #[test]
+    fn whatever_keeps_an_instance_from_being_ready_is_named() {
+        let board = StatusBoard::new(1);
+        for status in TaskStatus::ALL {
+            let reason = Some("why".to_owned());
+            board.set_thread(0, true, None, [(task(3), (status, reason))].into());
+            let found = board.status();
+            assert_eq!(found.ready, status == TaskStatus::Running);
+            assert_eq!(found.ready, found.problems.is_empty());
+            assert!(
+                found.ready || found.problems[0].contains("0_3"),
+                "{found:?}"
+            );
+            assert_eq!(found.tasks[0].reason.as_deref(), Some("why"));
+        }
+        board.set_thread(0, true, Some("a misfit".to_owned()), [].into());
+        let found = board.status();
+        assert_eq!(
+            (found.ready, found.problems),
+            (false, vec!["a misfit".to_owned()])
+        );
+    }
+
+    #[test]
+    fn tasks_are_shown_by_id_and_counted_over_all_threads() {
+        let board = StatusBoard::new(2);
+        let running = |partition| (task(partition), (TaskStatus::Running, None));
+        let restoring = (task(0), (TaskStatus::Restoring, None));
+        board.set_thread(0, true, None, [running(1), running(3)].into());
+        board.set_thread(1, true, None, [running(2), restoring].into());
+        let shown: Vec<TaskId> = board
+            .status()
+            .tasks
+            .iter()
+            .map(|report| report.task)
+            .collect();
+        assert_eq!(shown, [0, 1, 2, 3].map(task));
+        assert_eq!(board.count(TaskStatus::Running), 3);
+        assert_eq!(board.count(TaskStatus::Restoring), 1);
+        assert_eq!(board.count(TaskStatus::Suspended), 0);
+        // What is reported replaces what was.
+        board.set_thread(0, true, None, [].into());
+        assert_eq!(board.count(TaskStatus::Running), 1);
+    }
+}

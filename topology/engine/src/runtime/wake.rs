@@ -27,3 +27,43 @@ impl Waker {
         *woken = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// Far longer than a test takes, so that only a call ends such a wait.
+    const FOR_EVER: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_call_before_the_wait_is_not_lost() {
+        let waker = Waker::default();
+        waker.wake();
+        waker.wake();
+        waker.wait(FOR_EVER);
+        // However many calls there were, they end one wait.
+        assert!(!*waker.0.0.lock());
+        waker.wait(Duration::ZERO);
+    }
+
+    #[test]
+    fn a_call_ends_the_wait_of_another_thread() {
+        let waker = Waker::default();
+        let (waited, done) = mpsc::channel();
+        let waiting = waker.clone();
+        let thread = thread::spawn(move || {
+            for _ in 0..100 {
+                waiting.wait(FOR_EVER);
+                waited.send(()).unwrap();
+            }
+        });
+        for _ in 0..100 {
+            waker.wake();
+            done.recv().unwrap();
+        }
+        thread.join().unwrap();
+    }
+}

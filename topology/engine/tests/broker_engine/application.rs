@@ -102,6 +102,7 @@ impl Counting {
             cluster.state(instance),
         );
         config.session_timeout = Duration::from_secs(6);
+        config.purge_interval = Duration::from_secs(1);
         let topics = ["words", "resets", "counts"].map(|name| TopicSpec {
             name: format!("{application}-{name}"),
             partitions: 4,

@@ -179,6 +179,24 @@ impl Cluster {
         lag
     }
 
+    /// How many offsets of `topic` hold records that were not deleted.
+    pub(crate) fn kept(&self, topic: &str) -> i64 {
+        let consumer = self.consumer("reader");
+        let metadata = consumer
+            .fetch_metadata(Some(topic), LIMIT)
+            .expect("the topic exists");
+        let partitions = metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions());
+        let kept = partitions.map(|partition| {
+            let ends = consumer.fetch_watermarks(topic, partition.id(), LIMIT);
+            let (start, end) = ends.expect("the partition exists");
+            end - start
+        });
+        kept.sum()
+    }
+
     fn consumer(&self, group: &str) -> BaseConsumer {
         client(&self.brokers)
             .set("group.id", group)

@@ -134,5 +134,9 @@ fn a_topic_with_another_partition_count_is_rekeyed() {
     eventually("all are reset", LIMIT, || {
         (0..20).all(|n| counting.stored(&format!("w{n}")).is_none())
     });
+    let repartition = format!("{}-resets-repartition", cluster.application());
+    eventually("what was read is deleted", LIMIT, || {
+        cluster.kept(&repartition) == 0
+    });
     counting.stop();
 }

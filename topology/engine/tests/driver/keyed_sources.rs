@@ -76,7 +76,10 @@ impl Fixture {
 }
 
 fn headers() -> Vec<Header> {
-    vec![("trace".to_owned(), Some(b"1".to_vec())), ("null".to_owned(), None)]
+    vec![
+        ("trace".to_owned(), Some(b"1".to_vec())),
+        ("null".to_owned(), None),
+    ]
 }
 
 #[test]
@@ -86,7 +89,13 @@ fn every_record_reaches_the_task_of_its_id() {
         let id = format!("id-{n}");
         let value = format!("{id} v");
         for partition in 0..PARTITIONS {
-            driver.pipe_to("events", Partition(partition), Some("foreign"), Some(value.as_bytes()), &[]);
+            driver.pipe_to(
+                "events",
+                Partition(partition),
+                Some("foreign"),
+                Some(value.as_bytes()),
+                &[],
+            );
         }
         driver.pipe("events", None, Some(value.as_bytes()));
     }
@@ -145,8 +154,12 @@ fn with_another_partition_count_all_records_take_the_detour() {
         let mut fixture = fixture(partitions, ErrorPolicy::DeadLetter);
         for n in 0..20 {
             let id = format!("id-{n}");
-            fixture.driver.pipe("events", Some(&id), Some(format!("{id} 1").as_bytes()));
-            fixture.driver.pipe("events", Some(&id), Some(format!("{id} 2").as_bytes()));
+            fixture
+                .driver
+                .pipe("events", Some(&id), Some(format!("{id} 1").as_bytes()));
+            fixture
+                .driver
+                .pipe("events", Some(&id), Some(format!("{id} 2").as_bytes()));
         }
         fixture.driver.run().unwrap();
         assert_eq!(fixture.driver.results("events"), [Processed::Rekeyed; 40]);
@@ -180,16 +193,29 @@ fn what_cannot_be_read_becomes_a_dead_letter_where_it_is() {
         let origin = |name| unreadable.header(&format!("__streams.errors.{name}"));
         assert_eq!(origin("topic").as_deref(), Some("events"));
         assert_eq!(origin("partition").as_deref(), Some("2"));
-        assert_eq!((null.partition, &null.key, &null.value), (Partition(1), &None, &None));
-        assert!(driver.all(&driver.internal("events-by-id-repartition")).is_empty());
-        assert!(driver.results("events").contains(&Processed::Skipped("asked-to")));
+        assert_eq!(
+            (null.partition, &null.key, &null.value),
+            (Partition(1), &None, &None)
+        );
+        assert!(
+            driver
+                .all(&driver.internal("events-by-id-repartition"))
+                .is_empty()
+        );
+        assert!(
+            driver
+                .results("events")
+                .contains(&Processed::Skipped("asked-to"))
+        );
     }
 }
 
 #[test]
 fn a_record_may_be_rejected_behind_the_detour() {
     let mut fixture = fixture(3, ErrorPolicy::DeadLetter);
-    fixture.driver.pipe("events", Some("key"), Some(b"a reject"));
+    fixture
+        .driver
+        .pipe("events", Some("key"), Some(b"a reject"));
     fixture.driver.run().unwrap();
     let letters = fixture.driver.all(&fixture.driver.internal("dlq"));
     assert_eq!(letters.len(), 1);
@@ -202,11 +228,23 @@ fn a_record_may_be_rejected_behind_the_detour() {
 
 #[test]
 fn the_error_policy_holds_before_and_behind_the_detour() {
-    for (partitions, value) in [(3, b"a reject".as_slice()), (3, &[0xff]), (PARTITIONS, &[0xff])] {
+    for (partitions, value) in [
+        (3, b"a reject".as_slice()),
+        (3, &[0xff]),
+        (PARTITIONS, &[0xff]),
+    ] {
         let mut fixture = fixture(partitions, ErrorPolicy::Stop);
         fixture.driver.pipe("events", Some("key"), Some(value));
         let ended = fixture.driver.run();
-        assert!(matches!(ended, Err(TaskError::Rejected { .. })), "{ended:?}");
-        assert!(fixture.driver.all(&fixture.driver.internal("dlq")).is_empty());
+        assert!(
+            matches!(ended, Err(TaskError::Rejected { .. })),
+            "{ended:?}"
+        );
+        assert!(
+            fixture
+                .driver
+                .all(&fixture.driver.internal("dlq"))
+                .is_empty()
+        );
     }
 }

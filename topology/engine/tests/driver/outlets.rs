@@ -21,7 +21,14 @@ fn a_message_goes_to_all_readers_in_the_order_of_their_declaration_and_in_depth(
     driver.run().unwrap();
     assert_eq!(
         sent(&mut driver),
-        ["main before", "left x", "left y", "right x", "right y", "main after"]
+        [
+            "main before",
+            "left x",
+            "left y",
+            "right x",
+            "right y",
+            "main after"
+        ]
     );
     // They share a store, and each sees what the others wrote.
     assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 21)]);

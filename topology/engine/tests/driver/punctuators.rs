@@ -141,7 +141,10 @@ fn a_call_in_a_lost_transaction_comes_again() {
         assert!(driver.fire_due().unwrap());
         driver.abort();
         driver.run().unwrap();
-        assert_eq!(sent(&mut driver), ["second".to_owned(), format!("{kind:?}")]);
+        assert_eq!(
+            sent(&mut driver),
+            ["second".to_owned(), format!("{kind:?}")]
+        );
     }
 }
 

@@ -14,7 +14,10 @@ fn bytes_of_a_run() -> Vec<(String, Vec<LogRecord>)> {
         let key = format!("k{}", n * 7_919 % 97);
         let script = match n % 7 {
             0 => format!("set {key} {}; on {key} add {key} 1, send {key} {n}", n % 50),
-            1 => format!("pass add {key} {n}, send {key} {n}, set {key} {}, pass set {key} 9", n % 40),
+            1 => format!(
+                "pass add {key} {n}, send {key} {n}, set {key} {}, pass set {key} 9",
+                n % 40
+            ),
             2 => format!("unset {key}; put {key} {n}"),
             3 => format!("drop {key}; send {key} {n}; reject"),
             _ => format!("add {key} {n}; put {key} {n}; send {key} {n}; set {key} 9"),
@@ -31,7 +34,9 @@ fn bytes_of_a_run() -> Vec<(String, Vec<LogRecord>)> {
         .expect("no script stops a task");
     let internal = driver.plan().internal_topics().into_iter();
     let topics = internal.map(|topic| topic.name).chain(["out".to_owned()]);
-    topics.map(|topic| (topic.clone(), driver.all(&topic))).collect()
+    topics
+        .map(|topic| (topic.clone(), driver.all(&topic)))
+        .collect()
 }
 
 #[test]

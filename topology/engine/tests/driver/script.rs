@@ -105,11 +105,7 @@ impl Interpreter {
                 context.schedule(key.as_bytes(), deadline)
             }
             "unset" => context.cancel(key.as_bytes()).map(drop),
-            "on" => context.put(
-                self.handles.texts,
-                &format!("on {key}"),
-                &text.to_owned(),
-            ),
+            "on" => context.put(self.handles.texts, &format!("on {key}"), &text.to_owned()),
             "pass" => match self.pass {
                 Some(pass) => context.forward(pass, Text(rest.to_owned())),
                 None => Ok(()),

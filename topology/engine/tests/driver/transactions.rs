@@ -44,7 +44,11 @@ const LOSSES: [fn(&mut TopologyTestDriver); 2] = [TopologyTestDriver::abort, |dr
 
 #[test]
 fn what_was_lost_comes_again_and_gives_the_same() {
-    let scripts = ["add a 1; set t 5; send a one", "reject", "unset t; set u 6; put k v"];
+    let scripts = [
+        "add a 1; set t 5; send a one",
+        "reject",
+        "unset t; set u 6; put k v",
+    ];
     let (mut undisturbed, handles) = driver(ErrorPolicy::DeadLetter);
     for script in scripts {
         pipe(&mut undisturbed, script);
@@ -95,7 +99,13 @@ fn stores_are_restored_from_changelogs_and_nothing_else() {
     let row = driver.all(&changelog).pop().expect("a row was written");
     assert_eq!(row.key_text(), "b");
     driver.pipe_to(&changelog, Partition(0), Some("a"), None, &[]);
-    driver.pipe_to(&changelog, Partition(0), Some("c"), row.value.as_deref(), &[]);
+    driver.pipe_to(
+        &changelog,
+        Partition(0),
+        Some("c"),
+        row.value.as_deref(),
+        &[],
+    );
     driver.crash_and_restore().unwrap();
     assert_eq!(
         driver.entries(handles.sums),
@@ -140,9 +150,12 @@ fn command() -> impl Strategy<Value = String> {
 }
 
 fn script() -> impl Strategy<Value = String> {
-    let parts = |separator| prop::collection::vec(command(), 1..4).prop_map(move |c: Vec<String>| c.join(separator));
+    let parts = |separator| {
+        prop::collection::vec(command(), 1..4).prop_map(move |c: Vec<String>| c.join(separator))
+    };
     // A timer's own script is parted by commas, so it cannot be forwarded.
-    let plain = "[ab]".prop_map(|key| format!("add {key} 1, set t 40, pass add {key} 1 + send {key} last"));
+    let plain =
+        "[ab]".prop_map(|key| format!("add {key} 1, set t 40, pass add {key} 1 + send {key} last"));
     prop_oneof![
         5 => parts(";"),
         2 => (parts(";"), plain).prop_map(|(first, rest)| format!("{first}; pass {rest}")),
@@ -163,7 +176,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn open(partitions: i32) -> (TopologyTestDriver, Handles) {
     let (topology, handles) = topology(ErrorPolicy::DeadLetter);
-    let driver = TopologyTestDriver::new(topology, partitions).expect("the topology fits its topics");
+    let driver =
+        TopologyTestDriver::new(topology, partitions).expect("the topology fits its topics");
     (driver, handles)
 }
 

@@ -26,18 +26,30 @@ fn a_rejected_record_leaves_nothing_but_a_dead_letter() {
     with.run().unwrap();
     let letters = with.take(&with.internal("dlq"));
     assert_eq!(letters.len(), 1);
-    assert_eq!(with.results("scripts")[1], Processed::DeadLettered("asked-to"));
+    assert_eq!(
+        with.results("scripts")[1],
+        Processed::DeadLettered("asked-to")
+    );
     assert_eq!(sent(&mut with), ["main before"]);
     // The dead letter is all that sets the two apart, now and when the timers have fired.
-    assert_eq!(with.entries(handles.sums), without.entries(same_handles.sums));
-    assert_eq!(with.entries(handles.texts), without.entries(same_handles.texts));
+    assert_eq!(
+        with.entries(handles.sums),
+        without.entries(same_handles.sums)
+    );
+    assert_eq!(
+        with.entries(handles.texts),
+        without.entries(same_handles.texts)
+    );
     assert_eq!(with.timers("main"), without.timers("main"));
     assert_eq!(with.timers("left"), []);
     for driver in [&mut with, &mut without] {
         driver.advance(std::time::Duration::from_secs(1)).unwrap();
     }
     let fired = sent(&mut with);
-    assert_eq!(fired, ["fired cancelled 0 ms late", "fired moved 0 ms late"]);
+    assert_eq!(
+        fired,
+        ["fired cancelled 0 ms late", "fired moved 0 ms late"]
+    );
     assert_eq!(sent(&mut without)[1..], fired);
 }
 
@@ -63,7 +75,11 @@ fn a_record_rejected_in_the_transaction_of_its_predecessor_undoes_only_itself() 
         driver.entries(handles.texts),
         texts.map(|(key, value)| (key.to_owned(), value.to_owned()))
     );
-    let keys: Vec<String> = driver.timers("main").into_iter().map(|(_, key)| key).collect();
+    let keys: Vec<String> = driver
+        .timers("main")
+        .into_iter()
+        .map(|(_, key)| key)
+        .collect();
     assert_eq!(keys, ["cancelled", "moved"]);
 }
 
@@ -77,7 +93,13 @@ fn a_dead_letter_is_the_record_with_five_headers_more() {
     ];
     let value = b"add a 1; reject \xf0\x9f\x98\x80";
     pipe(&mut driver, "add a 1");
-    driver.pipe_to("scripts", Partition(0), Some("a key"), Some(value), &headers);
+    driver.pipe_to(
+        "scripts",
+        Partition(0),
+        Some("a key"),
+        Some(value),
+        &headers,
+    );
     let time = driver.now();
     driver.run().unwrap();
     let letters = driver.all(&driver.internal("dlq"));

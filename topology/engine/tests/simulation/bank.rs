@@ -33,7 +33,9 @@ impl Encode for Text {
 }
 
 fn decode(record: &InputRecord<'_>) -> Result<Decoded<Text>, DecodeError> {
-    let text = record.value.and_then(|value| std::str::from_utf8(value).ok());
+    let text = record
+        .value
+        .and_then(|value| std::str::from_utf8(value).ok());
     text.map(|text| Decoded::Message(Text(text.to_owned())))
         .ok_or_else(|| DecodeError {
             kind: "not-text",
@@ -69,11 +71,7 @@ fn amount(text: &str) -> Result<u64, ProcessorError> {
 }
 
 impl Debit {
-    fn seen_before(
-        &self,
-        context: &mut Context<'_>,
-        id: &str,
-    ) -> Result<bool, ProcessorError> {
+    fn seen_before(&self, context: &mut Context<'_>, id: &str) -> Result<bool, ProcessorError> {
         let id = id.to_owned();
         let before = context.get(self.bank.seen, &id)?.is_some();
         context.put(self.bank.seen, &id, &())?;
@@ -192,12 +190,13 @@ impl Processor for Credit {
 
 pub(crate) fn topology() -> (Arc<Topology>, Bank) {
     let mut builder = TopologyBuilder::new();
-    let commands = builder.source(
-        Source::new("commands", "debits", decode).keyed_by("commands-by-account", |text: &Text| {
+    let commands = builder.source(Source::new("commands", "debits", decode).keyed_by(
+        "commands-by-account",
+        |text: &Text| {
             let account = text.0.split(' ').nth(1).unwrap_or_default();
             account.as_bytes().to_vec()
-        }),
-    );
+        },
+    ));
     let (credits, credited) = builder.repartition("credits", "credits", decode);
     let bank = Bank {
         balances: builder.store("balances"),
@@ -221,5 +220,8 @@ pub(crate) fn topology() -> (Arc<Topology>, Bank) {
         .input(credited)
         .store(bank.received)
         .done();
-    (Arc::new(builder.build().expect("the topology is sound")), bank)
+    (
+        Arc::new(builder.build().expect("the topology is sound")),
+        bank,
+    )
 }

@@ -10,7 +10,10 @@ pub(crate) type Checker = (&'static str, fn(&World) -> Result<(), String>);
 /// After every action.
 pub(crate) const ALWAYS: &[Checker] = &[
     ("money is conserved", money_is_conserved),
-    ("no account receives more than was sent", nothing_from_nowhere),
+    (
+        "no account receives more than was sent",
+        nothing_from_nowhere,
+    ),
     ("a transfer is paid once", paid_once),
     ("a hold has a timer, and a timer its hold", no_timer_lost),
     ("no timer fires early", none_early),
@@ -20,7 +23,10 @@ pub(crate) const ALWAYS: &[Checker] = &[
 pub(crate) const AT_THE_END: &[Checker] = &[
     ("every hold has ended", no_hold_left),
     ("every credit has arrived", all_arrived),
-    ("every transfer has an outcome that counts", every_transfer_ended),
+    (
+        "every transfer has an outcome that counts",
+        every_transfer_ended,
+    ),
 ];
 
 fn held(world: &World) -> u64 {
@@ -62,13 +68,19 @@ fn paid_once(world: &World) -> Result<(), String> {
 
 fn no_timer_lost(world: &World) -> Result<(), String> {
     let timers: BTreeSet<(String, i64)> = world.timers().into_iter().collect();
-    let holds = world.holds().into_iter().map(|(id, _, deadline)| (id, deadline));
+    let holds = world
+        .holds()
+        .into_iter()
+        .map(|(id, _, deadline)| (id, deadline));
     equal(timers, holds.collect())
 }
 
 fn none_early(world: &World) -> Result<(), String> {
     let credits = world.credits();
-    match credits.iter().find(|(_, _, deadline, time)| time < deadline) {
+    match credits
+        .iter()
+        .find(|(_, _, deadline, time)| time < deadline)
+    {
         None => Ok(()),
         Some(early) => Err(format!("{early:?}")),
     }

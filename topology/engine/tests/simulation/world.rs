@@ -34,7 +34,11 @@ impl World {
             TopologyTestDriver::new(topology, PARTITIONS).expect("the topology fits its topics");
         for account in 0..ACCOUNTS {
             let command = format!("open a{account} {OPENING}");
-            driver.pipe("commands", Some(&format!("a{account}")), Some(command.as_bytes()));
+            driver.pipe(
+                "commands",
+                Some(&format!("a{account}")),
+                Some(command.as_bytes()),
+            );
         }
         Self {
             driver,
@@ -105,19 +109,31 @@ impl World {
     fn say(&mut self, random: &mut Random, from: u64, command: &str) {
         let value = Some(command.as_bytes());
         if random.below(2) == 0 {
-            self.driver.pipe("commands", Some(&format!("a{from}")), value);
+            self.driver
+                .pipe("commands", Some(&format!("a{from}")), value);
         } else {
             let partition = i32::try_from(random.below(3)).expect("it is below 3");
-            self.driver
-                .pipe_to("commands", Partition(partition % PARTITIONS), None, value, &[]);
+            self.driver.pipe_to(
+                "commands",
+                Partition(partition % PARTITIONS),
+                None,
+                value,
+                &[],
+            );
         }
     }
 
     /// What is committed stays as it is.
     fn crash(&mut self) {
         let before = (self.rows(), self.timers());
-        self.driver.crash_and_restore().expect("changelogs are readable");
-        assert_eq!((self.rows(), self.timers()), before, "a crash changed what is committed");
+        self.driver
+            .crash_and_restore()
+            .expect("changelogs are readable");
+        assert_eq!(
+            (self.rows(), self.timers()),
+            before,
+            "a crash changed what is committed"
+        );
     }
 
     fn move_clock(&mut self, ms: i64) {
@@ -130,15 +146,25 @@ impl World {
             .into_iter()
             .flat_map(|store| self.driver.entries(store))
             .map(|(key, number)| (key, number.to_string()));
-        numbers.chain(self.driver.entries(self.bank.holds)).collect()
+        numbers
+            .chain(self.driver.entries(self.bank.holds))
+            .collect()
     }
 
     pub(crate) fn total_balance(&self) -> u64 {
-        self.driver.entries(self.bank.balances).iter().map(|(_, sum)| sum).sum()
+        self.driver
+            .entries(self.bank.balances)
+            .iter()
+            .map(|(_, sum)| sum)
+            .sum()
     }
 
     pub(crate) fn total_received(&self) -> u64 {
-        self.driver.entries(self.bank.received).iter().map(|(_, sum)| sum).sum()
+        self.driver
+            .entries(self.bank.received)
+            .iter()
+            .map(|(_, sum)| sum)
+            .sum()
     }
 
     /// What has been paid in from outside.
@@ -164,10 +190,17 @@ impl World {
 
     /// The credits on their way or there: transfer, amount, deadline, time.
     pub(crate) fn credits(&self) -> Vec<(String, u64, i64, i64)> {
-        let credits = self.driver.all(&self.driver.internal("credits-repartition"));
+        let credits = self
+            .driver
+            .all(&self.driver.internal("credits-repartition"));
         let of = |record: &LogRecord| {
             let text = record.value_text();
-            (word(&text, 1), number(&text, 2), signed(&text, 3), record.timestamp.0)
+            (
+                word(&text, 1),
+                number(&text, 2),
+                signed(&text, 3),
+                record.timestamp.0,
+            )
         };
         credits.iter().map(of).collect()
     }
@@ -193,9 +226,13 @@ fn word(text: &str, index: usize) -> String {
 }
 
 fn number(text: &str, index: usize) -> u64 {
-    word(text, index).parse().expect("the bank writes numbers there")
+    word(text, index)
+        .parse()
+        .expect("the bank writes numbers there")
 }
 
 fn signed(text: &str, index: usize) -> i64 {
-    word(text, index).parse().expect("the bank writes numbers there")
+    word(text, index)
+        .parse()
+        .expect("the bank writes numbers there")
 }

@@ -9,7 +9,9 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
 
+use super::Position;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::runtime::StreamsConfig;
@@ -129,6 +131,27 @@ impl Admin {
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
+    }
+
+    /// Deletes the records before these positions.
+    pub(crate) fn delete_before(&self, positions: &[Position]) -> Result<(), KafkaFault> {
+        const ACTION: &str = "delete records that were read";
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for (place, offset) in positions {
+            list.add_partition_offset(&place.topic, place.partition.0, Offset::Offset(offset.0))
+                .map_err(|error| KafkaFault::of(ACTION, &error))?;
+        }
+        let options = AdminOptions::new().operation_timeout(Some(self.limit));
+        let deleted = self
+            .runtime
+            .block_on(self.client.delete_records(&list, &options));
+        let deleted = deleted.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        for element in deleted.elements() {
+            element
+                .error()
+                .map_err(|error| KafkaFault::of(ACTION, &error))?;
+        }
+        Ok(())
     }
 
     /// The value of `setting` of each of `topics`.

@@ -77,3 +77,78 @@ impl KafkaFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(code: Code) -> KafkaFault {
+        KafkaFault::of("try", &KafkaError::Global(code))
+    }
+
+    #[test]
+    fn whoever_was_replaced_joins_anew() {
+        for code in [
+            Code::Fenced,
+            Code::ProducerFenced,
+            Code::InvalidProducerEpoch,
+            Code::TransactionCoordinatorFenced,
+            Code::UnknownMemberId,
+            Code::IllegalGeneration,
+            Code::RebalanceInProgress,
+            Code::AssignmentLost,
+        ] {
+            assert!(matches!(fault(code), KafkaFault::Fenced { .. }), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_repetition_mends_is_fatal() {
+        for code in [
+            Code::TopicAuthorizationFailed,
+            Code::GroupAuthorizationFailed,
+            Code::ClusterAuthorizationFailed,
+            Code::TransactionalIdAuthorizationFailed,
+            Code::InvalidSessionTimeout,
+            Code::InconsistentGroupProtocol,
+            Code::UnsupportedVersion,
+            Code::InvalidTransactionTimeout,
+        ] {
+            assert!(matches!(fault(code), KafkaFault::Fatal { .. }), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_else_happens_is_tried_again() {
+        for code in [
+            Code::OperationTimedOut,
+            Code::AllBrokersDown,
+            Code::MessageTimedOut,
+            Code::NotCoordinator,
+            Code::CoordinatorLoadInProgress,
+            Code::UnknownTopicOrPartition,
+            Code::ConcurrentTransactions,
+            Code::Fatal,
+        ] {
+            assert!(
+                matches!(fault(code), KafkaFault::Retriable { .. }),
+                "{code:?}"
+            );
+        }
+        let without_code = KafkaFault::of("try", &KafkaError::Canceled);
+        assert!(matches!(without_code, KafkaFault::Retriable { .. }));
+        assert!(matches!(
+            KafkaFault::timeout("try"),
+            KafkaFault::Retriable { .. }
+        ));
+    }
+
+    #[test]
+    fn a_second_instance_with_the_same_id_is_told_what_to_change() {
+        let KafkaFault::Fatal { action, reason } = fault(Code::FencedInstanceId) else {
+            panic!("it would fence the other one for ever");
+        };
+        assert_eq!(action, "try");
+        assert!(reason.contains("INSTANCE_ID"), "{reason}");
+    }
+}

@@ -129,7 +129,7 @@ impl<'a> Membership<'a> {
             .map_or(IDLE, |due| due.since(clock::now()));
         self.setup
             .waker
-            .wait(until_due.min(IDLE).min(self.setup.config.commit_interval));
+            .wait(until_due.min(IDLE).min(self.work.until_commit(true)));
     }
 
     /// Serves every group for one turn; says whether any record came.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use turnstile_state::StoreId;
 
@@ -16,6 +16,9 @@ use crate::{InputRecord, Offset, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
 const TIMERS_PER_TURN: usize = 1_000;
+
+/// How many commits an interval may have when each time nothing is left to process.
+const IDLE_COMMITS_PER_INTERVAL: u32 = 5;
 
 /// The tasks of a thread and the producer they write through.
 pub(super) struct Work<'a> {
@@ -114,15 +117,13 @@ impl<'a> Work<'a> {
         self.producer.serve();
     }
 
-    /// Whether to commit now: at once when there is nothing left to process, else
-    /// when the interval is over or too much is uncommitted.
+    /// Whether to commit now: when the interval is over or too much is uncommitted;
+    /// and when there is nothing left to process, unless the last commit was a
+    /// moment ago. (A commit writes a marker to every partition that it touched, so
+    /// a trickle of records must not make one each.)
     pub(super) fn commit_is_due(&self, idle: bool) -> bool {
-        if self.last_commit.elapsed() >= self.setup.config.commit_interval {
+        if self.until_commit(idle).is_zero() {
             return true;
-        }
-        let dirty = self.tasks.values().any(|slot| slot.dirty);
-        if idle {
-            return dirty;
         }
         let bytes: usize = self
             .tasks
@@ -130,6 +131,18 @@ impl<'a> Work<'a> {
             .map(|slot| slot.task.uncommitted_bytes())
             .sum();
         bytes >= self.setup.config.uncommitted_bytes_max
+    }
+
+    /// How long a commit can wait.
+    pub(super) fn until_commit(&self, idle: bool) -> Duration {
+        let interval = self.setup.config.commit_interval;
+        let early = idle && self.tasks.values().any(|slot| slot.dirty);
+        let limit = if early {
+            interval / IDLE_COMMITS_PER_INTERVAL
+        } else {
+            interval
+        };
+        limit.saturating_sub(self.last_commit.elapsed())
     }
 
     /// Commits what all tasks have done:
