@@ -29,9 +29,18 @@ pub enum StartFailure {
     /// The topology is wrong.
     #[error(transparent)]
     Topology(#[from] TopologyFaults),
+    /// The cluster cannot be reached, or is not what the application needs.
+    #[error("the Kafka cluster at {brokers} cannot be used (see KAFKA_BROKERS)")]
+    Cluster {
+        /// The brokers that were to be asked.
+        brokers: String,
+        /// Why not.
+        #[source]
+        source: StartError,
+    },
     /// The stream threads cannot run.
     #[error(transparent)]
-    Streams(#[from] StartError),
+    Streams(StartError),
     /// Commands cannot be written.
     #[error(transparent)]
     Producer(#[from] SendError),
@@ -67,7 +76,14 @@ impl LiveApplication {
             &config.topics(),
             streams_config,
             metrics,
-        )?;
+        );
+        let streams = streams.map_err(|source| match source {
+            StartError::Kafka(_) | StartError::Topics(_) => StartFailure::Cluster {
+                brokers: config.kafka_brokers.clone(),
+                source,
+            },
+            source => StartFailure::Streams(source),
+        })?;
         streams.on_failure(on_failure);
         let (queries, plan) = (streams.queries(), streams.plan());
         Ok(Self {

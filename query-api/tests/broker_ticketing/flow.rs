@@ -261,7 +261,7 @@ fn what_cannot_be_is_a_problem_document() {
         json!({"title": "x", "price": -0.01}),
         json!({"title": "x", "price": 1e300}),
         json!({"title": "x", "price": "1"}),
-        json!({"title": "x".repeat(100_000), "price": 1}),
+        json!({"title": "x".repeat(1_000), "price": 1}),
         json!({"title": "x"}),
         json!([1]),
     ] {

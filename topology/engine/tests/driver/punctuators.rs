@@ -53,7 +53,9 @@ fn driver(kind: PunctuationType) -> TopologyTestDriver {
 
 /// Lets time pass; what was sent meanwhile.
 fn wait(driver: &mut TopologyTestDriver, ms: u64) -> Vec<String> {
-    driver.advance(Duration::from_millis(ms)).unwrap();
+    driver
+        .advance(Duration::from_millis(ms))
+        .expect("nothing stops the task");
     sent(driver)
 }
 
@@ -61,7 +63,7 @@ fn wait(driver: &mut TopologyTestDriver, ms: u64) -> Vec<String> {
 fn record(driver: &mut TopologyTestDriver, ms: u64, value: &str) -> Vec<String> {
     driver.set_now(driver.now().plus(Duration::from_millis(ms)));
     driver.pipe_to("ticks", Partition(0), None, Some(value.as_bytes()), &[]);
-    driver.run().unwrap();
+    driver.run().expect("nothing stops the task");
     sent(driver)
 }
 

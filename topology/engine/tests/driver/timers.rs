@@ -9,12 +9,14 @@ use super::script::{driver, pipe, sent};
 fn after(script: &str) -> TopologyTestDriver {
     let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
     pipe(&mut driver, script);
-    driver.run().unwrap();
+    driver.run().expect("no script stops a task");
     driver
 }
 
 fn wait(driver: &mut TopologyTestDriver, ms: u64) -> Vec<String> {
-    driver.advance(Duration::from_millis(ms)).unwrap();
+    driver
+        .advance(Duration::from_millis(ms))
+        .expect("no script stops a task");
     sent(driver)
 }
 

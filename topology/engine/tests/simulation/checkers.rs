@@ -37,7 +37,7 @@ fn credited(world: &World) -> u64 {
     world.credits().iter().map(|(_, sum, _, _)| sum).sum()
 }
 
-fn equal<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Result<(), String> {
+fn equal<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
     if found == expected {
         return Ok(());
     }
@@ -46,7 +46,7 @@ fn equal<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Result<(), St
 
 fn money_is_conserved(world: &World) -> Result<(), String> {
     let there = world.total_balance() + held(world) + credited(world);
-    equal(there, world.total_opened())
+    equal(&there, &world.total_opened())
 }
 
 fn nothing_from_nowhere(world: &World) -> Result<(), String> {
@@ -72,7 +72,7 @@ fn no_timer_lost(world: &World) -> Result<(), String> {
         .holds()
         .into_iter()
         .map(|(id, _, deadline)| (id, deadline));
-    equal(timers, holds.collect())
+    equal(&timers, &holds.collect())
 }
 
 fn none_early(world: &World) -> Result<(), String> {
@@ -87,11 +87,11 @@ fn none_early(world: &World) -> Result<(), String> {
 }
 
 fn no_hold_left(world: &World) -> Result<(), String> {
-    equal(world.holds(), Vec::new())
+    equal(&world.holds(), &Vec::new())
 }
 
 fn all_arrived(world: &World) -> Result<(), String> {
-    equal(world.total_received(), credited(world))
+    equal(&world.total_received(), &credited(world))
 }
 
 /// One outcome a transfer; a refusal leaves no trace, so a repeated command is decided anew.

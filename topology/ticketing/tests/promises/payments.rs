@@ -7,7 +7,9 @@ use turnstile_ticketing::Service;
 use turnstile_ticketing::outcome::Answer;
 use turnstile_ticketing::topics::{EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS};
 
-use crate::said::{IN_TWO_MINUTES, expired, order_created, order_ended, payment, payment_create};
+use crate::said::{
+    IN_TWO_MINUTES, expired, order_created, order_ended, payment, payment_create, with_id,
+};
 use crate::world::World;
 
 /// Payments alone, with an order; what Orders says is said by the test.
@@ -59,14 +61,17 @@ fn a_gateway_that_does_not_answer_in_time_has_declined() {
     let mut world = World::new();
     world.create_ticket("t");
     world.order("t", "o");
-    let command = world.pay("o", "tok_timeout");
+    let slow = with_id(payment_create("o", "tok_timeout"), "slow");
+    for _ in 0..2 {
+        world.event(ORDER_COMMANDS, "o", &slow);
+    }
     let again = world.pay("o", "tok_visa");
     assert_eq!(world.types(PAYMENTS, "o"), ["created"]);
-    assert_eq!(status(&world, "o", &command), None);
+    assert_eq!(status(&world, "o", "slow"), None);
     assert_eq!(status(&world, "o", &again), Some(409));
     world.crash();
     world.advance(Duration::from_secs(2));
-    assert_eq!(status(&world, "o", &command), Some(402));
+    assert_eq!(status(&world, "o", "slow"), Some(402));
     assert_eq!(world.types(PAYMENTS, "o"), ["created", "failed"]);
     assert_eq!(world.types(ORDERS, "o"), ["created", "pending", "failed"]);
 }
