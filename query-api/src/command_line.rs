@@ -110,10 +110,10 @@ fn command() -> Command {
         .subcommand(Command::new("config").about("Prints the configuration that is in force"))
         .subcommand(Command::new("topology").about("Prints the topology"))
         .subcommand(Command::new("openapi").about("Prints the OpenAPI document"));
-    let demo = Command::new("demo").about(
+    let demo = DemoArgs::augment_args(Command::new("demo")).about(
         "Lets buyers race for tickets on a running instance, and proves that none was sold twice",
     );
-    command.subcommand(DemoArgs::augment_args(demo))
+    command.subcommand(demo)
 }
 
 fn flag(setting: &'static Setting) -> Arg {

@@ -90,13 +90,13 @@ settings! {
     APPLICATION_ID "application-id" = "ticketing": "Prefix of internal topics and transactions; the same on all instances";
     INSTANCE_ID "instance-id" = "": "Static member id, unique and stable over restarts [default: the host name]";
     HTTP_ADDR "http-addr" = "127.0.0.1:8080": "Where to listen: host:port";
-    ADVERTISED_ADDR "advertised-addr" = "": "Where other instances reach this one: host:port [default: HTTP_ADDR]";
+    ADVERTISED_ADDR "advertised-addr" = "": "Where other instances reach this one: host:port (this version does not ask them) [default: HTTP_ADDR]";
     STATE_DIR "state-dir" = "./state-data": "Where the stores are kept; for one process at a time";
     SERVICES "services" = "tickets,orders,payments,expiration": "The services to run; the others run elsewhere";
     PARTITIONS "partitions" = "4": "Partitions of the topics that are created";
     REPLICATION_FACTOR "replication-factor" = "1": "Replicas of the topics that are created";
     NUM_STREAM_THREADS "num-stream-threads" = "1": "Threads that run tasks";
-    NUM_STANDBY_REPLICAS "num-standby-replicas" = "1": "Standbys of each task on other instances";
+    NUM_STANDBY_REPLICAS "num-standby-replicas" = "1": "Standbys of each task on other instances (this version keeps none)";
     COMMIT_INTERVAL "commit-interval" = "100ms": "The longest time between two commits";
     ORDER_TTL "order-ttl" = "120s": "How long an order waits for its payment";
     SESSION_TIMEOUT "session-timeout" = "10s": "Without a heartbeat for this long, others take over";

@@ -7,11 +7,11 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
     TopicReplication,
 };
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Position;
+use super::client_log::ClientLog;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::runtime::StreamsConfig;
@@ -26,7 +26,7 @@ pub(crate) struct NewTopicSpec {
 
 /// Looks at and creates topics. Its calls block.
 pub(crate) struct Admin {
-    client: AdminClient<DefaultClientContext>,
+    client: AdminClient<ClientLog>,
     runtime: tokio::runtime::Runtime,
     replication_factor: i32,
     limit: Duration,
@@ -37,7 +37,7 @@ impl Admin {
         const ACTION: &str = "create an admin client";
         let client = settings::with_user_properties(settings::client(config, "admin"), config);
         let client = client
-            .create()
+            .create_with_context(ClientLog)
             .map_err(|error| KafkaFault::of(ACTION, &error))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

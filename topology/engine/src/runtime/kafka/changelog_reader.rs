@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
+use super::client_log::ClientLog;
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
@@ -40,8 +41,8 @@ pub(crate) enum ChangelogEvent<'a> {
 
 /// Reads several changelog partitions at once, each through a queue of its own.
 pub(crate) struct ChangelogReader {
-    consumer: Arc<BaseConsumer>,
-    queues: HashMap<TopicPartition, PartitionQueue<DefaultConsumerContext>>,
+    consumer: Arc<BaseConsumer<ClientLog>>,
+    queues: HashMap<TopicPartition, PartitionQueue<ClientLog>>,
     waker: Waker,
 }
 
@@ -52,9 +53,10 @@ impl ChangelogReader {
         positions: &[(TopicPartition, Option<Offset>)],
     ) -> Result<Self, KafkaFault> {
         let fault = |error: KafkaError| KafkaFault::of(ACTION, &error);
-        let consumer: BaseConsumer = settings::reader(config, "restore", Isolation::ReadCommitted)
-            .create()
-            .map_err(fault)?;
+        let consumer: BaseConsumer<ClientLog> =
+            settings::reader(config, "restore", Isolation::ReadCommitted)
+                .create_with_context(ClientLog)
+                .map_err(fault)?;
         let consumer = Arc::new(consumer);
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (place, offset) in positions {

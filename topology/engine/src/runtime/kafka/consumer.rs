@@ -13,12 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as ClientOffset, TopicPartitionList};
 
+use super::client_log;
 use super::fault::KafkaFault;
 use super::settings;
 use super::{Position, TopicPartition};
@@ -77,7 +79,15 @@ struct GroupContext {
     closing: AtomicBool,
 }
 
-impl ClientContext for GroupContext {}
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        client_log::log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client_log::error(&error, reason);
+    }
+}
 
 impl ConsumerContext for GroupContext {
     fn rebalance(

@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use thiserror::Error;
 
+use super::client_log::ClientLog;
 use super::settings;
 use crate::runtime::StreamsConfig;
 
@@ -24,7 +25,7 @@ pub struct SendError {
 /// Writes events; cheap to clone.
 #[derive(Clone)]
 pub struct EventProducer {
-    producer: FutureProducer,
+    producer: FutureProducer<ClientLog>,
     limit: Duration,
 }
 
@@ -46,10 +47,12 @@ impl EventProducer {
                 config.request_timeout.as_millis().to_string(),
             );
         let client = settings::with_user_properties(client, config);
-        let producer = client.create().map_err(|source| SendError {
-            topic: "the cluster".to_owned(),
-            source,
-        })?;
+        let producer = client
+            .create_with_context(ClientLog)
+            .map_err(|source| SendError {
+                topic: "the cluster".to_owned(),
+                source,
+            })?;
         Ok(Self {
             producer,
             limit: config.request_timeout,

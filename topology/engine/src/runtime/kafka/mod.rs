@@ -11,6 +11,7 @@
 
 mod admin;
 mod changelog_reader;
+mod client_log;
 mod consumer;
 mod event_producer;
 mod fault;

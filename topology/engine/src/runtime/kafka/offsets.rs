@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
+use super::client_log::ClientLog;
 use super::consumer::positions;
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
@@ -13,7 +14,7 @@ use crate::runtime::StreamsConfig;
 
 /// Asks where partitions end.
 pub(crate) struct EndOffsets {
-    client: BaseConsumer,
+    client: BaseConsumer<ClientLog>,
     limit: Duration,
 }
 
@@ -22,7 +23,7 @@ impl EndOffsets {
     /// watermark); with [`Isolation::ReadCommitted`] it is where the first pending
     /// transaction begins (the last stable offset).
     pub(crate) fn new(config: &StreamsConfig, isolation: Isolation) -> Result<Self, KafkaFault> {
-        let client = settings::reader(config, "ends", isolation).create();
+        let client = settings::reader(config, "ends", isolation).create_with_context(ClientLog);
         let client = client.map_err(|error| KafkaFault::of("create a client", &error))?;
         Ok(Self {
             client,

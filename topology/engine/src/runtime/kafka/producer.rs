@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Mutex, RwLock};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message, OwnedHeaders};
@@ -19,6 +20,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset as ClientOffset, TopicPartitionList};
 
 use super::Position;
+use super::client_log;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::Offset;
@@ -39,7 +41,15 @@ struct Deliveries {
     failure: Mutex<Option<KafkaError>>,
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        client_log::log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client_log::error(&error, reason);
+    }
+}
 
 impl ProducerContext for Deliveries {
     /// The slot that follows the record's offset, plus one; 0: none does.
