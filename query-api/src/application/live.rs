@@ -66,7 +66,7 @@ impl LiveApplication {
     pub fn start(
         config: &Config,
         metrics: Metrics,
-        on_failure: impl Fn(&str) + Send + 'static,
+        on_failure: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, StartFailure> {
         let ticketing = topology(&config.ticketing())?;
         let streams_config = config.streams();

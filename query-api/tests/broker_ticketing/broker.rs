@@ -56,6 +56,8 @@ pub(crate) struct Broker {
     addresses: String,
     admin: AdminClient<DefaultClientContext>,
     producer: BaseProducer,
+    /// One for each group, to ask for what it has committed.
+    readers: BTreeMap<&'static str, BaseConsumer>,
     state: TempDir,
     _taken: MutexGuard<'static, ()>,
 }
@@ -76,7 +78,11 @@ impl Broker {
             .set("enable.idempotence", "true")
             .set("message.max.bytes", "1048588")
             .create();
+        let readers = GROUPS
+            .iter()
+            .map(|(group, _)| (*group, reader(&addresses, group)));
         let broker = Self {
+            readers: readers.collect(),
             admin: client(&addresses).create().expect("a client can be made"),
             producer: producer.expect("a producer can be made"),
             state: TempDir::new().expect("a temporary folder can be made"),
@@ -122,9 +128,11 @@ impl Broker {
             });
             gone.then_some(())
         });
-        let mine =
-            |topic: &String| topics::ALL.contains(&topic.as_str()) || topic.starts_with(INTERNAL);
-        let old: Vec<String> = self.topics().into_keys().filter(mine).collect();
+        let old: Vec<String> = self
+            .topics()
+            .into_keys()
+            .filter(|topic| is_ours(topic))
+            .collect();
         self.delete(&old.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
@@ -288,60 +296,68 @@ impl Broker {
     /// How far `group` is behind the log ends, as stock tools compute it, over the
     /// partitions in which it has committed.
     pub(crate) fn lag(&self, group: &str) -> BTreeMap<(String, i32), i64> {
-        let consumer: BaseConsumer = client(&self.addresses)
-            .set("group.id", group)
-            .create()
-            .expect("a consumer can be made");
-        let mut list = TopicPartitionList::new();
-        for (topic, partitions) in self.topics() {
-            list.add_partition_range(&topic, 0, partitions - 1);
+        let ends = self.ends();
+        let mut partitions = TopicPartitionList::new();
+        for (topic, partition) in ends.keys() {
+            partitions.add_partition(topic, *partition);
         }
-        let committed = consumer.committed_offsets(list, LIMIT);
+        let committed = self.readers[group].committed_offsets(partitions, LIMIT);
         let committed = committed.expect("the group can be asked");
         let mut lag = BTreeMap::new();
         for element in committed.elements() {
             if let Offset::Offset(offset) = element.offset() {
-                let (topic, partition) = (element.topic(), element.partition());
-                let end = self.end(topic, partition);
-                lag.insert((topic.to_owned(), partition), end - offset);
+                let place = (element.topic().to_owned(), element.partition());
+                let end = ends[&place];
+                lag.insert(place, end - offset);
             }
         }
         lag
     }
 
-    /// The log end of a partition.
-    pub(crate) fn end(&self, topic: &str, partition: i32) -> i64 {
-        let ends = self.admin.inner().fetch_watermarks(topic, partition, LIMIT);
-        ends.expect("the partition exists").1
+    /// The log ends of the topics of the contract and of the application.
+    fn ends(&self) -> BTreeMap<(String, i32), i64> {
+        let mut partitions = TopicPartitionList::new();
+        for (topic, count) in self
+            .topics()
+            .into_iter()
+            .filter(|(topic, _)| is_ours(topic))
+        {
+            for partition in 0..count {
+                partitions
+                    .add_partition_offset(&topic, partition, Offset::End)
+                    .expect("the offset is valid");
+            }
+        }
+        let reader = self.readers.values().next().expect("there are groups");
+        let ends = reader.offsets_for_times(partitions, LIMIT);
+        let ends = ends.expect("the broker answers");
+        let elements = ends.elements().into_iter();
+        elements
+            .map(|element| {
+                let place = (element.topic().to_owned(), element.partition());
+                let end = element.offset().to_raw();
+                (place, end.expect("the end is an offset"))
+            })
+            .collect()
     }
 
     /// Waits until nothing is in flight: all groups have read everything, and nothing
     /// more comes for a while.
     pub(crate) fn drain(&self) {
         self.flush();
-        let mut quiet: (usize, Vec<i64>) = (0, Vec::new());
-        let ends = || -> Vec<i64> {
-            let topics = self.topics().into_iter();
-            let topics = topics.filter(|(name, _)| {
-                topics::ALL.contains(&name.as_str()) || name.starts_with(INTERNAL)
-            });
-            topics
-                .flat_map(|(topic, count)| {
-                    (0..count).map(move |partition| (topic.clone(), partition))
-                })
-                .map(|(topic, partition)| self.end(&topic, partition))
-                .collect()
-        };
+        let (mut calm, mut last) = (0, BTreeMap::new());
         eventually("nothing is in flight", || {
-            let behind = GROUPS.iter().find_map(|(group, _)| {
-                let lag = self.lag(group);
-                lag.into_iter().find(|(_, lag)| *lag != 0)
-            });
-            let now = ends();
-            let calm = behind.is_none() && quiet.1 == now;
-            quiet = (if calm { quiet.0 + 1 } else { 0 }, now);
+            let lags = GROUPS.iter().flat_map(|(group, _)| self.lag(group));
+            let behind = lags.filter(|(_, lag)| *lag != 0).count();
+            let ends = self.ends();
+            calm = if behind == 0 && ends == last {
+                calm + 1
+            } else {
+                0
+            };
+            last = ends;
             pause(Duration::from_millis(250));
-            (quiet.0 >= 4).then_some(())
+            (calm >= 4).then_some(())
         });
     }
 }
@@ -354,6 +370,22 @@ impl Drop for Broker {
             self.delete(&[MARK]);
         }
     }
+}
+
+/// Whether instances make this topic.
+fn is_ours(topic: &str) -> bool {
+    topics::ALL.contains(&topic) || topic.starts_with(INTERNAL)
+}
+
+/// Asks for the committed offsets of a group, without being a member.
+fn reader(addresses: &str, group: &str) -> BaseConsumer {
+    client(addresses)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        // Stock tools go by the log end, not by the last stable offset.
+        .set("isolation.level", "read_uncommitted")
+        .create()
+        .expect("a consumer can be made")
 }
 
 fn waiting() -> AdminOptions {

@@ -281,6 +281,8 @@ fn what_cannot_be_is_a_problem_document() {
     buyer
         .post("/api/payments", &json!({"orderId": unknown, "token": ""}))
         .problem(400);
+    let endless = json!({"title": "x".repeat(100_000), "price": 1});
+    buyer.post("/api/tickets", &endless).problem(413);
     assert_eq!(Audit::of(&broker).tickets().len(), 0);
     assert_eq!(broker.dead_letters(), []);
     instance.stop();

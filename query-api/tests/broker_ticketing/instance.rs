@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use reqwest::Method;
 use serde_json::Value;
@@ -12,6 +13,9 @@ use serde_json::Value;
 use crate::broker::{Broker, RUNTIME};
 use crate::client::{Answer, Client};
 use crate::eventually;
+
+/// How many were started by this process.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 /// How much of its log an instance shows when its test fails, in lines.
 const LOG_TAIL: usize = 60;
@@ -50,9 +54,12 @@ impl<'b> Launch<'b> {
 
     /// Starts the process, and does not wait for it.
     pub(crate) fn spawn(self) -> Instance {
-        let log = self.broker.folder().join(format!("{}.log", self.id));
-        let file = File::options().create(true).append(true).open(&log);
-        let file = file.expect("the log can be written");
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let log = self
+            .broker
+            .folder()
+            .join(format!("{}-{number}.log", self.id));
+        let file = File::create(&log).expect("the log can be written");
         let errors = file.try_clone().expect("the log can be written");
         let base = format!("http://{}", self.settings["HTTP_ADDR"]);
         let mut command = Command::new(env!("CARGO_BIN_EXE_ticketing"));
@@ -171,10 +178,15 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            if let Some(health) = self.health() {
+                println!("{} says: {}", self.id, health.text);
+            }
             let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
+            // Probes while it was waited for are not what one looks for.
+            let lines = log.lines().filter(|line| !line.contains("/health/ready"));
+            let lines: Vec<&str> = lines.collect();
             let tail = lines.len().saturating_sub(LOG_TAIL);
-            println!("the log of {}, from line {tail} on:", self.id);
+            println!("the end of the log of {}:", self.id);
             lines.iter().skip(tail).for_each(|line| println!("{line}"));
         }
         if !self.over {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, PARTITIONS};
 use crate::eventually;
 use crate::flow::{order, ticket};
 use crate::instance::{Instance, Launch};
@@ -104,6 +104,10 @@ fn the_metrics_tell_what_happened() {
     buyer.post("/api/payments", &pay).ok(201);
     order(&buyer, &ticket(&seller, "To expire"));
     broker.append("orders", None, None, Some(b"nonsense"));
+    let foreign = br#"{"type": "expiration.expired", "orderId": "foreign"}"#;
+    for partition in 0..PARTITIONS {
+        broker.append("expiration", Some(partition), None, Some(foreign));
+    }
     broker.append("orders", None, None, Some(b"{\"type\": \"something.new\"}"));
     broker.flush();
 

@@ -1,8 +1,8 @@
 //! Many buyers for one ticket.
 
-use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
+use tokio::task::JoinSet;
 use turnstile_ticketing::topics::ORDERS;
 
 use crate::audit::Audit;
@@ -15,20 +15,22 @@ const BUYERS: usize = 40;
 
 /// All buyers at once want all tickets; gives the winner of each, and its order.
 fn race(instance: &Instance, tickets: &[String]) -> Vec<(String, String)> {
-    let calls = tickets.iter().flat_map(|ticket| {
-        (0..BUYERS).map(move |buyer| {
+    let mut calls = JoinSet::new();
+    for ticket in tickets {
+        for buyer in 0..BUYERS {
             let client = instance.user(&format!("buyer-{buyer}"));
             let body = json!({"ticketId": ticket}).to_string();
-            async move {
-                let path = "/api/orders";
-                let answer = client.try_call(Method::POST, path, Some(body), None);
+            let ticket = ticket.clone();
+            let call = async move {
+                let answer = client.try_call(Method::POST, "/api/orders", Some(body), None);
                 (ticket, buyer, answer.await.expect("it answers"))
-            }
-        })
-    });
-    let answers = RUNTIME.block_on(join_all(calls));
+            };
+            calls.spawn_on(call, RUNTIME.handle());
+        }
+    }
+    let answers = RUNTIME.block_on(calls.join_all());
     let winners = tickets.iter().map(|ticket| {
-        let mine = answers.iter().filter(|(of, _, _)| *of == ticket);
+        let mine = answers.iter().filter(|(of, _, _)| of == ticket);
         let mut won = Vec::new();
         for (_, buyer, answer) in mine {
             if answer.status == 201 {

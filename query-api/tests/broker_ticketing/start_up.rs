@@ -38,18 +38,18 @@ fn a_state_directory_is_for_one_process() {
     first.stop();
 }
 
+/// Kafka takes the newcomer for the one that has come back, and fences the other.
 #[test]
-fn the_second_instance_with_an_id_stops() {
+fn of_two_instances_with_one_id_only_one_goes_on() {
     let broker = Broker::take();
-    let first = Launch::new(&broker, "a").start();
+    let mut first = Launch::new(&broker, "a").start();
     let elsewhere = broker.folder().join("elsewhere").display().to_string();
-    let mut second = Launch::new(&broker, "a")
-        .set("STATE_DIR", &elsewhere)
-        .spawn();
-    assert_eq!(second.exit().code(), Some(1));
-    assert!(second.log().contains("INSTANCE_ID"), "{}", second.log());
-    ticket(&first.user("seller"), "Concert");
-    first.stop();
+    let launch = Launch::new(&broker, "a").set("STATE_DIR", &elsewhere);
+    let second = launch.start();
+    assert_eq!(first.exit().code(), Some(1));
+    assert!(first.log().contains("INSTANCE_ID"), "{}", first.log());
+    ticket(&second.user("seller"), "Concert");
+    second.stop();
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub enum StartError {
     Thread(#[source] std::io::Error),
 }
 
-type OnFailure = Box<dyn Fn(&str) + Send>;
+type OnFailure = Arc<dyn Fn(&str) + Send + Sync>;
 
 #[derive(Default)]
 struct Failure {
@@ -137,9 +137,12 @@ impl Streams {
                 let ended = std::panic::catch_unwind(work)
                     .unwrap_or_else(|_| Err(format!("stream thread {} panicked", setup.number)));
                 if let Err(reason) = ended {
-                    let mut failure = failure.lock();
-                    failure.reason.get_or_insert(reason.clone());
-                    for callback in &failure.callbacks {
+                    let callbacks = {
+                        let mut failure = failure.lock();
+                        failure.reason.get_or_insert_with(|| reason.clone());
+                        failure.callbacks.clone()
+                    };
+                    for callback in callbacks {
                         callback(&reason);
                     }
                 }
@@ -196,12 +199,16 @@ impl Streams {
     }
 
     /// Calls `callback` when a stream thread stops for good, or at once if one has.
-    pub fn on_failure(&self, callback: impl Fn(&str) + Send + 'static) {
-        let mut failure = self.failure.lock();
-        if let Some(reason) = &failure.reason {
-            callback(reason);
+    pub fn on_failure(&self, callback: impl Fn(&str) + Send + Sync + 'static) {
+        let callback: OnFailure = Arc::new(callback);
+        let reason = {
+            let mut failure = self.failure.lock();
+            failure.callbacks.push(callback.clone());
+            failure.reason.clone()
+        };
+        if let Some(reason) = reason {
+            callback(&reason);
         }
-        failure.callbacks.push(Box::new(callback));
     }
 
     /// Commits, flushes and closes all tasks, and waits for it. Blocks.

@@ -94,8 +94,14 @@ pub(crate) fn ensure_internal(
     Ok(())
 }
 
+/// A record that came from another topic is longer here, by what is said of it.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
 fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
-    let mut settings = vec![("cleanup.policy", cleanup_policy(kind).to_owned())];
+    let mut settings = vec![
+        ("cleanup.policy", cleanup_policy(kind).to_owned()),
+        ("max.message.bytes", MESSAGE_BYTES_MAX.to_string()),
+    ];
     match kind {
         InternalTopicKind::Changelog => {
             settings.push(("min.cleanable.dirty.ratio", "0.5".to_owned()));

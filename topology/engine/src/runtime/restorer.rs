@@ -159,6 +159,25 @@ struct Reading {
     done: bool,
 }
 
+impl Reading {
+    fn of(store: StoreRestore, ends: &[Position]) -> Result<Self, TaskError> {
+        let place = place(&store);
+        let end = offset_of(ends, &place).unwrap_or(Offset(0));
+        let next = store.next.unwrap_or(Offset(0));
+        if next > end {
+            return Err(store.is_ahead_of(end));
+        }
+        Ok(Self {
+            store,
+            place,
+            end,
+            batch: Batch::new(),
+            next,
+            done: next == end,
+        })
+    }
+}
+
 impl Worker {
     fn restore(&self, jobs: Vec<RestoreJob>) -> Vec<RestoreResult> {
         let begun = Instant::now();
@@ -223,23 +242,13 @@ impl Worker {
         // 3.
         self.wait_until_stable(&places, &ends)?;
         // 4.
-        let readings = stores
-            .into_iter()
-            .map(|store| {
-                let place = place(&store);
-                let end = offset_of(&ends, &place).unwrap_or(Offset(0));
-                let next = store.next.unwrap_or(Offset(0));
-                Reading {
-                    store,
-                    place,
-                    end,
-                    batch: Batch::new(),
-                    next,
-                    done: next >= end,
-                }
-            })
-            .filter(|reading| !reading.done)
-            .collect();
+        let mut readings = Vec::new();
+        for store in stores {
+            let reading = Reading::of(store, &ends)?;
+            if !reading.done {
+                readings.push(reading);
+            }
+        }
         let records = self.read(readings)?;
         Ok((positions, records))
     }

@@ -70,6 +70,20 @@ pub(crate) struct StoreRestore {
 }
 
 impl StoreRestore {
+    /// The fault of a store that holds more than its changelog: the topic was
+    /// made anew or has lost records, and the store is that of another history.
+    pub(crate) fn is_ahead_of(&self, end: Offset) -> TaskError {
+        let next = self.next.unwrap_or(Offset(0));
+        let found = format!(
+            "store {} holds changelog records up to offset {next}, but {} ends at {end}",
+            self.name, self.changelog
+        );
+        TaskError::Corrupted {
+            task: self.task,
+            source: found.into(),
+        }
+    }
+
     /// Adds one changelog record to `batch`.
     ///
     /// # Errors

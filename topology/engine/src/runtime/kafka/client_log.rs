@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel as Level;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// How long a line is not repeated.
 const QUIET: Duration = Duration::from_secs(10);
@@ -54,7 +54,8 @@ pub(super) fn log(level: Level, facility: &str, line: &str) {
 
 /// Logs an error that the client goes on after by itself.
 pub(super) fn error(error: &KafkaError, reason: &str) {
-    if is_new(reason) {
+    // The end of a partition is an event that readers ask for.
+    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) && is_new(reason) {
         tracing::warn!(target: "librdkafka", %error, "{reason}");
     }
 }

@@ -175,10 +175,12 @@ impl GroupConsumer {
         loop {
             let polled = self.consumer.poll(Duration::ZERO);
             if let Some(rebalance) = self.consumer.context().rebalances.lock().pop_front() {
-                debug_assert!(
-                    polled.is_none(),
-                    "a poll that serves a rebalance brings no record"
-                );
+                if polled.is_some() {
+                    return Err(KafkaFault::Retriable {
+                        action: "consume",
+                        reason: "a record came together with a rebalance".to_owned(),
+                    });
+                }
                 return Ok(Some(match rebalance {
                     Rebalance::Assigned(partitions) => GroupEvent::Assigned(partitions),
                     Rebalance::Revoked { lost } => GroupEvent::Revoked { lost },
@@ -241,7 +243,7 @@ impl GroupConsumer {
             .map_err(|error| KafkaFault::of("let go of an assignment", &error))
     }
 
-    /// Reads from these positions on.
+    /// Goes on reading these partitions, from where the group has committed.
     pub(crate) fn resume(&self, positions: &[Position]) -> Result<(), KafkaFault> {
         let partitions: Vec<TopicPartition> =
             positions.iter().map(|(place, _)| place.clone()).collect();

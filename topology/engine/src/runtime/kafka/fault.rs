@@ -39,6 +39,9 @@ impl KafkaFault {
             KafkaError::Transaction(error) => error.string(),
             error => error.to_string(),
         };
+        if let KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) = error {
+            return Self::Fatal { action, reason };
+        }
         match error.rdkafka_error_code() {
             Some(Code::FencedInstanceId) => Self::Fatal {
                 action,
@@ -63,8 +66,11 @@ impl KafkaFault {
                 | Code::TransactionalIdAuthorizationFailed
                 | Code::InvalidSessionTimeout
                 | Code::InconsistentGroupProtocol
-                | Code::UnsupportedVersion
-                | Code::InvalidTransactionTimeout,
+                | Code::InvalidTransactionTimeout
+                | Code::Authentication
+                | Code::SaslAuthenticationFailed
+                | Code::MessageSizeTooLarge
+                | Code::InvalidRecord,
             ) => Self::Fatal { action, reason },
             _ => Self::Retriable { action, reason },
         }
@@ -111,7 +117,7 @@ mod tests {
             Code::TransactionalIdAuthorizationFailed,
             Code::InvalidSessionTimeout,
             Code::InconsistentGroupProtocol,
-            Code::UnsupportedVersion,
+            Code::Authentication,
             Code::InvalidTransactionTimeout,
         ] {
             assert!(matches!(fault(code), KafkaFault::Fatal { .. }), "{code:?}");

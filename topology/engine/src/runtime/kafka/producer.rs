@@ -5,6 +5,7 @@
 //! caller gives up on this producer (the worker is left behind with it) and builds
 //! a new one, whose first call fences the old.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
@@ -26,6 +27,7 @@ use super::settings;
 use crate::Offset;
 use crate::record::OutputRecord;
 use crate::runtime::StreamsConfig;
+use crate::runtime::internal_topics::MESSAGE_BYTES_MAX;
 
 /// The positions of one group that a commit reaches, and the member's generation.
 pub(crate) struct GroupOffsets {
@@ -87,6 +89,8 @@ pub(crate) struct TransactionalProducer {
     answers: Receiver<Result<(), KafkaFault>>,
     limit: Duration,
     open: bool,
+    /// A call was not answered in time: no other can be made.
+    given_up: Cell<bool>,
 }
 
 impl TransactionalProducer {
@@ -98,12 +102,16 @@ impl TransactionalProducer {
         let mut client = settings::client(config, "producer");
         client
             .set("transactional.id", transactional_id)
-            .set("transaction.timeout.ms", "10000")
+            .set(
+                "transaction.timeout.ms",
+                transaction_timeout(config).as_millis().to_string(),
+            )
             .set("enable.idempotence", "true")
             .set("linger.ms", "5")
             .set("batch.size", "262144")
             .set("batch.num.messages", "20000")
             .set("compression.type", "lz4")
+            .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "65536");
         let client = settings::with_user_properties(client, config);
@@ -128,6 +136,7 @@ impl TransactionalProducer {
             answers,
             limit,
             open: false,
+            given_up: Cell::new(false),
         };
         started.call(Call::Init, "initialise transactions")?;
         Ok(started)
@@ -201,7 +210,7 @@ impl TransactionalProducer {
 
     /// Ends the open transaction, if there is one, without a trace.
     pub(crate) fn abort(&mut self) -> Result<(), KafkaFault> {
-        if self.open {
+        if self.open && !self.given_up.get() {
             self.call(Call::Abort, "abort a transaction")?;
             self.open = false;
         }
@@ -217,10 +226,17 @@ impl TransactionalProducer {
         match self.answers.recv_timeout(limit) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                self.given_up.set(true);
                 Err(KafkaFault::timeout(action))
             }
         }
     }
+}
+
+/// A transaction is open for a commit interval at least; what is left open by a dead
+/// process holds up readers for this long at most.
+fn transaction_timeout(config: &StreamsConfig) -> Duration {
+    config.commit_interval + Duration::from_secs(10)
 }
 
 fn client_record(record: &OutputRecord, slot: Option<Slot>) -> BaseRecord<'_, [u8], [u8], usize> {

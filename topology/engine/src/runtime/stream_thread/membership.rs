@@ -221,6 +221,8 @@ impl<'a> Membership<'a> {
         slot.task.become_status(TaskStatus::Suspended);
         self.setup.queries.set_status(id, TaskStatus::Suspended);
         slot.epoch = 0;
+        // Others may write the changelogs before this task runs here again.
+        slot.deliveries.clear();
         let held: Vec<(Arc<str>, TopicPartition)> = slot
             .positions
             .iter()
@@ -494,9 +496,15 @@ fn open(setup: &ThreadSetup, id: TaskId) -> Result<Task, ThreadFault> {
                 .into());
             }
             // Another thread of this process, or a query, may be about to let go of it.
-            Err(StateError::RocksDb { .. })
-                if begun.elapsed() < OPEN_LIMIT && !setup.stopping() =>
-            {
+            Err(error @ StateError::RocksDb { .. }) => {
+                if begun.elapsed() > OPEN_LIMIT || setup.stopping() {
+                    let reason = super::with_sources(&error);
+                    return Err(KafkaFault::Retriable {
+                        action: "open the stores of a task",
+                        reason,
+                    }
+                    .into());
+                }
                 std::thread::park_timeout(Duration::from_millis(20));
             }
             Err(error) => {
