@@ -86,6 +86,9 @@ fn bad(topic: &str) -> Vec<(Option<Bytes>, &'static str)> {
     ]
 }
 
+/// What was said: topic, key, value, and the fault that is to be found in it.
+type Letter<'a> = (&'a str, Option<&'a [u8]>, Option<Bytes>, &'a str);
+
 #[test]
 fn bad_input_becomes_dead_letters_and_stops_nothing() {
     let broker = Broker::take();
@@ -96,7 +99,7 @@ fn bad_input_becomes_dead_letters_and_stops_nothing() {
     let keys: [Option<&[u8]>; 3] = [None, Some(b"foreign"), Some(b"\xff\x00")];
     let unknown = json!({"type": "something.new", "id": 7, "price": "much"}).to_string();
 
-    let mut said: Vec<(&str, Option<&[u8]>, Option<Bytes>, &str)> = Vec::new();
+    let mut said: Vec<Letter<'_>> = Vec::new();
     let mut sold = Vec::new();
     for topic in topics::ALL {
         for (number, (value, kind)) in bad(topic).into_iter().enumerate() {

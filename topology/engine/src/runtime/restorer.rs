@@ -92,8 +92,7 @@ impl Restorer {
             .name("restore".to_owned())
             .spawn(move || {
                 while let Ok(first) = to_do.recv() {
-                    let batch: Vec<RestoreJob> =
-                        std::iter::once(first).chain(to_do.try_iter()).collect();
+                    let batch = latest_of_each(std::iter::once(first).chain(to_do.try_iter()));
                     for result in worker.restore(batch) {
                         if done.send(result).is_err() {
                             return;
@@ -138,6 +137,17 @@ impl Drop for Restorer {
             tracing::error!("the restore thread panicked");
         }
     }
+}
+
+/// The last job of each task: one that came before it is of an assignment that is over,
+/// and nobody waits for its result.
+fn latest_of_each(jobs: impl Iterator<Item = RestoreJob>) -> Vec<RestoreJob> {
+    let mut latest: Vec<RestoreJob> = Vec::new();
+    for job in jobs {
+        latest.retain(|earlier| earlier.restore.task != job.restore.task);
+        latest.push(job);
+    }
+    latest
 }
 
 struct Worker {
