@@ -4,7 +4,7 @@
 //! starts the stream threads; [`Queries`] reads the stores of the tasks that run
 //! here; [`EventProducer`] writes events from outside the topology.
 //!
-//! Only [`kafka`] names the Kafka client; what it offers is what the rest needs.
+//! Only `kafka` names the Kafka client; what it offers is what the rest needs.
 
 mod config;
 mod instance;
