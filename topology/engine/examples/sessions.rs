@@ -6,17 +6,22 @@
 //! `ada`. A session is a row of a store and a timer: neither a crash nor a move to
 //! another machine loses it or ends it twice.
 //!
-//! `cargo run --release -p turnstile-engine --example sessions` shows the topology
-//! and runs it on the test driver, which needs no Kafka.
+//! `cargo run --release --locked --example sessions` shows the topology and runs it on
+//! the test driver, which needs no Kafka. With `KAFKA_BROKERS=localhost:9092` in front
+//! it runs on that cluster: write clicks to the topic, type the name of a visitor to see
+//! what is kept of the session, and an empty line to stop.
 
+use std::error::Error;
 use std::sync::Arc;
+use std::thread::sleep;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use turnstile_engine::driver::TopologyTestDriver;
+use turnstile_engine::runtime::{Metrics, Streams, StreamsConfig, TopicSpec};
 use turnstile_engine::{
     Codec, CodecError, Context, DecodeError, Decoded, Encode, InputRecord, Processor,
-    ProcessorError, Sink, Source, Store, Timer, TimestampMs, Topology, TopologyBuilder,
+    ProcessorError, Registry, Sink, Source, Store, Timer, TimestampMs, Topology, TopologyBuilder,
     TopologyFaults,
 };
 
@@ -141,7 +146,13 @@ impl Processor for Sessions {
 
 // 5. What connects them.
 
-fn topology() -> Result<Topology, TopologyFaults> {
+struct Application {
+    topology: Arc<Topology>,
+    /// To ask for what is kept.
+    open: Store<String, Session>,
+}
+
+fn application() -> Result<Application, TopologyFaults> {
     let mut builder = TopologyBuilder::new();
     // Clicks whose key is not their visitor reach the visitor's partition through
     // an internal topic, so that one task sees all clicks of a visitor.
@@ -158,14 +169,23 @@ fn topology() -> Result<Topology, TopologyFaults> {
         .timers()
         .sink(summaries)
         .done();
-    builder.build()
+    let topology = Arc::new(builder.build()?);
+    Ok(Application { topology, open })
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let topology = Arc::new(topology()?);
-    println!("{}", topology.describe_text());
+fn main() -> Result<(), Box<dyn Error>> {
+    let application = application()?;
+    println!("{}", application.topology.describe_text());
+    match std::env::var("KAFKA_BROKERS") {
+        Ok(brokers) => on_kafka(application, &brokers),
+        Err(_) => on_the_test_driver(application),
+    }
+}
 
-    let mut driver = TopologyTestDriver::new(topology, 4)?;
+// 6. Where it runs: without Kafka, step by step and with a clock of its own …
+
+fn on_the_test_driver(application: Application) -> Result<(), Box<dyn Error>> {
+    let mut driver = TopologyTestDriver::new(application.topology, 4)?;
     for click in ["ada /", "bob /", "ada /prices", "ada /order"] {
         driver.pipe("clicks", None, Some(click.as_bytes()));
         driver.advance(Duration::from_secs(10))?;
@@ -181,12 +201,52 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+// … or on a cluster, until an empty line.
+
+fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .init();
+    // An application id for the application, an instance id and a folder for each process.
+    let state_dir = std::env::temp_dir().join("turnstile-sessions");
+    let config = StreamsConfig::new("sessions-example", brokers, "only", state_dir);
+    // Those that are missing are created.
+    let topics = ["clicks", "sessions"].map(|name| TopicSpec {
+        name: name.to_owned(),
+        partitions: 4,
+    });
+    let metrics = Metrics::new(&Registry::new())?;
+    let streams = Streams::start(application.topology, &topics, config, metrics)?;
+    while !streams.status().ready {
+        if let Some(reason) = streams.failure() {
+            return Err(reason.into());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    println!("It runs. A visitor shows the session, an empty line stops.");
+    for line in std::io::stdin().lines() {
+        let visitor = line?.trim().to_owned();
+        if visitor.is_empty() {
+            break;
+        }
+        // Committed rows only. The key that a row's records have says where it is.
+        match streams.queries().get(application.open, &visitor, &visitor) {
+            Ok(Some(session)) => println!("{visitor}: {} clicks", session.clicks),
+            Ok(None) => println!("{visitor} has no open session"),
+            Err(why) => println!("{why}"),
+        }
+    }
+    streams.stop();
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn driver() -> TopologyTestDriver {
-        TopologyTestDriver::new(Arc::new(topology().unwrap()), 4).unwrap()
+        TopologyTestDriver::new(application().unwrap().topology, 4).unwrap()
     }
 
     fn click(driver: &mut TopologyTestDriver, key: Option<&str>, value: &str) {

@@ -339,6 +339,13 @@ impl TopologyTestDriver {
         value.map(|value| V::decode(&value).expect("the row is what the codec wrote"))
     }
 
+    /// The committed stores of all tasks.
+    #[doc(hidden)]
+    pub fn backends(&self) -> impl Iterator<Item = (TaskId, Arc<dyn Backend>)> {
+        let tasks = self.tasks.iter();
+        tasks.map(|(id, task)| (*id, task.backend().clone()))
+    }
+
     /// All committed entries of `store`, by partition and key.
     ///
     /// # Panics

@@ -12,7 +12,11 @@
 //! - [`topology`]: what is declared, and how it lies on a cluster's topics.
 //! - [`task`]: one subtopology at one partition; synchronous, without I/O or clock.
 //! - [`driver`]: runs a topology without a broker, for tests.
-//! - [`runtime`]: stream threads, commit, restore, on a real Kafka.
+//! - [`runtime`]: stream threads, commit, restore, on a real Kafka;
+//!   [`runtime::Streams::start`] is the way in.
+//!
+//! An application needs this crate only, and whatever it encodes its rows with:
+//! `examples/sessions.rs` is one.
 //!
 //! The words are those of Kafka Streams.
 
@@ -30,6 +34,9 @@ pub mod task;
 pub mod topology;
 
 pub use driver::TopologyTestDriver;
+/// Where [`runtime::Metrics`] are registered.
+pub use prometheus::Registry;
+
 pub use ids::{InvalidTaskId, Offset, Partition, SubtopologyId, TaskId, TimestampMs};
 pub use processor::{Context, Processor, ProcessorError, PunctuationType, Timer};
 pub use record::{Encode, InputRecord};
@@ -38,4 +45,4 @@ pub use task::TaskStatus;
 pub use topology::{
     Outlet, Plan, Sink, Store, Stream, Topology, TopologyBuilder, TopologyFault, TopologyFaults,
 };
-pub use turnstile_state::{Codec, CodecError};
+pub use turnstile_state::{Codec, CodecError, KeyRange, ScanDirection, StateError};

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use turnstile_state::StateError;
+
+use super::RestoreListener;
 
 /// The configuration of one instance.
 #[derive(Debug, Clone)]
@@ -15,10 +20,19 @@ pub struct StreamsConfig {
     pub kafka_properties: BTreeMap<String, String>,
     /// The static member id; unique among the live instances and stable over restarts.
     pub instance_id: String,
+    /// `host:port` at which this instance answers others; nothing: it answers nobody.
+    /// The engine only announces it; who serves there is the application's business.
+    pub advertised_address: Option<String>,
     /// Where the stores are kept. No other process may use it.
     pub state_dir: PathBuf,
     /// How many threads run tasks; at least 1.
     pub num_stream_threads: usize,
+    /// How many instances may be lost at once without a task having to be restored from
+    /// the start of its changelogs; 0: no standbys.
+    pub num_standby_replicas: usize,
+    /// How long a new instance restores what it is going to own before it joins the
+    /// groups all the same.
+    pub warm_join_limit: Duration,
     /// The longest time between two commits of a thread that has something to commit.
     pub commit_interval: Duration,
     /// After this time without a heartbeat others take over.
@@ -37,6 +51,34 @@ pub struct StreamsConfig {
     pub purge_interval: Duration,
     /// How long one call to the cluster may take before the thread gives up on its client.
     pub request_timeout: Duration,
+    /// Hears how stores are restored.
+    pub restore_listener: Option<Arc<dyn RestoreListener>>,
+    /// Called after each step of each commit, for tests that crash there.
+    #[doc(hidden)]
+    pub on_commit_step: Option<CommitHook>,
+}
+
+/// What is called after a step of a commit. What it is given flushes all stores of
+/// the thread, so that a crash loses nothing that was written to them, where a crash
+/// without it loses all since the last flush.
+#[doc(hidden)]
+pub type CommitHook = fn(CommitStep, &dyn Fn() -> Result<(), StateError>);
+
+/// The step of a commit that was just done.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitStep {
+    /// The changelog records of all tasks are on their way.
+    ChangelogSent,
+    /// All records are delivered and the positions are in the transaction. (This one
+    /// has no stores to flush: nothing was written to them since the last commit.)
+    PositionsJoined,
+    /// The transaction is committed.
+    TransactionCommitted,
+    /// One of the tasks is written to its stores.
+    TaskStored,
+    /// All of them are.
+    AllStored,
 }
 
 impl StreamsConfig {
@@ -52,8 +94,11 @@ impl StreamsConfig {
             brokers: brokers.into(),
             kafka_properties: BTreeMap::new(),
             instance_id: instance_id.into(),
+            advertised_address: None,
             state_dir: state_dir.into(),
             num_stream_threads: 1,
+            num_standby_replicas: 1,
+            warm_join_limit: Duration::from_secs(600),
             commit_interval: Duration::from_millis(100),
             session_timeout: Duration::from_secs(10),
             replication_factor: 1,
@@ -63,6 +108,8 @@ impl StreamsConfig {
             flush_interval: Duration::from_secs(30),
             purge_interval: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
+            restore_listener: None,
+            on_commit_step: None,
         }
     }
 }

@@ -12,13 +12,17 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use turnstile_state::{RocksMemory, RocksOptions, StateDir, StateError};
 
+use super::cluster::{Cluster, Messenger, MessengerFault};
+use super::fence::Fence;
 use super::internal_topics::{ensure_external, ensure_internal};
 use super::kafka::{Admin, KafkaFault};
 use super::lag::LagBoard;
 use super::purge::Purger;
 use super::sampler::Sampler;
+use super::standby::{StandbySetup, StandbyThread, Standbys};
 use super::status::StatusBoard;
 use super::stream_thread::{self, ThreadSetup};
+use super::task_stores::TaskStores;
 use super::wake::Waker;
 use super::{InstanceStatus, Metrics, Queries, StreamsConfig, TopicError, TopicSpec};
 use crate::topology::{Plan, Topology, TopologyFaults};
@@ -26,8 +30,11 @@ use crate::topology::{Plan, Topology, TopologyFaults};
 /// Why an instance could not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// The configuration has no threads: no task would ever run.
+    #[error("num_stream_threads is 0: an instance needs at least 1 stream thread")]
+    NoStreamThreads,
     /// The state directory cannot be used.
-    #[error(transparent)]
+    #[error("the state directory (STATE_DIR) cannot be used")]
     State(#[from] StateError),
     /// The cluster could not be reached or refused.
     #[error(transparent)]
@@ -59,6 +66,10 @@ pub struct Streams {
     stop: Arc<AtomicBool>,
     failure: Arc<Mutex<Failure>>,
     threads: Vec<(Waker, JoinHandle<()>)>,
+    cluster: Cluster,
+    standby_thread: Option<StandbyThread>,
+    /// Until the threads have ended: what it says last is that they have.
+    messenger: Option<Messenger>,
 }
 
 impl Streams {
@@ -68,13 +79,17 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// When the state directory, the cluster or its topics cannot be used.
+    /// When the configuration names no threads, and when the state directory, the
+    /// cluster or its topics cannot be used.
     pub fn start(
         topology: Arc<Topology>,
         topics: &[TopicSpec],
         config: StreamsConfig,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
+        if config.num_stream_threads == 0 {
+            return Err(StartError::NoStreamThreads);
+        }
         // 1.
         let state_dir = Arc::new(StateDir::lock(&config.state_dir, &config.application_id)?);
         // 2. and 3.
@@ -87,6 +102,18 @@ impl Streams {
         let board = StatusBoard::new(config.num_stream_threads);
         let queries = Queries::new(plan.clone());
         let lag = LagBoard::default();
+        let cluster = Cluster::new(&config, &plan, queries.clone());
+        let messenger = Messenger::start(cluster.clone(), &config)?;
+        let stores = TaskStores::new(state_dir, plan.clone(), RocksOptions::new(memory.clone()));
+        let standbys = Standbys::new(queries.clone(), metrics.clone());
+        let standby_thread = StandbyThread::start(StandbySetup {
+            config: config.clone(),
+            plan: plan.clone(),
+            cluster: cluster.clone(),
+            standbys: standbys.clone(),
+            stores: stores.clone(),
+            metrics: metrics.clone(),
+        });
         let mut streams = Self {
             plan: plan.clone(),
             queries: queries.clone(),
@@ -94,7 +121,11 @@ impl Streams {
             stop: Arc::new(AtomicBool::new(false)),
             failure: Arc::default(),
             threads: Vec::new(),
+            cluster: cluster.clone(),
+            standby_thread: Some(standby_thread.map_err(StartError::Thread)?),
+            messenger: Some(messenger),
         };
+        let fence = Fence::new(&config, cluster.clone());
         for number in 0..config.num_stream_threads {
             let setup = ThreadSetup {
                 number,
@@ -104,8 +135,10 @@ impl Streams {
                 queries: queries.clone(),
                 board: board.clone(),
                 lag: lag.clone(),
-                state_dir: state_dir.clone(),
-                rocks: RocksOptions::new(memory.clone()),
+                cluster: cluster.clone(),
+                stores: stores.clone(),
+                standbys: standbys.clone(),
+                fence: fence.clone(),
                 stop: streams.stop.clone(),
                 waker: Waker::default(),
             };
@@ -118,6 +151,7 @@ impl Streams {
                 metrics,
                 queries,
                 board,
+                cluster,
                 memory,
                 lag,
                 purger,
@@ -181,10 +215,18 @@ impl Streams {
         self.queries.clone()
     }
 
+    /// The instances of the application, and which task runs on which.
+    #[must_use]
+    pub fn cluster(&self) -> Cluster {
+        self.cluster.clone()
+    }
+
     /// What the instance does at the moment.
     #[must_use]
     pub fn status(&self) -> InstanceStatus {
         let mut status = self.board.status();
+        status.problems.extend(self.cluster.problems());
+        status.ready = status.problems.is_empty();
         if let Some(reason) = &self.failure.lock().reason {
             status.ready = false;
             status.problems.insert(0, format!("stopped: {reason}"));
@@ -221,10 +263,22 @@ impl Streams {
         for (waker, _) in &self.threads {
             waker.wake();
         }
+        // First, so that it does not follow what the stream threads are closing.
+        self.standby_thread = None;
         for (_, thread) in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread panicked while it stopped");
             }
+        }
+        self.messenger = None;
+    }
+}
+
+impl From<MessengerFault> for StartError {
+    fn from(fault: MessengerFault) -> Self {
+        match fault {
+            MessengerFault::Producer(fault) => Self::Kafka(fault),
+            MessengerFault::Thread(error) => Self::Thread(error),
         }
     }
 }
@@ -232,5 +286,30 @@ impl Streams {
 impl Drop for Streams {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::topology::TopologyBuilder;
+
+    #[test]
+    fn an_instance_without_threads_is_refused_before_anything_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let state_dir = folder.path().join("state");
+        // Nothing listens there: whoever asked the cluster first would say so.
+        let mut config = StreamsConfig::new("app", "localhost:1", "instance", &state_dir);
+        config.num_stream_threads = 0;
+        let started = Streams::start(
+            Arc::new(TopologyBuilder::new().build().unwrap()),
+            &[],
+            config,
+            Metrics::new(&Registry::new()).unwrap(),
+        );
+        assert!(matches!(started, Err(StartError::NoStreamThreads)));
+        assert!(!state_dir.exists());
     }
 }

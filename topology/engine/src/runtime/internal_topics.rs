@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use super::cluster::instances_topic;
 use super::kafka::{Admin, KafkaFault, NewTopicSpec};
 use super::{StreamsConfig, TopicSpec};
 use crate::topology::{InternalTopic, InternalTopicKind, Plan};
@@ -65,7 +66,12 @@ pub(crate) fn ensure_internal(
     config: &StreamsConfig,
     counts: BTreeMap<String, i32>,
 ) -> Result<(), TopicError> {
-    let topics = plan.internal_topics();
+    let mut topics = plan.internal_topics();
+    topics.push(InternalTopic {
+        name: instances_topic(&config.application_id),
+        partitions: 1,
+        kind: InternalTopicKind::Instances,
+    });
     let missing: Vec<NewTopicSpec> = topics
         .iter()
         .filter(|topic| !counts.contains_key(&topic.name))
@@ -110,6 +116,11 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
             // What was not read yet must not be deleted by time.
             settings.push(("retention.ms", "-1".to_owned()));
         }
+        InternalTopicKind::Instances => {
+            // Everybody reads all of it at start, so it is kept short.
+            settings.push(("min.cleanable.dirty.ratio", "0.01".to_owned()));
+            settings.push(("segment.ms", "600000".to_owned()));
+        }
         InternalTopicKind::DeadLetters => {}
     }
     settings
@@ -117,7 +128,7 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
 
 fn cleanup_policy(kind: InternalTopicKind) -> &'static str {
     match kind {
-        InternalTopicKind::Changelog => "compact",
+        InternalTopicKind::Changelog | InternalTopicKind::Instances => "compact",
         InternalTopicKind::Repartition | InternalTopicKind::DeadLetters => "delete",
     }
 }

@@ -7,8 +7,9 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::TaskStatus;
+use super::{RestoreListener, StoreRestoration};
 use crate::task::Processed;
+use crate::{Offset, TaskId, TaskStatus};
 
 /// The engine's metrics; cheap to clone.
 #[derive(Clone)]
@@ -24,8 +25,8 @@ pub struct Metrics {
     pub(crate) rejoins: IntCounterVec,
     pub(crate) consumer_lag: IntGaugeVec,
     tasks: IntGaugeVec,
-    pub(crate) restored: IntCounterVec,
-    pub(crate) restore_remaining: IntGaugeVec,
+    restored: IntCounterVec,
+    restore_remaining: IntGaugeVec,
     pub(crate) timers_pending: IntGaugeVec,
     pub(crate) timers_fired: IntCounterVec,
     pub(crate) timer_lateness: Histogram,
@@ -35,6 +36,10 @@ pub struct Metrics {
     pub(crate) block_cache_capacity_bytes: IntGauge,
     pub(crate) write_buffer_bytes: IntGauge,
     pub(crate) misfits: IntGauge,
+    pub(crate) standby_records: IntCounterVec,
+    pub(crate) standby_behind: IntGaugeVec,
+    pub(crate) instances_alive: IntGauge,
+    pub(crate) instances_differing: IntGauge,
 }
 
 /// From 50 µs to 10 s.
@@ -152,7 +157,41 @@ impl Metrics {
                 "turnstile_tasks_held_in_part",
                 "Tasks whose partition some but not all groups have assigned here for longer than a session.",
             )?,
+            standby_records: add.counters(
+                "turnstile_standby_records_total",
+                "Changelog records applied to the stores of standbys.",
+                &["store"],
+            )?,
+            standby_behind: add.gauges(
+                "turnstile_standby_behind_records",
+                "Offsets that a standby kept here is behind the committed ends of its changelogs.",
+                &["task"],
+            )?,
+            instances_alive: add.gauge(
+                "turnstile_instances_alive",
+                "Instances of the application that this one has heard of within their session time-out, itself included.",
+            )?,
+            instances_differing: add.gauge(
+                "turnstile_instances_differing",
+                "Of the instances that are alive: those that run another topology than this one.",
+            )?,
         })
+    }
+
+    /// How far a standby is behind.
+    pub(crate) fn set_standby(&self, task: TaskId, behind: u64) {
+        let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+        self.standby_behind
+            .with_label_values(&[&task.to_string()])
+            .set(behind);
+    }
+
+    /// A standby is not kept here any more.
+    pub(crate) fn forget_standby(&self, task: TaskId) {
+        // It has no label values when it was never sampled.
+        self.standby_behind
+            .remove_label_values(&[&task.to_string()])
+            .ok();
     }
 
     /// Counts what became of a record.
@@ -189,5 +228,36 @@ impl Metrics {
 
     pub(crate) fn observe_lateness(&self, lateness: Duration) {
         self.timer_lateness.observe(lateness.as_secs_f64());
+    }
+}
+
+impl Metrics {
+    fn remaining_of(&self, store: &StoreRestoration) -> IntGauge {
+        self.restore_remaining
+            .with_label_values(&[&store.store, &store.partition.to_string()])
+    }
+}
+
+/// How far stores are behind the ends of their changelogs.
+impl RestoreListener for Metrics {
+    fn on_restore_start(&self, store: &StoreRestoration) {
+        self.on_batch_restored(store, store.start, 0);
+    }
+
+    fn on_batch_restored(&self, store: &StoreRestoration, reached: Offset, records: u64) {
+        self.restored
+            .with_label_values(&[&store.store])
+            .inc_by(records);
+        self.remaining_of(store)
+            .set(store.end.0.saturating_sub(reached.0).max(0));
+    }
+
+    fn on_restore_end(&self, store: &StoreRestoration, _total: u64) {
+        self.remaining_of(store).set(0);
+    }
+
+    fn on_restore_suspended(&self, store: &StoreRestoration, _total: u64) {
+        // Nobody restores it here; an old number would say that somebody does.
+        self.remaining_of(store).set(0);
     }
 }

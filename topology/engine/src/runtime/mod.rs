@@ -6,7 +6,9 @@
 //!
 //! Only `kafka` names the Kafka client; what it offers is what the rest needs.
 
+mod cluster;
 mod config;
+mod fence;
 mod instance;
 mod internal_topics;
 mod kafka;
@@ -15,16 +17,25 @@ mod metrics;
 mod ownership;
 mod purge;
 mod queries;
+mod restore_listener;
 mod restorer;
 mod sampler;
+mod standby;
 mod status;
 mod stream_thread;
+mod task_stores;
 mod wake;
 
+pub use cluster::{Cluster, Host, InstanceMetadata, InstancePhase, StandbyReport};
+#[doc(hidden)]
+pub use config::{CommitHook, CommitStep};
 pub use config::{StreamsConfig, TopicSpec};
 pub use instance::{StartError, Streams};
 pub use internal_topics::TopicError;
 pub use kafka::{EventProducer, KafkaFault, SendError};
 pub use metrics::Metrics;
-pub use queries::{Queries, QueryError, Watch};
+#[doc(hidden)]
+pub use queries::Rehearsal;
+pub use queries::{Queries, QueryError, RowRange, StoreAnswer, StoreRead, StoreRequest, Watch};
+pub use restore_listener::{RestoreListener, StoreRestoration};
 pub use status::{InstanceStatus, TaskReport};

@@ -64,6 +64,35 @@ impl Ownership {
             .collect()
     }
 
+    /// The first of `partitions` that no task reads: its topic has got more partitions
+    /// since the topology was resolved.
+    pub(crate) fn beyond_plan<'p>(
+        &self,
+        group: &Arc<str>,
+        partitions: &'p [TopicPartition],
+    ) -> Option<&'p TopicPartition> {
+        let read = |place: &TopicPartition| {
+            self.plan.subtopologies.iter().any(|subtopology| {
+                let mut sources = subtopology.sources.iter();
+                place.partition.0 < subtopology.partitions
+                    && sources.any(|of| of.group == *group && of.topic == place.topic)
+            })
+        };
+        partitions.iter().find(|place| !read(place))
+    }
+
+    /// Whether a group has assigned what the task reads in it, but not here.
+    pub(crate) fn is_elsewhere(&self, task: TaskId) -> bool {
+        let Some(subtopology) = self.plan.subtopology(task.subtopology) else {
+            return true;
+        };
+        let mut sources = source_partitions(subtopology, task).into_iter();
+        sources.any(|(group, place)| {
+            let assigned = self.assigned.get(&group);
+            assigned.is_some_and(|held| !held.contains(&place))
+        })
+    }
+
     fn hold(&self, task: TaskId) -> Option<Hold> {
         let subtopology = self.plan.subtopology(task.subtopology)?;
         let sources = source_partitions(subtopology, task);
@@ -165,12 +194,18 @@ mod tests {
             [(task(0), waits.clone()), (task(1), waits.clone())].into()
         );
         assert!(!ownership.all_groups_assigned());
+        assert!(!ownership.is_elsewhere(task(0)));
         ownership.assign(&g2, [place("b", 1)]);
+        assert!(ownership.is_elsewhere(task(0)));
+        assert!(!ownership.is_elsewhere(task(1)));
         assert_eq!(
             ownership.holds(),
             [(task(0), waits), (task(1), Hold::Owned)].into()
         );
         assert!(ownership.all_groups_assigned());
+        let more = [place("a", 1), place("a", 2)];
+        assert_eq!(ownership.beyond_plan(&g1, &more), Some(&place("a", 2)));
+        assert_eq!(ownership.beyond_plan(&g1, &more[..1]), None);
         ownership.revoke(&g1);
         assert_eq!(
             ownership.holds(),

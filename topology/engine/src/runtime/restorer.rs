@@ -14,6 +14,7 @@
 //!
 //! A task whose stores are up to date costs the first three steps.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -28,6 +29,7 @@ use super::kafka::{
     TopicPartition,
 };
 use super::metrics::Metrics;
+use super::restore_listener::{RestoreListener, RestoreListeners, StoreRestoration};
 use super::wake::Waker;
 use crate::task::{StoreRestore, TaskError, TaskRestore};
 use crate::{Offset, TaskId};
@@ -64,6 +66,15 @@ pub(crate) enum RestoreFault {
     Cancelled,
 }
 
+impl RestoreFault {
+    fn panicked() -> Self {
+        Self::Kafka(KafkaFault::Fatal {
+            action: "restore tasks",
+            reason: "the restore thread panicked".to_owned(),
+        })
+    }
+}
+
 /// The thread that restores for one stream thread. Dropping it ends it.
 pub(crate) struct Restorer {
     jobs: Option<Sender<RestoreJob>>,
@@ -81,11 +92,13 @@ impl Restorer {
         let (jobs, to_do) = unbounded();
         let (done, results) = unbounded();
         let cancelled = Arc::new(AtomicBool::new(false));
+        let mut listeners: Vec<Arc<dyn RestoreListener>> = vec![Arc::new(metrics)];
+        listeners.extend(config.restore_listener.clone());
         let worker = Worker {
             log_ends: EndOffsets::new(config, Isolation::ReadUncommitted)?,
             stable_ends: EndOffsets::new(config, Isolation::ReadCommitted)?,
             config: config.clone(),
-            metrics,
+            listeners: RestoreListeners(listeners),
             cancelled: cancelled.clone(),
         };
         let thread = thread::Builder::new()
@@ -154,35 +167,47 @@ struct Worker {
     log_ends: EndOffsets,
     stable_ends: EndOffsets,
     config: StreamsConfig,
-    metrics: Metrics,
+    listeners: RestoreListeners,
     cancelled: Arc<AtomicBool>,
 }
 
 /// One changelog that is being read.
 struct Reading {
     store: StoreRestore,
+    /// What the listeners are told of it.
+    told: StoreRestoration,
     place: TopicPartition,
-    end: Offset,
     batch: Batch,
     /// The offset after the last record of the batch.
     next: Offset,
+    /// The records that were applied.
+    records: u64,
     done: bool,
 }
 
 impl Reading {
     fn of(store: StoreRestore, ends: &[Position]) -> Result<Self, TaskError> {
-        let place = place(&store);
+        let place = changelog_of(&store);
         let end = offset_of(ends, &place).unwrap_or(Offset(0));
         let next = store.next.unwrap_or(Offset(0));
         if next > end {
             return Err(store.is_ahead_of(end));
         }
+        let told = StoreRestoration {
+            task: store.task,
+            store: store.name.clone(),
+            changelog: store.changelog.clone(),
+            partition: place.partition,
+            start: next,
+            end,
+        };
         Ok(Self {
             store,
+            told,
             place,
-            end,
             batch: Batch::new(),
             next,
+            records: 0,
             done: next == end,
         })
     }
@@ -195,7 +220,9 @@ impl Worker {
             .iter()
             .map(|job| (job.restore.task, job.epoch))
             .collect();
-        let outcome = self.restore_all(jobs);
+        // A thread that ended without a word would leave its tasks waiting for ever.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.restore_all(jobs)));
+        let outcome = outcome.unwrap_or_else(|_| Err(RestoreFault::panicked()));
         match outcome {
             Ok((positions, records)) => {
                 tracing::info!(
@@ -247,20 +274,34 @@ impl Worker {
             .into_iter()
             .flat_map(|job| job.restore.stores)
             .collect();
-        let places: Vec<TopicPartition> = stores.iter().map(place).collect();
+        let places: Vec<TopicPartition> = stores.iter().map(changelog_of).collect();
         let ends = self.log_ends.of(&places)?;
         // 3.
         self.wait_until_stable(&places, &ends)?;
         // 4.
-        let mut readings = Vec::new();
-        for store in stores {
-            let reading = Reading::of(store, &ends)?;
-            if !reading.done {
-                readings.push(reading);
+        let readings = stores.into_iter().map(|store| Reading::of(store, &ends));
+        let mut readings: Vec<Reading> = readings.collect::<Result<_, _>>()?;
+        self.read_and_tell(&mut readings)?;
+        let records = readings.iter().map(|reading| reading.records).sum();
+        Ok((positions, records))
+    }
+
+    /// Reads to all ends, and tells the listeners whatever comes of it.
+    fn read_and_tell(&self, readings: &mut [Reading]) -> Result<(), RestoreFault> {
+        for reading in readings.iter() {
+            self.listeners.on_restore_start(&reading.told);
+            if reading.done {
+                self.listeners.on_restore_end(&reading.told, 0);
             }
         }
-        let records = self.read(readings)?;
-        Ok((positions, records))
+        let read = self.read(readings);
+        if read.is_err() {
+            for reading in readings.iter().filter(|reading| !reading.done) {
+                self.listeners
+                    .on_restore_suspended(&reading.told, reading.records);
+            }
+        }
+        read
     }
 
     fn wait_until_stable(
@@ -286,16 +327,16 @@ impl Worker {
         }
     }
 
-    fn read(&self, mut readings: Vec<Reading>) -> Result<u64, RestoreFault> {
-        if readings.is_empty() {
-            return Ok(0);
-        }
+    fn read(&self, readings: &mut [Reading]) -> Result<(), RestoreFault> {
         let starts: Vec<(TopicPartition, Option<Offset>)> = readings
             .iter()
+            .filter(|reading| !reading.done)
             .map(|reading| (reading.place.clone(), reading.store.next))
             .collect();
-        let reader = ChangelogReader::start(&self.config, &starts)?;
-        let mut records = 0;
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
         let mut said = Instant::now();
         while readings.iter().any(|reading| !reading.done) {
             self.check_cancelled()?;
@@ -303,36 +344,38 @@ impl Worker {
             for reading in readings.iter_mut().filter(|reading| !reading.done) {
                 read += self.read_some(&reader, reading)?;
             }
-            records += u64::try_from(read).unwrap_or(0);
             if read == 0 {
-                self.end_by_position(&reader, &mut readings)?;
+                self.end_by_position(&reader, readings)?;
                 reader.wait(RECHECK)?;
             }
             if said.elapsed() > Duration::from_secs(5) {
                 said = Instant::now();
+                let records: u64 = readings.iter().map(|reading| reading.records).sum();
                 let remaining: i64 = readings
                     .iter()
-                    .map(|r| r.end.0.saturating_sub(r.next.0))
+                    .map(|reading| reading.told.end.0.saturating_sub(reading.next.0))
                     .sum();
                 tracing::info!(records, remaining, "restoring");
             }
         }
-        Ok(records)
+        Ok(())
     }
 
+    /// Applies what there is of one changelog, at most a batch; says how much it was.
     fn read_some(
         &self,
         reader: &ChangelogReader,
         reading: &mut Reading,
-    ) -> Result<usize, RestoreFault> {
+    ) -> Result<u64, RestoreFault> {
         let mut records = 0;
+        let mut ended = false;
         let Reading {
             store,
+            told,
             place,
-            end,
             batch,
             next,
-            done,
+            ..
         } = reading;
         reader.read(place, BATCH_RECORDS, |event| -> Result<(), RestoreFault> {
             match event {
@@ -341,25 +384,27 @@ impl Worker {
                     *next = Offset(offset.0 + 1);
                     records += 1;
                 }
-                ChangelogEvent::End => *done = true,
+                ChangelogEvent::End => ended = true,
             }
             Ok(())
         })?;
         // What lies between the last record and the end are markers and gaps.
-        if *done || *next >= *end {
-            *done = true;
-            *next = (*next).max(*end);
+        if ended || *next >= told.end {
+            ended = true;
+            *next = (*next).max(told.end);
         }
-        if records > 0 || *done {
+        if records > 0 || ended {
             store.write(std::mem::take(batch), *next)?;
-            self.metrics
-                .restored
-                .with_label_values(&[&store.name])
-                .inc_by(u64::try_from(records).unwrap_or(0));
-            self.metrics
-                .restore_remaining
-                .with_label_values(&[&store.name, &place.partition.to_string()])
-                .set(end.0.saturating_sub(next.0).max(0));
+        }
+        reading.records += records;
+        reading.done = ended;
+        if records > 0 {
+            let Reading { told, next, .. } = reading;
+            self.listeners.on_batch_restored(told, *next, records);
+        }
+        if ended {
+            self.listeners
+                .on_restore_end(&reading.told, reading.records);
         }
         Ok(records)
     }
@@ -373,8 +418,8 @@ impl Worker {
         let positions = reader.positions()?;
         for reading in readings.iter_mut().filter(|reading| !reading.done) {
             let at = offset_of(&positions, &reading.place);
-            if at.is_some_and(|at| at >= reading.end) {
-                reading.next = reading.end;
+            if at.is_some_and(|at| at >= reading.told.end) {
+                reading.next = reading.told.end;
                 self.read_some(reader, reading)?;
             }
         }
@@ -390,16 +435,58 @@ impl Worker {
     }
 }
 
-fn place(store: &StoreRestore) -> TopicPartition {
+/// The partition that holds the changelog of a store.
+pub(super) fn changelog_of(store: &StoreRestore) -> TopicPartition {
     TopicPartition {
         topic: store.changelog.clone(),
         partition: store.task.partition,
     }
 }
 
-fn offset_of(positions: &[Position], place: &TopicPartition) -> Option<Offset> {
+/// The offset of a partition in a list of them.
+pub(super) fn offset_of(positions: &[Position], place: &TopicPartition) -> Option<Offset> {
     positions
         .iter()
         .find(|(found, _)| found == place)
         .map(|(_, offset)| *offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Partition, SubtopologyId};
+
+    fn job(partition: i32, epoch: u64) -> RestoreJob {
+        RestoreJob {
+            restore: TaskRestore {
+                task: TaskId {
+                    subtopology: SubtopologyId(0),
+                    partition: Partition(partition),
+                },
+                stores: Vec::new(),
+            },
+            sources: Vec::new(),
+            epoch,
+        }
+    }
+
+    fn latest(jobs: &[(i32, u64)]) -> Vec<(i32, u64)> {
+        let jobs = jobs
+            .iter()
+            .map(|(partition, epoch)| job(*partition, *epoch));
+        let latest = latest_of_each(jobs).into_iter();
+        latest
+            .map(|job| (job.restore.task.partition.0, job.epoch))
+            .collect()
+    }
+
+    #[test]
+    fn of_the_jobs_of_a_task_only_the_last_is_done() {
+        assert_eq!(latest(&[]), []);
+        assert_eq!(latest(&[(2, 1), (0, 2)]), [(2, 1), (0, 2)]);
+        assert_eq!(
+            latest(&[(0, 1), (1, 2), (0, 3), (2, 4), (0, 5), (1, 6)]),
+            [(2, 4), (0, 5), (1, 6)]
+        );
+    }
 }

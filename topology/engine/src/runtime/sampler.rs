@@ -8,6 +8,7 @@ use std::time::Duration;
 use turnstile_state::RocksMemory;
 
 use super::StreamsConfig;
+use super::cluster::Cluster;
 use super::kafka::{EndOffsets, Isolation, KafkaFault};
 use super::lag::LagBoard;
 use super::metrics::Metrics;
@@ -26,6 +27,7 @@ pub(crate) struct Sampler {
     pub(crate) metrics: Metrics,
     pub(crate) queries: Queries,
     pub(crate) board: StatusBoard,
+    pub(crate) cluster: Cluster,
     pub(crate) memory: RocksMemory,
     pub(crate) lag: LagBoard,
     pub(crate) purger: Purger,
@@ -44,6 +46,7 @@ impl Sampler {
         while !stopped() {
             self.metrics.set_tasks(|status| self.board.count(status));
             self.sample_stores();
+            self.sample_cluster();
             match &ends {
                 Ok(client) => {
                     if let Err(fault) = self.lag.sample(client, &self.metrics) {
@@ -57,6 +60,14 @@ impl Sampler {
             }
             waker.wait(INTERVAL);
         }
+    }
+
+    fn sample_cluster(&self) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let instances = self.cluster.instances();
+        self.metrics.instances_alive.set(number(instances.len()));
+        let differing = instances.iter().filter(|instance| !instance.fits).count();
+        self.metrics.instances_differing.set(number(differing));
     }
 
     fn sample_stores(&self) {

@@ -11,23 +11,25 @@ mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use thiserror::Error;
-use turnstile_state::{RocksOptions, StateDir};
+use std::time::{Duration, Instant};
 
 use self::membership::Membership;
 use super::StreamsConfig;
+use super::cluster::{Cluster, InstancePhase, member_id};
+use super::fence::Fence;
 use super::kafka::KafkaFault;
 use super::lag::LagBoard;
 use super::metrics::Metrics;
 use super::queries::Queries;
 use super::restorer::RestoreFault;
+use super::standby::Standbys;
 use super::status::StatusBoard;
+use super::task_stores::TaskStores;
 use super::wake::Waker;
 use crate::TaskId;
 use crate::task::TaskError;
 use crate::topology::Plan;
+use thiserror::Error;
 
 /// What a stream thread needs.
 #[derive(Clone)]
@@ -39,8 +41,10 @@ pub(crate) struct ThreadSetup {
     pub(crate) queries: Queries,
     pub(crate) board: StatusBoard,
     pub(crate) lag: LagBoard,
-    pub(crate) state_dir: Arc<StateDir>,
-    pub(crate) rocks: RocksOptions,
+    pub(crate) cluster: Cluster,
+    pub(crate) stores: TaskStores,
+    pub(crate) standbys: Standbys,
+    pub(crate) fence: Fence,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) waker: Waker,
 }
@@ -48,7 +52,7 @@ pub(crate) struct ThreadSetup {
 impl ThreadSetup {
     /// The static member id of the thread in every group, and its transactional id's end.
     fn member(&self) -> String {
-        format!("{}-{}", self.config.instance_id, self.number)
+        member_id(&self.config.instance_id, self.number)
     }
 
     fn stopping(&self) -> bool {
@@ -115,12 +119,74 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether this instance knows the others, and fits those that are in the groups.
+fn may_join(setup: &ThreadSetup) -> bool {
+    setup.cluster.wait_until_complete(Duration::from_secs(1)) && setup.cluster.may_join()
+}
+
+/// Restores what this instance is going to own while others still run it, so that its
+/// joining takes nobody's tasks away for longer than a moment. Not for ever: a changelog
+/// that grows faster than it is restored must not keep the instance out.
+fn warm_up(setup: &ThreadSetup) {
+    const STEP: Duration = Duration::from_millis(200);
+    let deadline = Instant::now() + setup.config.warm_join_limit;
+    let mut said = false;
+    while !setup.stopping() && Instant::now() < deadline {
+        // Others can join or leave meanwhile, which changes what comes here.
+        let tasks = setup.cluster.to_take_over();
+        if tasks.is_empty() {
+            return;
+        }
+        let number = tasks.len();
+        setup.standbys.warm_up(tasks);
+        if setup.standbys.are_warm() {
+            tracing::info!(
+                thread = setup.number,
+                tasks = number,
+                "warm: joining the groups"
+            );
+            return;
+        }
+        if !said {
+            tracing::info!(
+                thread = setup.number,
+                tasks = number,
+                "restoring what it is going to own before it joins the groups"
+            );
+            said = true;
+        }
+        let behind = setup.standbys.warming_lag().map_or_else(
+            || "it is not known yet how far they are behind".to_owned(),
+            |lag| format!("{lag} changelog records behind"),
+        );
+        let problem = format!("restoring {number} tasks before it joins the groups: {behind}");
+        setup
+            .board
+            .set_thread(setup.number, false, Some(problem), [].into());
+        setup.waker.wait(STEP);
+    }
+    if !setup.stopping() {
+        tracing::warn!(thread = setup.number, limit = ?setup.config.warm_join_limit, "not warm in time: joining the groups all the same");
+    }
+}
+
 /// Runs until told to stop; an error is one that ends the instance.
 pub(crate) fn run(setup: &ThreadSetup) -> Result<(), String> {
     const PAUSE_MIN: Duration = Duration::from_millis(100);
     const PAUSE_MAX: Duration = Duration::from_secs(5);
     let mut pause = PAUSE_MIN;
+    let mut warm = false;
     while !setup.stopping() {
+        if !may_join(setup) {
+            setup.waker.wait(PAUSE_MIN);
+            continue;
+        }
+        if !warm {
+            warm_up(setup);
+            warm = true;
+            continue;
+        }
+        setup.cluster.enter(InstancePhase::Running);
         let mut worked = false;
         let ended = Membership::join(setup).and_then(|membership| membership.work(&mut worked));
         let Err(fault) = ended else { break };

@@ -17,14 +17,14 @@ impl Waker {
         changed.notify_one();
     }
 
-    /// Waits until woken, at most `limit`.
-    pub(crate) fn wait(&self, limit: Duration) {
+    /// Waits until woken, at most `limit`; says whether it was woken.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
         let (woken, changed) = &*self.0;
         let mut woken = woken.lock();
         if !*woken {
             changed.wait_for(&mut woken, limit);
         }
-        *woken = false;
+        std::mem::take(&mut *woken)
     }
 }
 
@@ -35,18 +35,18 @@ mod tests {
 
     use super::*;
 
-    /// Far longer than a test takes, so that only a call ends such a wait.
-    const FOR_EVER: Duration = Duration::from_secs(600);
+    /// Far longer than the test takes: a wait that is not woken fails it in the end.
+    const LIMIT: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_call_before_the_wait_is_not_lost() {
         let waker = Waker::default();
         waker.wake();
         waker.wake();
-        waker.wait(FOR_EVER);
+        // There is no time for a call to come now.
+        assert!(waker.wait(Duration::ZERO));
         // However many calls there were, they end one wait.
-        assert!(!*waker.0.0.lock());
-        waker.wait(Duration::ZERO);
+        assert!(!waker.wait(Duration::ZERO));
     }
 
     #[test]
@@ -56,13 +56,12 @@ mod tests {
         let waiting = waker.clone();
         let thread = thread::spawn(move || {
             for _ in 0..100 {
-                waiting.wait(FOR_EVER);
-                waited.send(()).unwrap();
+                waited.send(waiting.wait(LIMIT)).unwrap();
             }
         });
         for _ in 0..100 {
             waker.wake();
-            done.recv().unwrap();
+            assert!(done.recv().unwrap());
         }
         thread.join().unwrap();
     }

@@ -335,6 +335,11 @@ impl Context<'_> {
     /// Sends `message` to `sink`, to the partition of `key` by murmur2, with the
     /// time and headers of the record that is being processed.
     ///
+    /// Keys are text and there is always one, a value is never null (so no row of a
+    /// compacted topic is deleted this way), and headers are those that came in. Who
+    /// needs another key, a tombstone or headers of its own writes them outside the
+    /// topology.
+    ///
     /// # Errors
     ///
     /// When the processor does not declare the sink.

@@ -49,6 +49,17 @@ pub enum TaskError {
 }
 
 impl TaskError {
+    /// The task that cannot go on.
+    #[must_use]
+    pub fn task(&self) -> TaskId {
+        match self {
+            Self::Rejected { task, .. }
+            | Self::Processor { task, .. }
+            | Self::Corrupted { task, .. }
+            | Self::State { task, .. } => *task,
+        }
+    }
+
     pub(crate) fn of_processor(task: TaskId, error: ProcessorError) -> Self {
         match error {
             ProcessorError::State(error) => Self::of_state(task, error),

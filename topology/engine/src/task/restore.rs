@@ -20,7 +20,7 @@ pub(crate) struct TaskRestore {
 }
 
 impl TaskRestore {
-    pub(super) fn of(
+    pub(crate) fn of(
         task: TaskId,
         plan: &SubtopologyPlan,
         backend: &Arc<dyn Backend>,

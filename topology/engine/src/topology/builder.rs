@@ -181,6 +181,30 @@ pub struct ProcessorBuilder<'a, P> {
 
 impl<P: Processor> ProcessorBuilder<'_, P> {
     /// The messages of `stream` flow in.
+    ///
+    /// A processor has one type of input, [`Processor::In`]. Where several streams of
+    /// different types flow in, that is an enum with a variant for each, and a `From`
+    /// for each type:
+    ///
+    /// ```
+    /// # struct Order; struct Payment;
+    /// enum Input {
+    ///     Ordered(Order),
+    ///     Paid(Payment),
+    /// }
+    ///
+    /// impl From<Order> for Input {
+    ///     fn from(order: Order) -> Self {
+    ///         Self::Ordered(order)
+    ///     }
+    /// }
+    ///
+    /// impl From<Payment> for Input {
+    ///     fn from(payment: Payment) -> Self {
+    ///         Self::Paid(payment)
+    ///     }
+    /// }
+    /// ```
     #[must_use = "a processor is declared when all its connections are"]
     pub fn input<T: Clone + Into<P::In> + 'static>(self, stream: Stream<T>) -> Self {
         let edge = Edge::new::<P, T>(self.index);

@@ -114,12 +114,21 @@ impl Topology {
     /// The declaration as text: its subtopologies and what connects their nodes.
     #[must_use]
     pub fn describe_text(&self) -> String {
-        Names {
+        self.description(None).text()
+    }
+
+    /// The same for one application, with the names that its internal topics have.
+    #[must_use]
+    pub fn describe_text_of(&self, application_id: &str) -> String {
+        self.description(Some(application_id)).text()
+    }
+
+    fn description(&self, application_id: Option<&str>) -> TopologyDescription {
+        let names = Names {
             topology: self,
-            application_id: None,
-        }
-        .topology()
-        .text()
+            application_id,
+        };
+        names.topology()
     }
 }
 
@@ -167,6 +176,7 @@ impl Plan {
                 InternalTopicKind::Changelog => "changelog",
                 InternalTopicKind::Repartition => "repartition",
                 InternalTopicKind::DeadLetters => "dead-letters",
+                InternalTopicKind::Instances => "instances",
             };
             topics.push(TopicDescription {
                 name: topic.name,
@@ -205,7 +215,7 @@ struct Names<'a> {
 impl Names<'_> {
     fn topology(&self) -> TopologyDescription {
         TopologyDescription {
-            application_id: None,
+            application_id: self.application_id.map(str::to_owned),
             subtopologies: self
                 .topology
                 .subtopologies

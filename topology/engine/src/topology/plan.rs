@@ -86,6 +86,8 @@ pub enum InternalTopicKind {
     Repartition,
     /// Kept.
     DeadLetters,
+    /// Compacted; one for the application, outside its topology.
+    Instances,
 }
 
 /// A topic that belongs to the application.
@@ -150,7 +152,18 @@ impl Plan {
         subscriptions
     }
 
-    /// The topics that belong to the application.
+    /// A text that is the same on two instances if they run the same topology on the same
+    /// topics, and hardly ever otherwise: 16 hex digits.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        // FNV-1a: the same in every build, which the standard library's hash is not.
+        let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let text = self.describe_json().to_string();
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
+        format!("{hash:016x}")
+    }
+
+    /// The topics that belong to the application's topology.
     #[must_use]
     pub fn internal_topics(&self) -> Vec<InternalTopic> {
         let mut topics = BTreeSet::new();

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnstile_engine::runtime::{Metrics, Streams, StreamsConfig, TopicSpec};
+use turnstile_engine::runtime::{
+    Cluster as InstanceDirectory, Metrics, Streams, StreamsConfig, TopicSpec,
+};
 use turnstile_engine::{
     Context, DecodeError, Decoded, Encode, InputRecord, Processor, ProcessorError, Sink, Source,
     Store, Timer, Topology, TopologyBuilder,
@@ -93,8 +95,38 @@ pub(crate) struct Counting {
 impl Counting {
     /// Starts an instance and waits until it is ready.
     pub(crate) fn start(cluster: &Cluster, instance: &str) -> Self {
+        Self::start_with(cluster, instance, |_| {})
+    }
+
+    /// Starts an instance with its configuration changed, and waits until it is ready.
+    pub(crate) fn start_with(
+        cluster: &Cluster,
+        instance: &str,
+        configure: impl FnOnce(&mut StreamsConfig),
+    ) -> Self {
+        let counting = Self::launch(cluster, instance, configure);
+        counting.wait_until_ready(instance);
+        counting
+    }
+
+    /// Starts an instance, and waits for nothing.
+    pub(crate) fn launch(
+        cluster: &Cluster,
+        instance: &str,
+        configure: impl FnOnce(&mut StreamsConfig),
+    ) -> Self {
+        Self::launch_release(cluster, instance, "counter", configure)
+    }
+
+    /// Starts an instance of another release, whose processor has this name.
+    pub(crate) fn launch_release(
+        cluster: &Cluster,
+        instance: &str,
+        processor: &str,
+        configure: impl FnOnce(&mut StreamsConfig),
+    ) -> Self {
         let application = cluster.application();
-        let (topology, store) = topology(&application);
+        let (topology, store) = topology(&application, processor);
         let mut config = StreamsConfig::new(
             &application,
             cluster.brokers(),
@@ -103,6 +135,7 @@ impl Counting {
         );
         config.session_timeout = Duration::from_secs(6);
         config.purge_interval = Duration::from_secs(1);
+        configure(&mut config);
         let topics = ["words", "resets", "counts"].map(|name| TopicSpec {
             name: format!("{application}-{name}"),
             partitions: 4,
@@ -111,22 +144,24 @@ impl Counting {
             Metrics::new(&prometheus::Registry::new()).expect("a new registry takes the metrics");
         let streams =
             Streams::start(topology, &topics, config, metrics).expect("the instance starts");
-        let counting = Self {
+        Self {
             application,
             streams,
             store,
-        };
+        }
+    }
+
+    pub(crate) fn wait_until_ready(&self, instance: &str) {
         let mut last = Vec::new();
         eventually("the instance is ready", Duration::from_secs(60), || {
-            assert_eq!(counting.streams.failure(), None);
-            let status = counting.streams.status();
+            assert_eq!(self.streams.failure(), None);
+            let status = self.streams.status();
             if last != status.problems {
                 println!("{instance}: {:?}", status.problems);
                 last = status.problems;
             }
             status.ready
         });
-        counting
     }
 
     pub(crate) fn stop(self) {
@@ -160,6 +195,15 @@ impl Counting {
             .expect("the task runs here")
     }
 
+    /// What it knows of the other instances.
+    pub(crate) fn neighbours(&self) -> InstanceDirectory {
+        self.streams.cluster()
+    }
+
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.streams.status().problems
+    }
+
     pub(crate) fn tasks(&self) -> usize {
         self.streams.plan().tasks().len()
     }
@@ -175,7 +219,7 @@ impl Counting {
 }
 
 /// One subtopology that is read in two groups.
-fn topology(application: &str) -> (Arc<Topology>, Store<String, u64>) {
+fn topology(application: &str, processor: &str) -> (Arc<Topology>, Store<String, u64>) {
     let mut builder = TopologyBuilder::new();
     let store = builder.store("counts");
     let counts = builder.sink(format!("{application}-counts"));
@@ -189,7 +233,7 @@ fn topology(application: &str) -> (Arc<Topology>, Store<String, u64>) {
         .keyed_by("resets", |input: &Input| input.word().as_bytes().to_vec());
     let resets = builder.source(resets);
     builder
-        .processor("counter", move || Counter { store, counts })
+        .processor(processor, move || Counter { store, counts })
         .input(words)
         .input(resets)
         .store(store)

@@ -1,6 +1,6 @@
 //! The broker of the tests, seen from outside.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -26,28 +26,39 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() ->
 pub(crate) struct Cluster {
     brokers: String,
     application: String,
-    state: TempDir,
+    state: PathBuf,
+    /// Removed with the state in it; nothing: another process does that.
+    _folder: Option<TempDir>,
     producer: BaseProducer,
 }
 
 impl Cluster {
     pub(crate) fn new(name: &str) -> Self {
+        let run = std::process::id();
+        let stamp = turnstile_engine::clock::now();
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        let mut cluster = Self::of(&format!("{name}-{run}-{stamp}"), folder.path());
+        cluster._folder = Some(folder);
+        cluster
+    }
+
+    /// The application of another process, which keeps its state in `state`.
+    pub(crate) fn of(application: &str, state: &Path) -> Self {
         // Only the first test of the process sets it up.
         let logs = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
         logs.with_test_writer().try_init().ok();
         let brokers =
             std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS names the broker to test on");
-        let run = std::process::id();
-        let stamp = turnstile_engine::clock::now();
         let producer = client(&brokers)
             .set("partitioner", "murmur2")
             .create()
             .expect("a producer can be made");
         Self {
             brokers,
-            application: format!("{name}-{run}-{stamp}"),
-            state: TempDir::new().expect("a temporary folder can be made"),
+            application: application.to_owned(),
+            state: state.to_owned(),
+            _folder: None,
             producer,
         }
     }
@@ -61,7 +72,12 @@ impl Cluster {
     }
 
     pub(crate) fn state(&self, instance: &str) -> PathBuf {
-        self.state.path().join(instance)
+        self.state.join(instance)
+    }
+
+    /// The folder of the state of all instances.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn lose_state(&self, instance: &str) {
@@ -87,9 +103,17 @@ impl Cluster {
     }
 
     pub(crate) fn send(&self, topic: &str, key: &str, value: &str) {
-        let sent = self
-            .producer
-            .send(BaseRecord::to(topic).key(key).payload(value));
+        self.send_record(BaseRecord::to(topic).key(key).payload(value));
+    }
+
+    /// Sends a record to one partition, whatever its key.
+    pub(crate) fn send_to(&self, topic: &str, partition: i32, key: &str, value: &str) {
+        let record = BaseRecord::to(topic).partition(partition);
+        self.send_record(record.key(key).payload(value));
+    }
+
+    fn send_record(&self, record: BaseRecord<'_, str, str>) {
+        let sent = self.producer.send(record);
         sent.map_err(|(error, _)| error)
             .expect("the queue has room");
         // What was not taken in the end shows as a record that does not come.
@@ -195,6 +219,14 @@ impl Cluster {
             end - start
         });
         kept.sum()
+    }
+
+    /// The end of a partition, markers and pending transactions included.
+    pub(crate) fn end(&self, topic: &str, partition: i32) -> turnstile_engine::Offset {
+        let ends = self
+            .consumer("reader")
+            .fetch_watermarks(topic, partition, LIMIT);
+        turnstile_engine::Offset(ends.expect("the partition exists").1)
     }
 
     fn consumer(&self, group: &str) -> BaseConsumer {

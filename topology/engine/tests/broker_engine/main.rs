@@ -2,6 +2,9 @@
 
 mod application;
 mod cluster;
+mod crash;
+mod instances;
+mod restore;
 
 use std::time::Duration;
 

@@ -83,6 +83,23 @@ fn a_declaration_as_text() {
 }
 
 #[test]
+fn the_declaration_of_an_application_has_the_names_of_its_internal_topics() {
+    let anonymous = reminders().describe_text();
+    let text = reminders().describe_text_of("dunning");
+    assert!(text.starts_with("Topology of dunning\n"), "{text}");
+    for name in [
+        "payments-by-invoice-repartition",
+        "late-by-customer-repartition",
+        "open-invoices-changelog",
+        "ledger-timers-changelog",
+        "debts-changelog",
+    ] {
+        let named = text.matches(&format!("dunning-{name}")).count();
+        assert_eq!(named, anonymous.matches(name).count(), "{name} in\n{text}");
+    }
+}
+
+#[test]
 fn a_plan_as_text() {
     insta::assert_snapshot!(plan(2).describe_text(), @r"
     Topology of dunning

@@ -37,6 +37,15 @@ pub(super) enum Step {
 }
 
 impl OrderStatus {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 5] = [
+        Self::Created,
+        Self::PendingPayment,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
     /// The status after `step`, if that is a legal one.
     pub(super) fn after(self, step: Step) -> Option<Self> {
         match (self, step) {

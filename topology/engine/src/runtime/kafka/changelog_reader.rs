@@ -47,10 +47,12 @@ pub(crate) struct ChangelogReader {
 }
 
 impl ChangelogReader {
-    /// Starts to read from `positions`; nothing: the start of the log.
+    /// Starts to read from `positions`; nothing: the start of the log. `waker` is woken
+    /// when there is something to read, and ends [`Self::wait`] also when others wake it.
     pub(crate) fn start(
         config: &StreamsConfig,
         positions: &[(TopicPartition, Option<Offset>)],
+        waker: Waker,
     ) -> Result<Self, KafkaFault> {
         let fault = |error: KafkaError| KafkaFault::of(ACTION, &error);
         let consumer: BaseConsumer<ClientLog> =
@@ -67,7 +69,6 @@ impl ChangelogReader {
                 .map_err(fault)?;
         }
         consumer.assign(&list).map_err(fault)?;
-        let waker = Waker::default();
         let mut queues = HashMap::new();
         for (place, _) in positions {
             let queue = consumer.split_partition_queue(&place.topic, place.partition.0);

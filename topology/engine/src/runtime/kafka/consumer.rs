@@ -10,8 +10,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
@@ -117,7 +119,13 @@ impl ConsumerContext for GroupContext {
 /// A static member of one consumer group, for one stream thread.
 pub(crate) struct GroupConsumer {
     pub(crate) group: Arc<str>,
-    consumer: Arc<BaseConsumer<GroupContext>>,
+    membership: Membership,
+}
+
+enum Membership {
+    Open(Arc<BaseConsumer<GroupContext>>),
+    /// Says when it has ended.
+    Ending(Receiver<()>),
 }
 
 impl GroupConsumer {
@@ -166,15 +174,43 @@ impl GroupConsumer {
             .map_err(|error| KafkaFault::of(ACTION, &error))?;
         Ok(Self {
             group,
-            consumer: Arc::new(consumer),
+            membership: Membership::Open(Arc::new(consumer)),
         })
+    }
+
+    fn consumer(&self) -> &Arc<BaseConsumer<GroupContext>> {
+        match &self.membership {
+            Membership::Open(consumer) => consumer,
+            Membership::Ending(_) => unreachable!("nothing is asked of a member that is leaving"),
+        }
+    }
+
+    /// Begins to end the membership in the background; dropping the consumer waits for
+    /// it, for a bounded time. The static member keeps its place until its session ends.
+    pub(crate) fn begin_to_leave(&mut self) {
+        let Membership::Open(consumer) = &self.membership else {
+            return;
+        };
+        consumer.context().closing.store(true, Ordering::Relaxed);
+        let consumer = consumer.clone();
+        let (ended, ending) = bounded(1);
+        let group = self.group.clone();
+        let leave = move || {
+            leave(consumer, &group);
+            // Nobody waits any more where it took too long.
+            ended.send(()).ok();
+        };
+        self.membership = Membership::Ending(ending);
+        if let Err(error) = thread::Builder::new().name("leave".to_owned()).spawn(leave) {
+            tracing::error!(group = %self.group, %error, "cannot start a thread to leave a group");
+        }
     }
 
     /// The next event, without waiting.
     pub(crate) fn poll(&self) -> Result<Option<GroupEvent<'_>>, KafkaFault> {
         loop {
-            let polled = self.consumer.poll(Duration::ZERO);
-            if let Some(rebalance) = self.consumer.context().rebalances.lock().pop_front() {
+            let polled = self.consumer().poll(Duration::ZERO);
+            if let Some(rebalance) = self.consumer().context().rebalances.lock().pop_front() {
                 if polled.is_some() {
                     return Err(KafkaFault::Retriable {
                         action: "consume",
@@ -230,15 +266,15 @@ impl GroupConsumer {
     pub(crate) fn assign(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
         let list = list_of(partitions);
         let assigned = self
-            .consumer
+            .consumer()
             .assign(&list)
-            .and_then(|()| self.consumer.pause(&list));
+            .and_then(|()| self.consumer().pause(&list));
         assigned.map_err(|error| KafkaFault::of("accept an assignment", &error))
     }
 
     /// Lets go of all partitions.
     pub(crate) fn unassign(&self) -> Result<(), KafkaFault> {
-        self.consumer
+        self.consumer()
             .unassign()
             .map_err(|error| KafkaFault::of("let go of an assignment", &error))
     }
@@ -247,13 +283,13 @@ impl GroupConsumer {
     pub(crate) fn resume(&self, positions: &[Position]) -> Result<(), KafkaFault> {
         let partitions: Vec<TopicPartition> =
             positions.iter().map(|(place, _)| place.clone()).collect();
-        let resumed = self.consumer.resume(&list_of(&partitions));
+        let resumed = self.consumer().resume(&list_of(&partitions));
         resumed.map_err(|error| KafkaFault::of("resume partitions", &error))
     }
 
     /// Stops reading these partitions.
     pub(crate) fn pause(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
-        let paused = self.consumer.pause(&list_of(partitions));
+        let paused = self.consumer().pause(&list_of(partitions));
         paused.map_err(|error| KafkaFault::of("pause partitions", &error))
     }
 
@@ -261,7 +297,7 @@ impl GroupConsumer {
     /// last record where transaction markers follow it.
     pub(crate) fn positions(&self) -> Result<Vec<Position>, KafkaFault> {
         let list = self
-            .consumer
+            .consumer()
             .position()
             .map_err(|error| KafkaFault::of("tell its positions", &error))?;
         Ok(positions(&list))
@@ -269,7 +305,7 @@ impl GroupConsumer {
 
     /// The member's generation in the group, for the fence of a commit.
     pub(crate) fn metadata(&self) -> Result<ConsumerGroupMetadata, KafkaFault> {
-        self.consumer
+        self.consumer()
             .group_metadata()
             .ok_or_else(|| KafkaFault::Fenced {
                 action: "read the group's metadata",
@@ -280,22 +316,36 @@ impl GroupConsumer {
     /// A handle that fetches committed offsets from another thread.
     pub(crate) fn committed_reader(&self) -> CommittedReader {
         CommittedReader {
-            consumer: self.consumer.clone(),
+            consumer: self.consumer().clone(),
         }
     }
 }
 
 impl Drop for GroupConsumer {
     fn drop(&mut self) {
-        self.consumer
-            .context()
-            .closing
-            .store(true, Ordering::Relaxed);
-        // A rebalance that was announced and not served would keep the close waiting.
-        if let Err(error) = self.consumer.unassign() {
-            tracing::debug!(%error, "could not unassign before closing a consumer");
+        self.begin_to_leave();
+        if let Membership::Ending(ending) = &self.membership
+            && ending.recv_timeout(LEAVE_LIMIT).is_err()
+        {
+            // It takes its client with it: a thread and some memory.
+            tracing::error!(group = %self.group, "a group member did not end in time; going on without it");
         }
     }
+}
+
+/// How long the end of a membership is waited for: the client was seen waiting for ever.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Ends a membership. The order matters: a rebalance that was announced but not polled
+/// has to be answered while the client still listens; once it is closing, an answer can
+/// wait for ever. One that was polled and not answered would keep the close waiting.
+fn leave(consumer: Arc<BaseConsumer<GroupContext>>, group: &Arc<str>) {
+    let begun = Instant::now();
+    while consumer.poll(Duration::from_millis(1)).is_some() && begun.elapsed() < LEAVE_LIMIT / 2 {}
+    if let Err(error) = consumer.unassign() {
+        tracing::debug!(%group, %error, "could not unassign before closing a consumer");
+    }
+    drop(consumer);
 }
 
 /// Fetches committed offsets of a group, once no transaction on them is pending.

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use thiserror::Error;
 
 use super::client_log::ClientLog;
+use super::fault::KafkaFault;
 use super::settings;
 use crate::runtime::StreamsConfig;
 
@@ -15,7 +16,7 @@ use crate::runtime::StreamsConfig;
 #[derive(Debug, Error)]
 #[error("the event could not be written to {topic}")]
 pub struct SendError {
-    /// The topic, or the cluster when no producer could be made.
+    /// The topic.
     pub topic: String,
     /// What the client says.
     #[source]
@@ -35,7 +36,7 @@ impl EventProducer {
     /// # Errors
     ///
     /// When the configuration is not usable.
-    pub fn new(config: &StreamsConfig) -> Result<Self, SendError> {
+    pub fn new(config: &StreamsConfig) -> Result<Self, KafkaFault> {
         let mut client = settings::client(config, "events");
         client
             .set("enable.idempotence", "true")
@@ -49,10 +50,7 @@ impl EventProducer {
         let client = settings::with_user_properties(client, config);
         let producer = client
             .create_with_context(ClientLog)
-            .map_err(|source| SendError {
-                topic: "the cluster".to_owned(),
-                source,
-            })?;
+            .map_err(|error| KafkaFault::of("create a producer", &error))?;
         Ok(Self {
             producer,
             limit: config.request_timeout,
@@ -71,5 +69,28 @@ impl EventProducer {
             topic: topic.to_owned(),
             source,
         })
+    }
+
+    /// Hands an event to the client without waiting for the cluster. It is lost where
+    /// the cluster does not take it in time.
+    pub(crate) fn send_unwatched(
+        &self,
+        topic: &str,
+        key: &str,
+        value: &[u8],
+    ) -> Result<(), SendError> {
+        let record = FutureRecord::to(topic).key(key).payload(value);
+        let sent = self.producer.send_result(record);
+        sent.map(drop).map_err(|(source, _)| SendError {
+            topic: topic.to_owned(),
+            source,
+        })
+    }
+
+    /// Waits until the cluster has what was handed over, at most `limit`. Blocks.
+    pub(crate) fn flush(&self, limit: Duration) {
+        if let Err(error) = self.producer.flush(limit) {
+            tracing::debug!(%error, "some events are not known to be written");
+        }
     }
 }

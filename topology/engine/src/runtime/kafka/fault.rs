@@ -1,6 +1,7 @@
 //! Errors of the Kafka client, named by the remedy.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::types::RDKafkaConfRes;
 use thiserror::Error;
 
 /// A failed call to the cluster.
@@ -37,6 +38,13 @@ impl KafkaFault {
     pub(super) fn of(action: &'static str, error: &KafkaError) -> Self {
         let reason = match error {
             KafkaError::Transaction(error) => error.string(),
+            KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, property, _) => {
+                format!("KAFKA_PROPERTIES: librdkafka has no property {property}")
+            }
+            // Without the value, which may be a secret.
+            KafkaError::ClientConfig(_, _, property, _) => {
+                format!("KAFKA_PROPERTIES: librdkafka does not take this value for {property}")
+            }
             error => error.to_string(),
         };
         if let KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) = error {
@@ -147,6 +155,26 @@ mod tests {
             KafkaFault::timeout("try"),
             KafkaFault::Retriable { .. }
         ));
+    }
+
+    #[test]
+    fn a_property_that_is_wrong_is_named_without_its_value() {
+        for (property, complaint) in [
+            ("no.such.property", "has no property no.such.property"),
+            ("security.protocol", "this value for security.protocol"),
+        ] {
+            let refused: Result<rdkafka::producer::BaseProducer, _> = rdkafka::ClientConfig::new()
+                .set(property, "hunter2")
+                .create();
+            let Err(error) = refused else {
+                panic!("librdkafka takes {property}")
+            };
+            let KafkaFault::Fatal { reason, .. } = KafkaFault::of("try", &error) else {
+                panic!("it would be wrong next time too");
+            };
+            assert!(reason.starts_with("KAFKA_PROPERTIES: "), "{reason}");
+            assert!(reason.ends_with(complaint), "{reason}");
+        }
     }
 
     #[test]

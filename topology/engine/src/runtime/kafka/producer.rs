@@ -26,8 +26,8 @@ use super::fault::KafkaFault;
 use super::settings;
 use crate::Offset;
 use crate::record::OutputRecord;
-use crate::runtime::StreamsConfig;
 use crate::runtime::internal_topics::MESSAGE_BYTES_MAX;
+use crate::runtime::{CommitHook, CommitStep, StreamsConfig};
 
 /// The positions of one group that a commit reaches, and the member's generation.
 pub(crate) struct GroupOffsets {
@@ -123,9 +123,10 @@ impl TransactionalProducer {
         let (done, answers) = bounded(1);
         let worker = producer.clone();
         let limit = config.request_timeout;
+        let hook = config.on_commit_step;
         thread::Builder::new()
             .name("transactions".to_owned())
-            .spawn(move || serve(&worker, &to_do, &done, limit))
+            .spawn(move || serve(&worker, &to_do, &done, limit, hook))
             .map_err(|error| KafkaFault::Fatal {
                 action: "start the thread of a producer",
                 reason: error.to_string(),
@@ -269,13 +270,14 @@ fn serve(
     calls: &Receiver<Call>,
     answers: &Sender<Result<(), KafkaFault>>,
     limit: Duration,
+    hook: Option<CommitHook>,
 ) {
     while let Ok(call) = calls.recv() {
         let answer = match call {
             Call::Init => producer
                 .init_transactions(limit)
                 .map_err(|error| KafkaFault::of("initialise transactions", &error)),
-            Call::Commit(groups) => commit(producer, &groups, limit),
+            Call::Commit(groups) => commit(producer, &groups, limit, hook),
             Call::Abort => {
                 deliver_all(producer, limit).ok();
                 producer
@@ -296,6 +298,7 @@ fn commit(
     producer: &BaseProducer<Deliveries>,
     groups: &[GroupOffsets],
     limit: Duration,
+    hook: Option<CommitHook>,
 ) -> Result<(), KafkaFault> {
     for group in groups {
         let mut list = TopicPartitionList::with_capacity(group.positions.len());
@@ -312,6 +315,9 @@ fn commit(
             .map_err(|error| KafkaFault::of("add positions to a transaction", &error))?;
     }
     deliver_all(producer, limit)?;
+    if let Some(hook) = hook {
+        hook(CommitStep::PositionsJoined, &|| Ok(()));
+    }
     producer
         .commit_transaction(limit)
         .map_err(|error| KafkaFault::of("commit a transaction", &error))

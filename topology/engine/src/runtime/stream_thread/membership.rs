@@ -12,21 +12,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use turnstile_state::{Backend, RocksBackend, StateError, TaskDirName};
+use turnstile_state::{Backend, StateError};
 
 use super::slot::TaskSlot;
 use super::work::Work;
 use super::{ThreadFault, ThreadSetup};
+use crate::runtime::fence::transactional_id;
 use crate::runtime::kafka::{
     GroupConsumer, GroupEvent, KafkaFault, Position, TopicPartition, TransactionalProducer,
 };
 use crate::runtime::ownership::{Hold, Ownership, source_partitions};
 use crate::runtime::restorer::{RestoreJob, RestoreResult, Restorer};
 use crate::task::{Task, TaskError};
-use crate::{Partition, SubtopologyId, TaskId, TaskStatus, clock};
+use crate::{SubtopologyId, TaskId, TaskStatus, clock};
 
 /// Events of one group that are served before the next group has its turn.
 const EVENTS_PER_TURN: usize = 500;
+/// Between two looks at what the thread holds and waits for.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
 /// How long another thread of this process may take to close a task's stores.
@@ -60,7 +63,9 @@ impl<'a> Membership<'a> {
     /// Fences whoever was this member before, then joins all groups.
     pub(super) fn join(setup: &'a ThreadSetup) -> Result<Self, ThreadFault> {
         let member = setup.member();
-        let transactional_id = format!("{}-{member}", setup.config.application_id);
+        let config = &setup.config;
+        let transactional_id =
+            transactional_id(&config.application_id, &config.instance_id, setup.number);
         let producer = TransactionalProducer::start(&setup.config, &transactional_id)?;
         let restorer = Restorer::start(&setup.config, setup.metrics.clone(), setup.waker.clone())?;
         let mut consumers = Vec::new();
@@ -112,7 +117,7 @@ impl<'a> Membership<'a> {
                 self.work.commit(&self.consumers)?;
             }
             self.flush_if_due()?;
-            if self.last_report.elapsed() > Duration::from_secs(1) {
+            if self.last_report.elapsed() > REPORT_INTERVAL {
                 self.report();
             }
             if idle {
@@ -169,6 +174,12 @@ impl<'a> Membership<'a> {
             Some(GroupEvent::Assigned(partitions)) => {
                 let group = consumer.group.clone();
                 tracing::info!(thread = self.setup.number, %group, partitions = partitions.len(), "partitions are assigned");
+                if let Some(place) = self.ownership.beyond_plan(&group, &partitions) {
+                    return Err(ThreadFault::Stop(format!(
+                        "topic {} has got more partitions (there is a number {}) while the application runs: keys have moved away from their tasks and stores; stop all instances, and start with another application id or with the old number of partitions",
+                        place.topic, place.partition
+                    )));
+                }
                 consumer.assign(&partitions)?;
                 self.ownership.assign(&group, partitions);
                 self.refresh()?;
@@ -258,6 +269,16 @@ impl<'a> Membership<'a> {
             .collect();
         for id in gone {
             self.close_task(id);
+        }
+        let lost = self.work.tasks.keys().filter(|id| {
+            let hold = holds.get(id);
+            self.ownership.is_elsewhere(**id) && hold != Some(&Hold::Owned)
+        });
+        for id in lost {
+            self.setup.queries.set_lost(*id);
+        }
+        if complete {
+            self.setup.standbys.joined();
         }
         self.partial
             .retain(|id, _| matches!(holds.get(id), Some(Hold::Partial(_))));
@@ -376,9 +397,20 @@ impl<'a> Membership<'a> {
         Ok(())
     }
 
-    /// Says what the thread holds and what it waits for.
+    /// Says what the thread holds and what it waits for, and sees to it that it does not
+    /// wait for the transaction of somebody who is gone.
     fn report(&mut self) {
         self.last_report = Instant::now();
+        let restoring: Vec<TaskId> = self
+            .work
+            .tasks
+            .iter()
+            .filter(|(_, slot)| slot.task.status() == TaskStatus::Restoring)
+            .map(|(id, _)| *id)
+            .collect();
+        if !restoring.is_empty() {
+            self.setup.fence.fence_former_owners(&restoring);
+        }
         let mut tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)> = self
             .work
             .tasks
@@ -423,6 +455,8 @@ impl<'a> Membership<'a> {
         if let Err(error) = slot.task.backend().flush() {
             tracing::warn!(task = %id, error = super::with_sources(&error), "could not flush; the next start restores more");
         }
+        drop(slot);
+        self.setup.standbys.give_back(id);
     }
 
     fn close(mut self) {
@@ -433,6 +467,11 @@ impl<'a> Membership<'a> {
         self.setup
             .board
             .set_thread(self.setup.number, false, None, [].into());
+        // The restorer holds clients of the groups, and all groups are left at once.
+        drop(self.restorer);
+        for consumer in &mut self.consumers {
+            consumer.begin_to_leave();
+        }
     }
 }
 
@@ -466,28 +505,36 @@ fn routes_of(setup: &ThreadSetup, group: &Arc<str>) -> Vec<Route> {
         .collect()
 }
 
-fn dir_name(id: TaskId) -> TaskDirName {
-    let TaskId {
-        subtopology: SubtopologyId(subtopology),
-        partition: Partition(partition),
-    } = id;
-    TaskDirName::new(
-        u32::from(subtopology),
-        u32::try_from(partition).expect("partitions are not negative"),
-    )
-}
-
-/// Opens the stores of a task; stores that cannot be used are wiped, to be restored.
+/// A task on its stores: those that its standby has open here, or those on disk. Stores
+/// that cannot be used are wiped, to be restored.
 fn open(setup: &ThreadSetup, id: TaskId) -> Result<Task, ThreadFault> {
+    let backend = match setup.standbys.take(id) {
+        Some(backend) => backend,
+        None => match open_stores(setup, id) {
+            Ok(backend) => backend,
+            Err(fault) => {
+                setup.standbys.give_back(id);
+                return Err(fault);
+            }
+        },
+    };
     let plan = setup
         .plan
         .subtopology(id.subtopology)
         .expect("tasks are of subtopologies of the plan");
-    let path = setup.state_dir.task_path(&dir_name(id));
+    Ok(Task::new(
+        id,
+        setup.plan.topology.clone(),
+        plan.clone(),
+        backend,
+    ))
+}
+
+fn open_stores(setup: &ThreadSetup, id: TaskId) -> Result<Arc<dyn Backend>, ThreadFault> {
     let begun = Instant::now();
-    let backend = loop {
-        match RocksBackend::open(&path, &plan.store_specs(), &setup.rocks) {
-            Ok(backend) => break backend,
+    loop {
+        match setup.stores.open(id) {
+            Ok(backend) => return Ok(backend),
             Err(error) if error.is_mended_by_wiping() => {
                 return Err(TaskError::Corrupted {
                     task: id,
@@ -515,17 +562,14 @@ fn open(setup: &ThreadSetup, id: TaskId) -> Result<Task, ThreadFault> {
                 .into());
             }
         }
-    };
-    let backend: Arc<dyn Backend> = Arc::new(backend);
-    Ok(Task::new(
-        id,
-        setup.plan.topology.clone(),
-        plan.clone(),
-        backend,
-    ))
+    }
 }
 
 /// Removes the stores of a task; the next membership restores them.
 pub(super) fn wipe(setup: &ThreadSetup, id: TaskId) -> Result<(), StateError> {
-    setup.state_dir.remove_task(&dir_name(id))
+    // Nobody may have them open, so a standby that has been opened since is closed.
+    drop(setup.standbys.take(id));
+    let wiped = setup.stores.wipe(id);
+    setup.standbys.give_back(id);
+    wiped
 }

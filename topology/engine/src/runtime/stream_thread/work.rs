@@ -8,6 +8,7 @@ use turnstile_state::StoreId;
 
 use super::slot::TaskSlot;
 use super::{ThreadFault, ThreadSetup};
+use crate::runtime::CommitStep;
 use crate::runtime::kafka::{
     GroupConsumer, GroupOffsets, Position, TopicPartition, TransactionalProducer,
 };
@@ -167,13 +168,17 @@ impl<'a> Work<'a> {
         for id in &moved {
             self.send_changelog(*id, now)?;
         }
+        self.has_done(CommitStep::ChangelogSent);
         // 2. and 3.
         let groups = self.group_offsets(&moved, consumers)?;
         self.producer.commit(groups)?;
+        self.has_done(CommitStep::TransactionCommitted);
         // 4.
         for id in &moved {
             self.apply(*id)?;
+            self.has_done(CommitStep::TaskStored);
         }
+        self.has_done(CommitStep::AllStored);
         self.last_commit = Instant::now();
         self.setup.metrics.commits.inc();
         self.setup
@@ -181,6 +186,15 @@ impl<'a> Work<'a> {
             .commit_latency
             .observe(begun.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    fn has_done(&self, step: CommitStep) {
+        if let Some(hook) = self.setup.config.on_commit_step {
+            hook(step, &|| {
+                let mut slots = self.tasks.values();
+                slots.try_for_each(|slot| slot.task.backend().flush())
+            });
+        }
     }
 
     /// Reads the consumers' positions; the tasks that have anything to commit.

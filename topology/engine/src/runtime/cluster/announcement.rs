@@ -1,0 +1,116 @@
+//! What an instance tells the others: the records of `<application id>-instances`.
+//!
+//! Key: the instance id. Value: JSON, with a version; fields that are not known are
+//! skipped, so that instances of differing builds understand each other. A tombstone
+//! forgets an instance.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{TaskId, TimestampMs};
+
+/// The version that is written. One that is newer than this is read as far as it is known.
+const VERSION: u32 = 1;
+
+/// What an instance is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstancePhase {
+    /// It restores what it is going to own, and is in no group yet.
+    Joining,
+    /// It is a member of the groups.
+    Running,
+    /// It has committed and closed its tasks. Its members stay in the groups until their
+    /// session ends, so that it can come back to the same tasks.
+    Stopped,
+}
+
+/// A task that runs on an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    pub(crate) task: TaskId,
+    /// When it began to run there. Of two claims the later one holds.
+    pub(crate) since: TimestampMs,
+}
+
+/// A task whose stores an instance keeps up to date without running it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyReport {
+    /// The task.
+    pub task: TaskId,
+    /// Changelog records that are not in its stores yet.
+    pub records_behind: u64,
+    /// How long ago it had all there were, in milliseconds; nothing: not yet.
+    pub stale_ms: Option<u64>,
+}
+
+/// What an instance tells the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Announcement {
+    pub(crate) version: u32,
+    pub(crate) instance: String,
+    /// When the process started: tells a restart from the one before.
+    pub(crate) started: TimestampMs,
+    /// When this was said, by the clock of the instance.
+    pub(crate) said: TimestampMs,
+    pub(crate) phase: InstancePhase,
+    /// `host:port` at which it answers the others; nothing: it answers nobody.
+    #[serde(default)]
+    pub(crate) address: Option<String>,
+    pub(crate) threads: usize,
+    /// Its members are lost to the groups this long after it was last heard of.
+    pub(crate) session_timeout_ms: u64,
+    /// Which topology it runs on which topics.
+    pub(crate) topology: String,
+    #[serde(default)]
+    pub(crate) tasks: Vec<Claim>,
+    #[serde(default)]
+    pub(crate) standbys: Vec<StandbyReport>,
+}
+
+impl Announcement {
+    pub(crate) const VERSION: u32 = VERSION;
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers, texts and lists of them are JSON")
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_read_as_they_are_written_and_unknown_fields_are_skipped() {
+        let written = Announcement {
+            version: VERSION,
+            instance: "a".to_owned(),
+            started: TimestampMs(7),
+            said: TimestampMs(8),
+            phase: InstancePhase::Running,
+            address: Some("host:1".to_owned()),
+            threads: 2,
+            session_timeout_ms: 10_000,
+            topology: "abc".to_owned(),
+            tasks: vec![Claim {
+                task: "0_1".parse().unwrap(),
+                since: TimestampMs(9),
+            }],
+            standbys: vec![StandbyReport {
+                task: "2_3".parse().unwrap(),
+                records_behind: 4,
+                stale_ms: None,
+            }],
+        };
+        let mut json: serde_json::Value = serde_json::from_slice(&written.encode()).unwrap();
+        assert_eq!(json["tasks"][0]["task"], "0_1");
+        assert_eq!(json["phase"], "running");
+        json["of_a_later_version"] = serde_json::json!([1]);
+        let read = Announcement::decode(json.to_string().as_bytes()).unwrap();
+        assert_eq!(read, written);
+        assert!(Announcement::decode(b"{}").is_err());
+    }
+}

@@ -1,0 +1,239 @@
+//! Who is there and who has what, from the announcements that were read.
+//!
+//! An instance counts as alive until its session time-out has passed since it was last
+//! heard of; what it claimed before is void then. Of two that claim a task the one that
+//! began later has it: the other has not noticed yet that it lost it.
+//!
+//! Pure: the caller says what time it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::announcement::{Announcement, InstancePhase, StandbyReport};
+use super::assignment::Members;
+use crate::{TaskId, TimestampMs};
+
+/// An instance that was heard of.
+#[derive(Debug, Clone)]
+pub(crate) struct Neighbour {
+    pub(crate) name: Arc<str>,
+    pub(crate) address: Option<Arc<str>>,
+    pub(crate) heard: Instant,
+    pub(crate) said: Announcement,
+}
+
+impl Neighbour {
+    /// Whether its members are in the groups as far as anybody knows.
+    fn is_alive(&self, now: Instant) -> bool {
+        let patience = Duration::from_millis(self.said.session_timeout_ms);
+        now.saturating_duration_since(self.heard) <= patience
+    }
+
+    /// Whether it answers requests.
+    fn answers(&self, now: Instant) -> bool {
+        self.is_alive(now) && self.said.phase != InstancePhase::Stopped
+    }
+
+    fn is_member(&self, now: Instant) -> bool {
+        self.is_alive(now) && self.said.phase != InstancePhase::Joining
+    }
+}
+
+/// Everything that was announced.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    neighbours: BTreeMap<Arc<str>, Neighbour>,
+}
+
+impl Directory {
+    /// Takes in what `name` said, and nothing: that it is forgotten. `heard` is when.
+    pub(crate) fn hear(&mut self, name: &str, said: Option<Announcement>, heard: Instant) {
+        let Some(said) = said else {
+            self.neighbours.remove(name);
+            return;
+        };
+        let known = self.neighbours.get(name);
+        // What a process says after another has begun under its name no longer counts.
+        if known.is_some_and(|known| said.started < known.said.started) {
+            return;
+        }
+        let name: Arc<str> = known.map_or_else(|| name.into(), |known| known.name.clone());
+        let neighbour = Neighbour {
+            address: said.address.as_deref().map(Arc::from),
+            name: name.clone(),
+            heard,
+            said,
+        };
+        self.neighbours.insert(name, neighbour);
+    }
+
+    /// Those that are alive, by name.
+    pub(crate) fn alive(&self, now: Instant) -> impl Iterator<Item = &Neighbour> {
+        self.neighbours.values().filter(move |of| of.is_alive(now))
+    }
+
+    /// Those that ran when they were last heard of, and are not alive.
+    pub(crate) fn silent(&self, now: Instant) -> impl Iterator<Item = &Neighbour> {
+        let running = |of: &&Neighbour| of.said.phase == InstancePhase::Running;
+        let neighbours = self.neighbours.values().filter(running);
+        neighbours.filter(move |of| !of.is_alive(now))
+    }
+
+    /// An instance by its name, dead or alive.
+    pub(crate) fn named(&self, name: &str) -> Option<&Neighbour> {
+        self.neighbours.get(name)
+    }
+
+    /// The instance that runs `task`.
+    pub(crate) fn owner(&self, task: TaskId, now: Instant) -> Option<&Neighbour> {
+        let since = |of: &Neighbour| -> Option<TimestampMs> {
+            let claims = of.said.tasks.iter();
+            claims
+                .filter(|claim| claim.task == task)
+                .map(|claim| claim.since)
+                .max()
+        };
+        let answering = self.neighbours.values().filter(|of| of.answers(now));
+        answering
+            .filter_map(|of| Some((since(of)?, of)))
+            .max_by_key(|(since, of)| (*since, of.heard))
+            .map(|(_, of)| of)
+    }
+
+    /// The standbys of `task`, those that are least behind first.
+    pub(crate) fn standbys(&self, task: TaskId, now: Instant) -> Vec<(&Neighbour, StandbyReport)> {
+        let answering = self.neighbours.values().filter(|of| of.answers(now));
+        let mut found: Vec<_> = answering
+            .filter_map(|of| {
+                let report = of.said.standbys.iter().find(|report| report.task == task)?;
+                Some((of, *report))
+            })
+            .collect();
+        found.sort_by_key(|(_, report)| {
+            (report.stale_ms.unwrap_or(u64::MAX), report.records_behind)
+        });
+        found
+    }
+
+    /// The members of the groups, and those of an instance that is going to join.
+    pub(crate) fn members_with(&self, now: Instant, joining: Option<(Arc<str>, usize)>) -> Members {
+        let present = self.neighbours.values().filter(|of| of.is_member(now));
+        let present = present.map(|of| (of.name.clone(), of.said.threads));
+        Members::of(present.chain(joining))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::announcement::Claim;
+    use super::*;
+
+    fn says(started: i64, tasks: &[(&str, i64)]) -> Announcement {
+        Announcement {
+            version: Announcement::VERSION,
+            instance: String::new(),
+            started: TimestampMs(started),
+            said: TimestampMs(started),
+            phase: InstancePhase::Running,
+            address: None,
+            threads: 1,
+            session_timeout_ms: 1_000,
+            topology: String::new(),
+            tasks: tasks
+                .iter()
+                .map(|(task, since)| Claim {
+                    task: task.parse().unwrap(),
+                    since: TimestampMs(*since),
+                })
+                .collect(),
+            standbys: Vec::new(),
+        }
+    }
+
+    fn owner<'a>(directory: &'a Directory, task: &str, now: Instant) -> Option<&'a str> {
+        let owner = directory.owner(task.parse().unwrap(), now);
+        owner.map(|of| of.name.as_ref())
+    }
+
+    #[test]
+    fn the_later_claim_holds_whoever_spoke_last() {
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        directory.hear("b", Some(says(1, &[("0_0", 20)])), now);
+        directory.hear("a", Some(says(1, &[("0_0", 10), ("0_1", 10)])), now);
+        assert_eq!(owner(&directory, "0_0", now), Some("b"));
+        assert_eq!(owner(&directory, "0_1", now), Some("a"));
+        assert_eq!(owner(&directory, "0_2", now), None);
+        // A claim is given back by saying so.
+        directory.hear("b", Some(says(1, &[])), now);
+        assert_eq!(owner(&directory, "0_0", now), Some("a"));
+    }
+
+    #[test]
+    fn who_is_not_heard_of_for_a_session_has_nothing() {
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        directory.hear("a", Some(says(1, &[("0_0", 10)])), now);
+        let just = now + Duration::from_millis(1_000);
+        assert_eq!(owner(&directory, "0_0", just), Some("a"));
+        let later = now + Duration::from_millis(1_001);
+        assert_eq!(owner(&directory, "0_0", later), None);
+        assert_eq!(directory.alive(later).count(), 0);
+        assert_eq!(directory.silent(just).count(), 0);
+        assert_eq!(directory.silent(later).count(), 1);
+        assert_eq!(directory.members_with(later, None), Members::of([]));
+        directory.hear("a", None, now);
+        assert!(directory.named("a").is_none());
+    }
+
+    #[test]
+    fn a_restart_silences_the_process_before() {
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        directory.hear("a", Some(says(2, &[])), now);
+        directory.hear("a", Some(says(1, &[("0_0", 99)])), now);
+        assert_eq!(owner(&directory, "0_0", now), None);
+        directory.hear("a", Some(says(3, &[("0_0", 99)])), now);
+        assert_eq!(owner(&directory, "0_0", now), Some("a"));
+    }
+
+    #[test]
+    fn a_stopped_instance_answers_nothing_but_keeps_its_place_in_the_groups() {
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        let mut stopped = says(1, &[("0_0", 10)]);
+        stopped.phase = InstancePhase::Stopped;
+        directory.hear("a", Some(stopped), now);
+        assert_eq!(owner(&directory, "0_0", now), None);
+        assert_eq!(
+            directory.members_with(now, None),
+            Members::of([("a".into(), 1)])
+        );
+        let mut joining = says(1, &[]);
+        joining.phase = InstancePhase::Joining;
+        directory.hear("b", Some(joining), now);
+        assert_eq!(
+            directory.members_with(now, None),
+            Members::of([("a".into(), 1)])
+        );
+        let with = directory.members_with(now, Some(("b".into(), 1)));
+        assert_eq!(with, Members::of([("a".into(), 1), ("b".into(), 1)]));
+    }
+
+    #[test]
+    fn standbys_come_freshest_first() {
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        let task: TaskId = "0_0".parse().unwrap();
+        for (name, stale_ms, records_behind) in
+            [("a", None, 0), ("b", Some(50), 9), ("c", Some(5), 10)]
+        {
+            let mut said = says(1, &[]);
+            said.standbys.push(StandbyReport {
+                task,
+                records_behind,
+                stale_ms,
+            });
+            directory.hear(name, Some(said), now);
+        }
+        let found = directory.standbys(task, now);
+        let names: Vec<&str> = found.iter().map(|(of, _)| of.name.as_ref()).collect();
+        assert_eq!(names, ["c", "b", "a"]);
+    }
+}

@@ -1,0 +1,225 @@
+//! The thread that announces this instance and listens to the others.
+//!
+//! 1. Reads the topic from its start. What is there already was said some time ago.
+//! 2. Says what has changed at once, but not more often than every 20 ms; and every
+//!    second that it is alive, or four times a session where that is shorter.
+//! 3. At the end says that it has stopped.
+//!
+//! A fault of the cluster ends nothing: the neighbours are heard of later, and those
+//! that are not heard of for too long count as gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::announcement::Announcement;
+use super::{Cluster, InstancePhase, instances_topic};
+use crate::runtime::StreamsConfig;
+use crate::runtime::kafka::{
+    ChangelogEvent, ChangelogReader, EndOffsets, EventProducer, Isolation, KafkaFault,
+    TopicPartition,
+};
+use crate::runtime::wake::Waker;
+use crate::{Offset, Partition, clock};
+
+/// Between two signs of life at most.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(1);
+/// Between two announcements at least.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// After a fault of the cluster.
+const FAULT_PAUSE: Duration = Duration::from_millis(500);
+/// How long the last announcement may take.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+/// Announcements that are read in one turn.
+const TURN: usize = 1_000;
+
+/// Announces this instance and listens to the others. Dropping it says that it has stopped.
+pub(crate) struct Messenger {
+    cluster: Cluster,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Messenger {
+    pub(crate) fn start(cluster: Cluster, config: &StreamsConfig) -> Result<Self, MessengerFault> {
+        let stop = Arc::new(AtomicBool::new(false));
+        // What could not be said within a heartbeat is said anew.
+        let mut producing = config.clone();
+        producing.request_timeout = config.request_timeout.min(Duration::from_secs(5));
+        let mut messages = Messages {
+            cluster: cluster.clone(),
+            config: config.clone(),
+            place: TopicPartition {
+                topic: instances_topic(&config.application_id).into(),
+                partition: Partition(0),
+            },
+            producer: EventProducer::new(&producing)?,
+            heartbeat: HEARTBEAT_MAX.min(config.session_timeout / 4),
+            last: None,
+        };
+        let stopped = stop.clone();
+        let thread = thread::Builder::new()
+            .name("messenger".to_owned())
+            .spawn(move || messages.exchange(&stopped))
+            .map_err(MessengerFault::Thread)?;
+        Ok(Self {
+            cluster,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+/// Why the messenger could not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MessengerFault {
+    #[error(transparent)]
+    Producer(#[from] KafkaFault),
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Drop for Messenger {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.cluster.shared.news.wake();
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            tracing::error!("the messenger panicked");
+        }
+    }
+}
+
+struct Messages {
+    cluster: Cluster,
+    config: StreamsConfig,
+    place: TopicPartition,
+    producer: EventProducer,
+    heartbeat: Duration,
+    /// What was said last, and when.
+    last: Option<(Announcement, Instant)>,
+}
+
+impl Messages {
+    fn exchange(&mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            if let Err(fault) = self.exchange_until_fault(stop) {
+                tracing::warn!(%fault, "cannot hear the other instances; trying again");
+                self.announce_if_due();
+                self.news().wait(FAULT_PAUSE);
+            }
+        }
+        // 3.
+        self.cluster.enter(InstancePhase::Stopped);
+        self.say(self.cluster.announcement());
+        self.producer.flush(FAREWELL_LIMIT);
+    }
+
+    fn news(&self) -> &Waker {
+        &self.cluster.shared.news
+    }
+
+    fn exchange_until_fault(&mut self, stop: &AtomicBool) -> Result<(), KafkaFault> {
+        // 1.
+        let end = EndOffsets::new(&self.config, Isolation::ReadUncommitted)?
+            .of(std::slice::from_ref(&self.place))?;
+        let end = end.first().map_or(Offset(0), |(_, end)| *end);
+        let reader = ChangelogReader::start(
+            &self.config,
+            &[(self.place.clone(), None)],
+            self.news().clone(),
+        )?;
+        let mut next = Offset(0);
+        let mut complete = false;
+        while !stop.load(Ordering::Relaxed) {
+            let heard = self.listen(&reader, end, &mut next)?;
+            if !complete && (next >= end || self.position(&reader)? >= end) {
+                complete = true;
+                self.cluster.set_complete();
+            }
+            // 2.
+            let until_due = self.announce_if_due();
+            if heard == 0 {
+                reader.wait(until_due)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn position(&self, reader: &ChangelogReader) -> Result<Offset, KafkaFault> {
+        let positions = reader.positions()?;
+        let here = positions.iter().find(|(place, _)| *place == self.place);
+        Ok(here.map_or(Offset(0), |(_, offset)| *offset))
+    }
+
+    /// Takes in what was said; of what was said before `end`, how long ago.
+    fn listen(
+        &self,
+        reader: &ChangelogReader,
+        end: Offset,
+        next: &mut Offset,
+    ) -> Result<usize, KafkaFault> {
+        reader.read(&self.place, TURN, |event| -> Result<(), KafkaFault> {
+            let ChangelogEvent::Record { offset, key, value } = event else {
+                return Ok(());
+            };
+            *next = Offset(offset.0 + 1);
+            let Some(name) = key.and_then(|key| std::str::from_utf8(key).ok()) else {
+                tracing::warn!(%offset, "an announcement without a name is skipped");
+                return Ok(());
+            };
+            let said = match value.map(Announcement::decode).transpose() {
+                Ok(said) => said,
+                Err(error) => {
+                    tracing::warn!(%offset, name, %error, "an announcement that cannot be read is skipped");
+                    return Ok(());
+                }
+            };
+            let now = Instant::now();
+            let age = said
+                .as_ref()
+                .filter(|_| offset < end)
+                .map_or(Duration::ZERO, |said| clock::now().since(said.said));
+            self.cluster
+                .hear(name, said, now.checked_sub(age).unwrap_or(now));
+            Ok(())
+        })
+    }
+
+    /// Announces this instance if there is anything to say; how long there is not.
+    fn announce_if_due(&mut self) -> Duration {
+        let announcement = self.cluster.announcement();
+        if let Some((last, at)) = &self.last {
+            let same = Announcement {
+                said: last.said,
+                ..announcement.clone()
+            } == *last;
+            let pause = if same { self.heartbeat } else { PAUSE_MIN };
+            let left = pause.saturating_sub(at.elapsed());
+            if !left.is_zero() {
+                return left;
+            }
+        }
+        self.say(announcement);
+        self.heartbeat
+    }
+
+    fn say(&mut self, announcement: Announcement) {
+        let said = self.producer.send_unwatched(
+            &self.place.topic,
+            &announcement.instance,
+            &announcement.encode(),
+        );
+        if let Err(error) = said {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "could not announce"
+            );
+        }
+        self.last = Some((announcement, Instant::now()));
+    }
+}

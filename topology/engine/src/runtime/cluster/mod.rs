@@ -1,0 +1,363 @@
+//! What the instances of an application know of each other.
+//!
+//! Every instance announces itself in the compacted topic `<application id>-instances`
+//! — its address, the tasks that run on it, its standbys and how far they are behind —
+//! whenever that changes, and every second as a sign of life. Every instance reads them
+//! all. So each can send a request to the instance that owns a key, tell where the
+//! assignor will put a task, and see a neighbour that does not fit.
+//!
+//! - [`announcement`]: what is said.
+//! - [`directory`]: what is known from it.
+//! - [`assignment`]: where the assignor puts tasks.
+//! - [`messenger`]: the thread that speaks and listens.
+//!
+//! Nothing here decides who may write: the consumer groups and their fences do. What
+//! is announced can be late, and a request that follows it may be turned away.
+
+mod announcement;
+mod assignment;
+mod directory;
+mod messenger;
+
+pub use announcement::{InstancePhase, StandbyReport};
+pub(crate) use assignment::{member_id, owners};
+pub(crate) use messenger::{Messenger, MessengerFault};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use serde::Serialize;
+
+use self::announcement::{Announcement, Claim};
+use self::assignment::Members;
+use self::directory::{Directory, Neighbour};
+use super::StreamsConfig;
+use super::queries::Queries;
+use super::wake::Waker;
+use crate::topology::Plan;
+use crate::{TaskId, TimestampMs, clock};
+
+/// The topic in which instances announce themselves.
+pub(crate) fn instances_topic(application_id: &str) -> String {
+    format!("{application_id}-instances")
+}
+
+/// An instance that can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its instance id.
+    pub instance: Arc<str>,
+    /// `host:port` at which it answers other instances, if it does.
+    pub address: Option<Arc<str>>,
+    /// Whether it is this process.
+    pub is_local: bool,
+}
+
+/// An instance as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InstanceMetadata {
+    /// Its instance id.
+    pub instance: String,
+    /// `host:port` at which it answers other instances, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What it is doing.
+    pub phase: InstancePhase,
+    /// How long ago it was last heard of, in milliseconds.
+    pub heard_ms_ago: u64,
+    /// The tasks that run on it.
+    pub tasks: Vec<TaskId>,
+    /// The tasks that it has standbys of.
+    pub standbys: Vec<StandbyReport>,
+    /// Whether it runs the same topology on the same topics as this instance.
+    pub fits: bool,
+}
+
+/// An instance that was not heard of for a whole session.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Silent {
+    pub(crate) instance: Arc<str>,
+    /// When its process started.
+    started: TimestampMs,
+    pub(crate) threads: usize,
+}
+
+/// What an instance says of itself that never changes.
+struct Own {
+    name: Arc<str>,
+    started: TimestampMs,
+    address: Option<String>,
+    threads: usize,
+    session_timeout: Duration,
+    topology: String,
+}
+
+struct Shared {
+    own: Own,
+    plan: Arc<Plan>,
+    num_standby_replicas: usize,
+    queries: Queries,
+    directory: RwLock<Directory>,
+    phase: Mutex<InstancePhase>,
+    standbys: Mutex<Vec<StandbyReport>>,
+    /// Whether everything that was there at start has been read.
+    complete: Mutex<bool>,
+    completed: Condvar,
+    /// Wakes the messenger when there is something to say.
+    news: Waker,
+    /// When this instance last heard itself.
+    heard_itself: Mutex<Instant>,
+}
+
+/// What is known of the instances of the application; cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+impl Cluster {
+    pub(crate) fn new(config: &StreamsConfig, plan: &Arc<Plan>, queries: Queries) -> Self {
+        let own = Own {
+            name: config.instance_id.as_str().into(),
+            started: clock::now(),
+            address: config.advertised_address.clone(),
+            threads: config.num_stream_threads,
+            session_timeout: config.session_timeout,
+            topology: plan.fingerprint(),
+        };
+        let news = Waker::default();
+        queries.on_change(news.clone());
+        Self {
+            shared: Arc::new(Shared {
+                own,
+                plan: plan.clone(),
+                num_standby_replicas: config.num_standby_replicas,
+                queries,
+                directory: RwLock::default(),
+                phase: Mutex::new(InstancePhase::Joining),
+                standbys: Mutex::default(),
+                complete: Mutex::default(),
+                completed: Condvar::new(),
+                news,
+                heard_itself: Mutex::new(Instant::now()),
+            }),
+        }
+    }
+
+    /// The instance that runs `task`, as far as it was announced.
+    #[must_use]
+    pub fn owner(&self, task: TaskId) -> Option<Host> {
+        let directory = self.shared.directory.read();
+        let owner = directory.owner(task, Instant::now());
+        owner.map(|of| self.host(of))
+    }
+
+    /// The instances that keep a standby of `task`, those that are least behind first.
+    #[must_use]
+    pub fn standbys(&self, task: TaskId) -> Vec<(Host, StandbyReport)> {
+        let directory = self.shared.directory.read();
+        let found = directory.standbys(task, Instant::now()).into_iter();
+        found.map(|(of, report)| (self.host(of), report)).collect()
+    }
+
+    /// All instances that are alive, by instance id; this one among them.
+    #[must_use]
+    pub fn instances(&self) -> Vec<InstanceMetadata> {
+        let now = Instant::now();
+        let directory = self.shared.directory.read();
+        let alive = directory.alive(now).map(|of| InstanceMetadata {
+            instance: of.name.to_string(),
+            address: of.said.address.clone(),
+            phase: of.said.phase,
+            heard_ms_ago: now
+                .saturating_duration_since(of.heard)
+                .as_millis()
+                .try_into()
+                .unwrap_or(u64::MAX),
+            tasks: of.said.tasks.iter().map(|claim| claim.task).collect(),
+            standbys: of.said.standbys.clone(),
+            fits: of.said.topology == self.shared.own.topology,
+        });
+        alive.collect()
+    }
+
+    fn host(&self, of: &Neighbour) -> Host {
+        Host {
+            instance: of.name.clone(),
+            address: of.address.clone(),
+            is_local: of.name == self.shared.own.name,
+        }
+    }
+
+    /// What is wrong among the instances, for a person.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let own = &self.shared.own;
+        let now = Instant::now();
+        let mut problems = Vec::new();
+        let silence = now.saturating_duration_since(*self.shared.heard_itself.lock());
+        if silence > own.session_timeout {
+            problems.push(format!(
+                "the brokers have not been reached for {} s",
+                silence.as_secs()
+            ));
+        }
+        let directory = self.shared.directory.read();
+        if let Some(other) = directory.named(&own.name)
+            && other.said.started > own.started
+        {
+            problems.push(format!(
+                "another process has started under the instance id {}: give each its own INSTANCE_ID",
+                own.name
+            ));
+        }
+        problems.extend(self.elders_that_differ(&directory, now).map(|of| {
+            format!(
+                "instance {} runs another topology, or the same on other topics: it goes first; this one joins when it has stopped or runs the same",
+                of.name
+            )
+        }));
+        problems
+    }
+
+    /// Those that were there first, and run another topology: with them in the groups
+    /// this instance would read and write what belongs to other tasks.
+    fn elders_that_differ<'a>(
+        &'a self,
+        directory: &'a Directory,
+        now: Instant,
+    ) -> impl Iterator<Item = &'a Neighbour> {
+        let own = &self.shared.own;
+        directory.alive(now).filter(|of| {
+            let is_elder = (of.said.started, &of.name) < (own.started, &own.name);
+            of.name != own.name
+                && is_elder
+                && of.said.phase == InstancePhase::Running
+                && of.said.topology != own.topology
+        })
+    }
+
+    /// Whether this instance may join the groups: nobody who is in them differs from it.
+    pub(crate) fn may_join(&self) -> bool {
+        let directory = self.shared.directory.read();
+        self.elders_that_differ(&directory, Instant::now())
+            .next()
+            .is_none()
+    }
+
+    /// Waits until everything that was announced before has been read; says whether it has.
+    pub(crate) fn wait_until_complete(&self, limit: Duration) -> bool {
+        let mut complete = self.shared.complete.lock();
+        let deadline = Instant::now() + limit;
+        while !*complete {
+            let waited = self.shared.completed.wait_until(&mut complete, deadline);
+            if waited.timed_out() {
+                break;
+            }
+        }
+        *complete
+    }
+
+    /// What this instance is doing from now on.
+    pub(crate) fn enter(&self, phase: InstancePhase) {
+        *self.shared.phase.lock() = phase;
+        self.shared.news.wake();
+    }
+
+    /// What this instance has standbys of, from now on.
+    pub(crate) fn set_standbys(&self, standbys: Vec<StandbyReport>) {
+        *self.shared.standbys.lock() = standbys;
+        self.shared.news.wake();
+    }
+
+    /// The tasks of which this instance is to keep standbys.
+    pub(crate) fn standbys_here(&self) -> BTreeSet<TaskId> {
+        let members = {
+            let directory = self.shared.directory.read();
+            directory.members_with(Instant::now(), None)
+        };
+        self.placed_here(&members)
+    }
+
+    fn placed_here(&self, members: &Members) -> BTreeSet<TaskId> {
+        let losses = self.shared.num_standby_replicas;
+        let places = assignment::standbys(&self.shared.plan, members, losses);
+        let here = places
+            .into_iter()
+            .filter(|(_, instances)| instances.contains(&self.shared.own.name));
+        here.map(|(task, _)| task).collect()
+    }
+
+    /// The tasks that this instance is going to own once it has joined, and that others
+    /// run at present; nothing where it has its place in the groups already, because it
+    /// was there a moment ago.
+    pub(crate) fn to_take_over(&self) -> BTreeSet<TaskId> {
+        let own = &self.shared.own;
+        let now = Instant::now();
+        let directory = self.shared.directory.read();
+        let was_member = directory.named(&own.name).is_some_and(|of| {
+            of.said.started < own.started && directory.alive(now).any(|alive| alive.name == of.name)
+        });
+        if was_member {
+            return BTreeSet::new();
+        }
+        let members = directory.members_with(now, Some((own.name.clone(), own.threads)));
+        let owners: BTreeMap<TaskId, Arc<str>> = owners(&self.shared.plan, &members);
+        let mine = owners.into_iter().filter(|(_, of)| *of == own.name);
+        mine.map(|(task, _)| task)
+            .filter(|task| directory.owner(*task, now).is_some())
+            .collect()
+    }
+
+    /// Those that said last that they run any of `tasks`, did not stop, and are silent.
+    pub(crate) fn silent_owners(&self, tasks: &[TaskId]) -> Vec<Silent> {
+        let directory = self.shared.directory.read();
+        let silent = directory.silent(Instant::now()).filter(|of| {
+            let mut claims = of.said.tasks.iter();
+            of.name != self.shared.own.name && claims.any(|claim| tasks.contains(&claim.task))
+        });
+        let silent = silent.map(|of| Silent {
+            instance: of.name.clone(),
+            started: of.said.started,
+            threads: of.said.threads,
+        });
+        silent.collect()
+    }
+
+    /// What this instance says now.
+    fn announcement(&self) -> Announcement {
+        let Shared { own, .. } = &*self.shared;
+        let tasks = self.shared.queries.readable_since().into_iter();
+        Announcement {
+            version: Announcement::VERSION,
+            instance: own.name.to_string(),
+            started: own.started,
+            said: clock::now(),
+            phase: *self.shared.phase.lock(),
+            address: own.address.clone(),
+            threads: own.threads,
+            session_timeout_ms: own
+                .session_timeout
+                .as_millis()
+                .try_into()
+                .unwrap_or(u64::MAX),
+            topology: own.topology.clone(),
+            tasks: tasks.map(|(task, since)| Claim { task, since }).collect(),
+            standbys: self.shared.standbys.lock().clone(),
+        }
+    }
+
+    fn hear(&self, name: &str, said: Option<Announcement>, heard: Instant) {
+        if *name == *self.shared.own.name && said.is_some() {
+            let mut last = self.shared.heard_itself.lock();
+            *last = heard.max(*last);
+        }
+        self.shared.directory.write().hear(name, said, heard);
+    }
+
+    fn set_complete(&self) {
+        *self.shared.complete.lock() = true;
+        self.shared.completed.notify_all();
+    }
+}

@@ -1,0 +1,75 @@
+//! Ends the open transactions of instances that are gone.
+//!
+//! An instance that is lost leaves its transaction open until that times out, which
+//! brokers check for every ten seconds only. Until then its tasks cannot be restored: no
+//! position is stable and no changelog can be read to its end. Whoever gets its tasks
+//! takes over its transactional ids, which ends the transaction at once.
+//!
+//! That is done only if two say that it is gone: the groups, which have given its tasks
+//! to this instance, and its silence for a whole session. Should it live all the same, it
+//! is fenced, as it would be by its groups, and joins anew.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
+
+use super::StreamsConfig;
+use super::cluster::{Cluster, Silent, member_id};
+use super::kafka::{KafkaFault, TransactionalProducer};
+use crate::TaskId;
+
+/// The transactional id of a stream thread.
+pub(crate) fn transactional_id(application_id: &str, instance: &str, thread: usize) -> String {
+    format!("{application_id}-{}", member_id(instance, thread))
+}
+
+/// Ends the open transactions of instances that are gone; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fence {
+    config: Arc<StreamsConfig>,
+    cluster: Cluster,
+    /// Those that were fenced, or are being fenced.
+    fenced: Arc<Mutex<BTreeSet<Silent>>>,
+}
+
+impl Fence {
+    pub(crate) fn new(config: &StreamsConfig, cluster: Cluster) -> Self {
+        Self {
+            config: Arc::new(config.clone()),
+            cluster,
+            fenced: Arc::default(),
+        }
+    }
+
+    /// Fences those who ran any of `tasks`, which are assigned here now, and are silent.
+    /// Does not wait for it.
+    pub(crate) fn fence_former_owners(&self, tasks: &[TaskId]) {
+        for silent in self.cluster.silent_owners(tasks) {
+            if !self.fenced.lock().insert(silent.clone()) {
+                continue;
+            }
+            let fence = self.clone();
+            let work = move || fence.fence(&silent);
+            if let Err(error) = thread::Builder::new().name("fence".to_owned()).spawn(work) {
+                tracing::error!(%error, "cannot start a thread to end the transactions of a lost instance");
+            }
+        }
+    }
+
+    fn fence(&self, silent: &Silent) {
+        let instance = &silent.instance;
+        tracing::info!(%instance, "an instance is gone: ending its transactions");
+        for thread in 0..silent.threads {
+            let id = transactional_id(&self.config.application_id, instance, thread);
+            let ended: Result<TransactionalProducer, KafkaFault> =
+                TransactionalProducer::start(&self.config, &id);
+            if let Err(fault) = ended {
+                tracing::warn!(%instance, %fault, "could not end a transaction of a lost instance; trying again");
+                self.fenced.lock().remove(silent);
+                return;
+            }
+        }
+    }
+}

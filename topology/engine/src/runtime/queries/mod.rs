@@ -1,0 +1,358 @@
+//! Interactive queries: reads of the stores of the tasks that run in this process.
+//!
+//! Queries see committed state only and never touch the thread that processes:
+//! they read the backend that the task writes its committed batches to. A task is
+//! readable from the moment it runs until another may run it: in a rebalance it is
+//! suspended, and read on, until its partition is assigned elsewhere.
+
+mod presence;
+mod rehearsal;
+mod request;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use turnstile_state::{
+    Backend, Codec, CodecError, Entry, KeyRange, ScanDirection, StateError, StoreId,
+};
+
+use self::presence::Shared;
+#[doc(hidden)]
+pub use self::rehearsal::Rehearsal;
+pub use self::request::{RowRange, StoreAnswer, StoreRead, StoreRequest};
+pub use self::watch::Watch;
+use crate::partitioner::partition_of;
+use crate::topology::{Plan, PlanStoreKind, Store};
+use crate::{Partition, SubtopologyId, TaskId, TaskStatus};
+
+/// Why a query has no answer here.
+#[derive(Debug, Error)]
+pub enum QueryError {
+    /// Another instance owns the partition, or nobody does at the moment.
+    #[error("partition {partition} of store {store} is not owned by this instance")]
+    NotOwned {
+        /// The store.
+        store: String,
+        /// The partition of the key that was asked for.
+        partition: Partition,
+    },
+    /// The task is here but does not run yet: try again soon.
+    #[error("task {task} is {status}")]
+    NotRunning {
+        /// The task.
+        task: TaskId,
+        /// What it does instead.
+        status: TaskStatus,
+    },
+    /// The store is not part of the running topology.
+    #[error("there is no store {0} in the topology of this instance")]
+    UnknownStore(String),
+    /// The store failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A row is not what its codec writes.
+    #[error("store {store} holds a row that cannot be read")]
+    UnreadableRow {
+        /// The store.
+        store: String,
+        /// What is wrong with the row.
+        #[source]
+        source: CodecError,
+    },
+}
+
+/// Reads the stores of the tasks of this instance; cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+}
+
+/// Where a store is.
+struct Place {
+    subtopology: SubtopologyId,
+    partitions: i32,
+    id: StoreId,
+}
+
+impl Place {
+    fn task(&self, partition: Partition) -> TaskId {
+        TaskId {
+            subtopology: self.subtopology,
+            partition,
+        }
+    }
+
+    fn task_of(&self, partition_key: &str) -> TaskId {
+        self.task(partition_of(partition_key.as_bytes(), self.partitions))
+    }
+}
+
+impl Queries {
+    pub(crate) fn new(plan: Arc<Plan>) -> Self {
+        Self {
+            plan,
+            shared: Arc::default(),
+        }
+    }
+
+    /// The number of partitions of `store`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::UnknownStore`].
+    pub fn partitions<K, V>(&self, store: Store<K, V>) -> Result<i32, QueryError> {
+        Ok(self.place(store)?.partitions)
+    }
+
+    /// The partition that `partition_key` belongs to in `store`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::UnknownStore`].
+    pub fn partition_of<K, V>(
+        &self,
+        store: Store<K, V>,
+        partition_key: &str,
+    ) -> Result<Partition, QueryError> {
+        Ok(partition_of(
+            partition_key.as_bytes(),
+            self.place(store)?.partitions,
+        ))
+    }
+
+    /// The value of `key`, in the partition that `partition_key` belongs to.
+    ///
+    /// # Errors
+    ///
+    /// When the task is not here, does not run, or its store fails.
+    pub fn get<K: Codec, V: Codec>(
+        &self,
+        store: Store<K, V>,
+        partition_key: &str,
+        key: &K,
+    ) -> Result<Option<V>, QueryError> {
+        let place = self.place(store)?;
+        let task = place.task_of(partition_key);
+        let backend = self.running(task, || self.store_name(store))?;
+        let value = backend.get(place.id, &key.to_bytes())?;
+        value
+            .map(|value| V::decode(&value))
+            .transpose()
+            .map_err(|source| self.unreadable(store, source))
+    }
+
+    /// At most `limit` entries of `range` in one partition of `store`.
+    ///
+    /// # Errors
+    ///
+    /// When the task is not here, does not run, or its store fails.
+    pub fn scan<K: Codec, V: Codec>(
+        &self,
+        store: Store<K, V>,
+        partition: Partition,
+        range: &KeyRange,
+        direction: ScanDirection,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, QueryError> {
+        let place = self.place(store)?;
+        let backend = self.running(place.task(partition), || self.store_name(store))?;
+        let mut entries = Vec::new();
+        for entry in backend.scan(place.id, range, direction)?.take(limit) {
+            let (key, value) = entry?;
+            let entry = K::decode(&key).and_then(|key| Ok((key, V::decode(&value)?)));
+            entries.push(entry.map_err(|source| self.unreadable(store, source))?);
+        }
+        Ok(entries)
+    }
+
+    /// Calls `callback` once, when a commit has written `key` or it cannot be read here
+    /// any more (from any thread, and it must not block). To wait for a value: watch, then
+    /// look, then wait. Dropping the watch ends it.
+    ///
+    /// # Errors
+    ///
+    /// When the task is not here or does not run.
+    pub fn watch<K: Codec, V>(
+        &self,
+        store: Store<K, V>,
+        partition_key: &str,
+        key: &K,
+        callback: impl FnOnce() + Send + 'static,
+    ) -> Result<Watch, QueryError> {
+        let place = self.place(store)?;
+        let task = place.task_of(partition_key);
+        self.running(task, || self.store_name(store))?;
+        let callback = Box::new(callback);
+        let watches = &self.shared.watches;
+        Ok(watches.add(task, place.id, key.to_bytes(), callback))
+    }
+
+    /// A read of `partition` of `store` in bytes, for another instance to answer.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::UnknownStore`].
+    pub fn request<K, V>(
+        &self,
+        store: Store<K, V>,
+        partition: Partition,
+        read: StoreRead,
+    ) -> Result<StoreRequest, QueryError> {
+        self.place(store)?;
+        Ok(StoreRequest {
+            store: self.store_name(store),
+            partition,
+            read,
+        })
+    }
+
+    /// The name that a store was declared by.
+    #[must_use]
+    pub fn store_name<K, V>(&self, store: Store<K, V>) -> String {
+        let name = self
+            .plan
+            .topology
+            .stores
+            .get(store.index)
+            .map(|store| store.name.clone());
+        name.unwrap_or_else(|| format!("number {}", store.index))
+    }
+
+    /// The task that keeps what `request` asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::UnknownStore`].
+    pub fn task_of(&self, request: &StoreRequest) -> Result<TaskId, QueryError> {
+        Ok(self.place_named(&request.store)?.task(request.partition))
+    }
+
+    /// The rows that `request` asks for, from the task where it runs here, or else, with
+    /// `max_stale`, from a standby that held all there was that long ago at most.
+    ///
+    /// # Errors
+    ///
+    /// When neither is here, or a store fails.
+    pub fn answer(
+        &self,
+        request: &StoreRequest,
+        max_stale: Option<Duration>,
+    ) -> Result<StoreAnswer, QueryError> {
+        let place = self.place_named(&request.store)?;
+        let task = place.task(request.partition);
+        let (backend, stale) = match self.running(task, || request.store.clone()) {
+            Ok(backend) => (backend, None),
+            Err(error) => {
+                let standby = max_stale.and_then(|max_stale| self.standby(task, max_stale));
+                let (backend, stale) = standby.ok_or(error)?;
+                (backend, Some(stale))
+            }
+        };
+        let mut rows = Vec::new();
+        match &request.read {
+            StoreRead::Keys(keys) => {
+                for key in keys {
+                    let value = backend.get(place.id, key)?;
+                    rows.extend(value.map(|value| (key.as_slice().into(), value.into())));
+                }
+            }
+            StoreRead::Range(range) => rows = scan_raw(backend.as_ref(), place.id, range)?,
+            StoreRead::Indexed {
+                range,
+                prefix_bytes,
+                rows: name,
+            } => {
+                let named = self.place_named(name)?;
+                if named.subtopology != place.subtopology {
+                    return Err(QueryError::UnknownStore(name.clone()));
+                }
+                for (index_key, _) in scan_raw(backend.as_ref(), place.id, range)? {
+                    let Some(key) = index_key.get(*prefix_bytes..) else {
+                        continue;
+                    };
+                    // Both stores change in one commit; a row that is deleted in between
+                    // is not there any more.
+                    let value = backend.get(named.id, key)?;
+                    rows.extend(value.map(|value| (key.into(), value.into())));
+                }
+            }
+        }
+        Ok(StoreAnswer { rows, stale })
+    }
+
+    /// As [`Self::watch`], in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the task is not here or does not run.
+    pub fn watch_key(
+        &self,
+        store: &str,
+        partition: Partition,
+        key: &[u8],
+        callback: impl FnOnce() + Send + 'static,
+    ) -> Result<Watch, QueryError> {
+        let place = self.place_named(store)?;
+        let task = place.task(partition);
+        self.running(task, || store.to_owned())?;
+        let callback = Box::new(callback);
+        let watches = &self.shared.watches;
+        Ok(watches.add(task, place.id, key.to_vec(), callback))
+    }
+
+    /// Whether anybody waits for a key, so that a commit has to tell its keys.
+    pub(crate) fn anyone_waits(&self) -> bool {
+        self.shared.watches.any()
+    }
+
+    /// Tells those who wait for any of `keys` of a task that a commit has written it.
+    pub(crate) fn tell(&self, task: TaskId, keys: impl Iterator<Item = (StoreId, Vec<u8>)>) {
+        self.shared.watches.tell(task, keys);
+    }
+
+    fn place<K, V>(&self, store: Store<K, V>) -> Result<Place, QueryError> {
+        let declared = PlanStoreKind::Declared(store.index);
+        let found = self.find(|_, kind| kind == declared);
+        found.ok_or_else(|| QueryError::UnknownStore(self.store_name(store)))
+    }
+
+    /// The place of a declared store; rows of timers are nobody's to read.
+    fn place_named(&self, name: &str) -> Result<Place, QueryError> {
+        let found =
+            self.find(|found, kind| found == name && matches!(kind, PlanStoreKind::Declared(_)));
+        found.ok_or_else(|| QueryError::UnknownStore(name.to_owned()))
+    }
+
+    fn find(&self, is_it: impl Fn(&str, PlanStoreKind) -> bool) -> Option<Place> {
+        self.plan.subtopologies.iter().find_map(|subtopology| {
+            let mut stores = subtopology.stores_by_id();
+            let (id, _) = stores.find(|(_, store)| is_it(&store.name, store.kind))?;
+            Some(Place {
+                subtopology: subtopology.id,
+                partitions: subtopology.partitions,
+                id,
+            })
+        })
+    }
+
+    fn unreadable<K, V>(&self, store: Store<K, V>, source: CodecError) -> QueryError {
+        QueryError::UnreadableRow {
+            store: self.store_name(store),
+            source,
+        }
+    }
+}
+
+fn scan_raw(
+    backend: &dyn Backend,
+    store: StoreId,
+    range: &RowRange,
+) -> Result<Vec<Entry>, StateError> {
+    let rows = backend.scan(store, &range.key_range(), range.direction())?;
+    rows.take(range.limit).collect()
+}

@@ -1,0 +1,191 @@
+//! What an application hears of the restoring of its stores.
+//!
+//! ```text
+//! on_restore_start ─► on_batch_restored ─┬─► on_restore_end
+//!                        0 or more       └─► on_restore_suspended
+//! ```
+//!
+//! Each store with a changelog is told of each time its task is restored, also when
+//! it is up to date: then its end follows its start with 0 records between them.
+//! Whatever ends a restore early (the task moves away, the cluster does not answer,
+//! another store of the same batch is corrupted) suspends it; the next one starts
+//! where the store then is.
+//!
+//! A listener only hears. It is called on the thread that restores, so that it must
+//! not block: what takes long it hands on. When it panics, that is logged, and the
+//! restore goes on.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::{Offset, Partition, TaskId};
+
+/// A store that is brought from one offset of its changelog to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreRestoration {
+    /// The task whose store it is.
+    pub task: TaskId,
+    /// The store.
+    pub store: String,
+    /// The topic of its changelog.
+    pub changelog: Arc<str>,
+    /// The partition of its changelog.
+    pub partition: Partition,
+    /// The next record to apply when it begins; 0 for a store that holds nothing.
+    pub start: Offset,
+    /// Where the changelog ends, transaction markers included. Between start and end
+    /// there can be fewer records than offsets, and none at all.
+    pub end: Offset,
+}
+
+/// Hears how stores are restored from their changelogs. It must not block.
+pub trait RestoreListener: Send + Sync {
+    /// Restoring begins.
+    fn on_restore_start(&self, _store: &StoreRestoration) {}
+
+    /// `records` more are in the store, which now holds all before the offset `reached`.
+    fn on_batch_restored(&self, _store: &StoreRestoration, _reached: Offset, _records: u64) {}
+
+    /// The store is restored, by `total` records.
+    fn on_restore_end(&self, _store: &StoreRestoration, _total: u64) {}
+
+    /// Restoring ended before its time, after `total` records, which the store keeps
+    /// unless it is corrupted.
+    fn on_restore_suspended(&self, _store: &StoreRestoration, _total: u64) {}
+}
+
+impl fmt::Debug for dyn RestoreListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RestoreListener")
+    }
+}
+
+/// Several listeners, each shielded from the panics of the others, and the restore
+/// from those of all.
+pub(super) struct RestoreListeners(pub(super) Vec<Arc<dyn RestoreListener>>);
+
+impl RestoreListeners {
+    fn each(
+        &self,
+        callback: &'static str,
+        store: &StoreRestoration,
+        call: impl Fn(&dyn RestoreListener),
+    ) {
+        for listener in &self.0 {
+            // A listener that was interrupted is in whatever state it left itself in;
+            // the restore shares nothing with it.
+            let called = catch_unwind(AssertUnwindSafe(|| call(listener.as_ref())));
+            if called.is_err() {
+                tracing::error!(task = %store.task, store = store.store, callback, "a restore listener panicked; the restore goes on");
+            }
+        }
+    }
+}
+
+impl RestoreListener for RestoreListeners {
+    fn on_restore_start(&self, store: &StoreRestoration) {
+        self.each("on_restore_start", store, |listener| {
+            listener.on_restore_start(store);
+        });
+    }
+
+    fn on_batch_restored(&self, store: &StoreRestoration, reached: Offset, records: u64) {
+        self.each("on_batch_restored", store, |listener| {
+            listener.on_batch_restored(store, reached, records);
+        });
+    }
+
+    fn on_restore_end(&self, store: &StoreRestoration, total: u64) {
+        self.each("on_restore_end", store, |listener| {
+            listener.on_restore_end(store, total);
+        });
+    }
+
+    fn on_restore_suspended(&self, store: &StoreRestoration, total: u64) {
+        self.each("on_restore_suspended", store, |listener| {
+            listener.on_restore_suspended(store, total);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::SubtopologyId;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Heard {
+        fn say(&self, call: String) {
+            self.0.lock().push(call);
+        }
+    }
+
+    impl RestoreListener for Heard {
+        fn on_restore_start(&self, store: &StoreRestoration) {
+            self.say(format!("start {} to {}", store.start, store.end));
+        }
+
+        fn on_batch_restored(&self, _: &StoreRestoration, reached: Offset, records: u64) {
+            self.say(format!("{records} to {reached}"));
+        }
+
+        fn on_restore_end(&self, _: &StoreRestoration, total: u64) {
+            self.say(format!("end {total}"));
+        }
+
+        fn on_restore_suspended(&self, _: &StoreRestoration, total: u64) {
+            self.say(format!("suspended {total}"));
+        }
+    }
+
+    /// Panics whatever it hears.
+    struct Panicking;
+
+    impl RestoreListener for Panicking {
+        fn on_restore_start(&self, _: &StoreRestoration) {
+            panic!("at the start");
+        }
+
+        fn on_batch_restored(&self, _: &StoreRestoration, _: Offset, _: u64) {
+            panic!("at a batch");
+        }
+
+        fn on_restore_end(&self, _: &StoreRestoration, _: u64) {
+            panic!("at the end");
+        }
+
+        fn on_restore_suspended(&self, _: &StoreRestoration, _: u64) {
+            panic!("when suspended");
+        }
+    }
+
+    #[test]
+    fn a_panic_of_one_listener_keeps_nothing_from_the_others() {
+        let heard = Arc::new(Heard::default());
+        let listeners = RestoreListeners(vec![Arc::new(Panicking), heard.clone()]);
+        let store = StoreRestoration {
+            task: TaskId {
+                subtopology: SubtopologyId(0),
+                partition: Partition(3),
+            },
+            store: "rows".to_owned(),
+            changelog: "app-rows-changelog".into(),
+            partition: Partition(3),
+            start: Offset(4),
+            end: Offset(9),
+        };
+        listeners.on_restore_start(&store);
+        listeners.on_batch_restored(&store, Offset(7), 2);
+        listeners.on_restore_suspended(&store, 2);
+        listeners.on_restore_end(&store, 3);
+        assert_eq!(
+            *heard.0.lock(),
+            ["start 4 to 9", "2 to 7", "suspended 2", "end 3"]
+        );
+    }
+}

@@ -1,0 +1,445 @@
+//! The standby thread: follows the changelogs of all standbys of this instance.
+//!
+//! 1. Opens what belongs here and nobody else has open; closes what does not any more.
+//! 2. Applies what has come, a bounded batch of one store at a time.
+//! 3. Every second asks where the changelogs end; a standby that has reached those ends
+//!    holds everything that was committed until it was asked.
+//!
+//! Between two batches a stream thread can take the open stores away. Records of
+//! transactions that are pending are not seen, let alone applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use turnstile_state::{Batch, StateError};
+
+use super::{Followed, Standby, Standbys};
+use crate::runtime::StreamsConfig;
+use crate::runtime::cluster::{Cluster, StandbyReport};
+use crate::runtime::kafka::{
+    ChangelogEvent, ChangelogReader, EndOffsets, Isolation, KafkaFault, Position, TopicPartition,
+};
+use crate::runtime::metrics::Metrics;
+use crate::runtime::restorer::{changelog_of, offset_of};
+use crate::runtime::stream_thread::with_sources;
+use crate::runtime::task_stores::TaskStores;
+use crate::task::{TaskError, TaskRestore};
+use crate::topology::Plan;
+use crate::{Offset, TaskId};
+
+/// Changelog records that are written to a store at once.
+const BATCH_RECORDS: usize = 2_000;
+/// Between two looks at where the changelogs end, and at who is there.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// After a fault of the cluster.
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the standby thread works with.
+pub(crate) struct StandbySetup {
+    pub(crate) config: StreamsConfig,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) cluster: Cluster,
+    pub(crate) standbys: Standbys,
+    pub(crate) stores: TaskStores,
+    pub(crate) metrics: Metrics,
+}
+
+/// The standby thread. Dropping it flushes and closes all standbys.
+pub(crate) struct StandbyThread {
+    standbys: Standbys,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StandbyThread {
+    pub(crate) fn start(mut setup: StandbySetup) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (standbys, stopped) = (setup.standbys.clone(), stop.clone());
+        // A stop does not wait long for brokers that do not answer.
+        setup.config.request_timeout = setup.config.request_timeout.min(Duration::from_secs(5));
+        let mut follower = Follower {
+            setup,
+            last_flush: Instant::now(),
+        };
+        let thread = thread::Builder::new()
+            .name("standby".to_owned())
+            .spawn(move || follower.run(&stopped))?;
+        Ok(Self {
+            standbys,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for StandbyThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.standbys.shared.news.wake();
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            tracing::error!("the standby thread panicked");
+        }
+    }
+}
+
+struct Follower {
+    setup: StandbySetup,
+    last_flush: Instant,
+}
+
+/// Why following ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Kafka(#[from] KafkaFault),
+    /// The stores of one task cannot be used.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+impl Follower {
+    fn run(&mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            match self.follow(stop) {
+                Ok(()) => {}
+                Err(Ended::Kafka(fault)) => {
+                    tracing::warn!(%fault, "standbys are not followed at the moment; trying again");
+                    self.setup.standbys.shared.news.wait(FAULT_PAUSE);
+                }
+                Err(Ended::Task(error)) => self.set_aside(&error),
+            }
+        }
+        let all: Vec<TaskId> = self.tasks();
+        for task in all {
+            self.close(task);
+        }
+        self.setup.cluster.set_standbys(Vec::new());
+    }
+
+    fn follow(&mut self, stop: &AtomicBool) -> Result<(), Ended> {
+        let config = &self.setup.config;
+        let log_ends = EndOffsets::new(config, Isolation::ReadUncommitted)?;
+        let stable_ends = EndOffsets::new(config, Isolation::ReadCommitted)?;
+        let mut placed: Option<(Instant, u64)> = None;
+        let mut reading: Option<ChangelogReader> = None;
+        while !stop.load(Ordering::Relaxed) {
+            // 1.
+            let changes = self.setup.standbys.shared.state.lock().changes;
+            let stale =
+                placed.is_none_or(|(at, of)| of != changes || at.elapsed() >= SAMPLE_INTERVAL);
+            if stale {
+                let first = placed.is_none();
+                placed = Some((Instant::now(), changes));
+                if self.place(&log_ends)? || first {
+                    reading = self.start_reading()?;
+                }
+                // 3.
+                self.sample(&stable_ends)?;
+            }
+            let Some(reader) = &reading else {
+                self.report();
+                self.setup.standbys.shared.news.wait(SAMPLE_INTERVAL);
+                continue;
+            };
+            // 2.
+            let applied = self.apply(reader)?;
+            if applied == 0 || stale {
+                self.take_stock(&reader.positions()?);
+            }
+            if stale {
+                self.report();
+            }
+            self.flush_if_due()?;
+            if applied == 0 {
+                reader.wait(SAMPLE_INTERVAL)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tasks(&self) -> Vec<TaskId> {
+        let state = self.setup.standbys.shared.state.lock();
+        state.standbys.keys().copied().collect()
+    }
+
+    /// Opens and closes standbys until those are open that belong here; says whether
+    /// there are others to read now.
+    fn place(&self, log_ends: &EndOffsets) -> Result<bool, Ended> {
+        let mut wanted: BTreeSet<TaskId> = self.setup.cluster.standbys_here();
+        {
+            let state = self.setup.standbys.shared.state.lock();
+            wanted.extend(&state.warming);
+            wanted.retain(|task| !state.taken.contains_key(task));
+        }
+        let present: BTreeSet<TaskId> = self.tasks().into_iter().collect();
+        for task in present.difference(&wanted) {
+            self.close(*task);
+        }
+        let mut opened = false;
+        for task in wanted.difference(&present) {
+            opened |= self.open(*task, log_ends)?;
+        }
+        Ok(opened || !present.is_subset(&wanted))
+    }
+
+    /// Opens a standby, unless somebody else has its stores now.
+    fn open(&self, task: TaskId, log_ends: &EndOffsets) -> Result<bool, Ended> {
+        let shared = &self.setup.standbys.shared;
+        // Held while it opens, so that no stream thread takes the task meanwhile.
+        let mut state = shared.state.lock();
+        if state.taken.contains_key(&task) {
+            return Ok(false);
+        }
+        let backend = match self.setup.stores.open(task) {
+            Ok(backend) => backend,
+            Err(error @ StateError::RocksDb { .. }) => {
+                // A query may be about to let go of it.
+                tracing::debug!(%task, error = with_sources(&error), "the stores of a standby cannot be opened now");
+                return Ok(false);
+            }
+            Err(error) if error.is_mended_by_wiping() => {
+                return Err(corrupted(task, error).into());
+            }
+            Err(error) => return Err(TaskError::of_state(task, error).into()),
+        };
+        let plan = self.setup.plan.subtopology(task.subtopology);
+        let plan = plan.expect("tasks are of subtopologies of the plan");
+        let restore = TaskRestore::of(task, plan, &backend)?;
+        let stores = restore.stores.into_iter().map(|store| Followed {
+            reached: store.next.unwrap_or(Offset(0)),
+            place: changelog_of(&store),
+            store,
+            end: None,
+        });
+        let stores: Vec<Followed> = stores.collect();
+        if stores.is_empty() {
+            return Ok(false);
+        }
+        shared.queries.set_standby(task, backend.clone());
+        state.standbys.insert(
+            task,
+            Standby {
+                backend,
+                stores,
+                sampled: None,
+                as_of: None,
+            },
+        );
+        drop(state);
+        tracing::info!(%task, "keeping a standby");
+        self.check_histories(task, log_ends)?;
+        Ok(true)
+    }
+
+    /// A store that holds more than its changelog is that of another history.
+    fn check_histories(&self, task: TaskId, log_ends: &EndOffsets) -> Result<(), Ended> {
+        let places = self.places(Some(task));
+        let ends = log_ends.of(&places)?;
+        let state = self.setup.standbys.shared.state.lock();
+        let stores = state.standbys.get(&task).map(|standby| &standby.stores);
+        for followed in stores.into_iter().flatten() {
+            let end = offset_of(&ends, &followed.place).unwrap_or(Offset(0));
+            if followed.reached > end {
+                return Err(followed.store.is_ahead_of(end).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes and closes a standby.
+    fn close(&self, task: TaskId) {
+        let shared = &self.setup.standbys.shared;
+        let mut state = shared.state.lock();
+        let Some(standby) = state.standbys.remove(&task) else {
+            return;
+        };
+        shared.queries.clear_standby(task);
+        if let Err(error) = standby.backend.flush() {
+            tracing::warn!(%task, error = with_sources(&error), "could not flush a standby; its next use restores more");
+        }
+        // Closed before anybody can take it.
+        drop(standby);
+        drop(state);
+        self.setup.metrics.forget_standby(task);
+        tracing::info!(%task, "gave up a standby");
+    }
+
+    /// Closes a standby that cannot be used. Where its stores are corrupted they are
+    /// removed, so that they are restored; where the disk failed it is tried again.
+    fn set_aside(&self, error: &TaskError) {
+        tracing::error!(error = with_sources(error), "a standby cannot be followed");
+        let task = error.task();
+        let mut state = self.setup.standbys.shared.state.lock();
+        self.setup.standbys.shared.queries.clear_standby(task);
+        drop(state.standbys.remove(&task));
+        if matches!(error, TaskError::Corrupted { .. })
+            && !state.taken.contains_key(&task)
+            && let Err(error) = self.setup.stores.wipe(task)
+        {
+            tracing::error!(%task, error = with_sources(&error), "the stores of a standby cannot be wiped");
+        }
+        drop(state);
+        self.setup.standbys.shared.news.wait(FAULT_PAUSE);
+    }
+
+    /// The changelog partitions of one standby, or of all.
+    fn places(&self, of: Option<TaskId>) -> Vec<TopicPartition> {
+        let state = self.setup.standbys.shared.state.lock();
+        let standbys = state.standbys.iter();
+        standbys
+            .filter(|(task, _)| of.is_none_or(|of| of == **task))
+            .flat_map(|(_, standby)| &standby.stores)
+            .map(|followed| followed.place.clone())
+            .collect()
+    }
+
+    /// Reads on from where all stores are.
+    fn start_reading(&self) -> Result<Option<ChangelogReader>, KafkaFault> {
+        let starts: Vec<(TopicPartition, Option<Offset>)> = {
+            let state = self.setup.standbys.shared.state.lock();
+            let stores = state.standbys.values().flat_map(|standby| &standby.stores);
+            stores
+                .map(|followed| (followed.place.clone(), followed.store.next))
+                .collect()
+        };
+        if starts.is_empty() {
+            return Ok(None);
+        }
+        let waker = self.setup.standbys.shared.news.clone();
+        ChangelogReader::start(&self.setup.config, &starts, waker).map(Some)
+    }
+
+    /// Applies what has come, at most a batch a store; says how many records it was.
+    fn apply(&self, reader: &ChangelogReader) -> Result<u64, Ended> {
+        let mut applied = 0;
+        for task in self.tasks() {
+            let mut state = self.setup.standbys.shared.state.lock();
+            let Some(standby) = state.standbys.get_mut(&task) else {
+                continue;
+            };
+            for followed in &mut standby.stores {
+                let records = apply_some(reader, followed)?;
+                self.setup
+                    .metrics
+                    .standby_records
+                    .with_label_values(&[&followed.store.name])
+                    .inc_by(records);
+                applied += records;
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Asks where the changelogs of all standbys end.
+    fn sample(&self, stable_ends: &EndOffsets) -> Result<(), KafkaFault> {
+        let at = Instant::now();
+        let ends = stable_ends.of(&self.places(None))?;
+        let ends: BTreeMap<TopicPartition, Offset> = ends.into_iter().collect();
+        let mut state = self.setup.standbys.shared.state.lock();
+        for standby in state.standbys.values_mut() {
+            for followed in &mut standby.stores {
+                followed.end = ends.get(&followed.place).copied().or(followed.end);
+            }
+            standby.sampled = Some(at);
+        }
+        Ok(())
+    }
+
+    /// Finds the standbys that have reached the ends that were sampled.
+    fn take_stock(&self, positions: &[Position]) {
+        let shared = &self.setup.standbys.shared;
+        let mut state = shared.state.lock();
+        for (task, standby) in &mut state.standbys {
+            for followed in &mut standby.stores {
+                // Past the markers of transactions, which are no records.
+                let position = offset_of(positions, &followed.place);
+                followed.reached = followed.reached.max(position.unwrap_or(followed.reached));
+            }
+            if standby.behind() == Some(0)
+                && let Some(at) = standby.sampled.take()
+            {
+                standby.as_of = Some(at);
+                shared.queries.standby_is_current(*task, at);
+            }
+        }
+    }
+
+    /// Tells the others, and the metrics, how far all standbys are.
+    fn report(&self) {
+        let reports: Vec<StandbyReport> = {
+            let state = self.setup.standbys.shared.state.lock();
+            let standbys = state.standbys.iter();
+            standbys
+                .map(|(task, standby)| StandbyReport {
+                    task: *task,
+                    records_behind: standby.behind().unwrap_or(u64::MAX),
+                    stale_ms: standby
+                        .as_of
+                        .map(|at| at.elapsed().as_millis().try_into().unwrap_or(u64::MAX)),
+                })
+                .collect()
+        };
+        for report in &reports {
+            self.setup
+                .metrics
+                .set_standby(report.task, report.records_behind);
+        }
+        self.setup.cluster.set_standbys(reports);
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), TaskError> {
+        if self.last_flush.elapsed() < self.setup.config.flush_interval {
+            return Ok(());
+        }
+        self.last_flush = Instant::now();
+        let state = self.setup.standbys.shared.state.lock();
+        for (task, standby) in &state.standbys {
+            let flushed = standby.backend.flush();
+            flushed.map_err(|error| TaskError::of_state(*task, error))?;
+        }
+        Ok(())
+    }
+}
+
+fn apply_some(reader: &ChangelogReader, followed: &mut Followed) -> Result<u64, Ended> {
+    let mut batch = Batch::new();
+    let mut records = 0;
+    let mut reached = followed.reached;
+    let mut ended = false;
+    let Followed { store, place, .. } = followed;
+    reader.read(place, BATCH_RECORDS, |event| -> Result<(), Ended> {
+        match event {
+            ChangelogEvent::Record { offset, key, value } => {
+                store.add(&mut batch, key, value)?;
+                reached = Offset(offset.0 + 1);
+                records += 1;
+                ended = false;
+            }
+            ChangelogEvent::End => ended = true,
+        }
+        Ok(())
+    })?;
+    if ended {
+        // What lies between the last record and the end are markers and gaps.
+        reached = reached.max(followed.end.unwrap_or(reached));
+    }
+    if records > 0 {
+        followed.store.write(batch, reached)?;
+    }
+    followed.reached = reached;
+    Ok(records)
+}
+
+fn corrupted(task: TaskId, error: StateError) -> TaskError {
+    TaskError::Corrupted {
+        task,
+        source: Box::new(error),
+    }
+}

@@ -1,0 +1,173 @@
+//! Standbys: stores of tasks that run elsewhere, kept up to date from their changelogs.
+//!
+//! They live where the assignor would put their task if an instance were lost, so that
+//! a failover restores the tail of the changelogs only. A new instance keeps standbys of
+//! what it is going to own before it joins the groups: the same, once.
+//!
+//! Who has the stores of a task open:
+//!
+//! ```text
+//!                 take                       give back
+//!   standby ─────────────► stream thread ─────────────► nobody ───► standby, if
+//!             the open stores                                       it belongs here
+//! ```
+//!
+//! - [`Standbys`]: what the stream threads and the standby thread share.
+//! - [`follower`]: the standby thread.
+
+mod follower;
+
+pub(crate) use follower::{StandbySetup, StandbyThread};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use turnstile_state::Backend;
+
+use super::kafka::TopicPartition;
+use super::metrics::Metrics;
+use super::queries::Queries;
+use super::wake::Waker;
+use crate::task::StoreRestore;
+use crate::{Offset, TaskId};
+
+/// What a new instance is going to own counts as up to date when it holds everything that
+/// was committed until this long ago. Ends are asked for every second.
+const ACCEPTABLE_AGE: Duration = Duration::from_secs(3);
+
+/// A task that is followed.
+struct Standby {
+    backend: Arc<dyn Backend>,
+    stores: Vec<Followed>,
+    /// When the ends of its changelogs were last asked for, until it has reached them.
+    sampled: Option<Instant>,
+    /// The latest of such moments whose ends it has reached.
+    as_of: Option<Instant>,
+}
+
+impl Standby {
+    /// Changelog records beyond its stores, at the last sample; nothing: none was taken.
+    fn behind(&self) -> Option<u64> {
+        self.stores.iter().map(Followed::behind).sum()
+    }
+}
+
+/// A store that follows its changelog.
+struct Followed {
+    store: StoreRestore,
+    place: TopicPartition,
+    /// The offset up to which it holds everything.
+    reached: Offset,
+    /// Where the committed records of its changelog ended at the last sample.
+    end: Option<Offset>,
+}
+
+impl Followed {
+    fn behind(&self) -> Option<u64> {
+        let behind = self.end?.0.saturating_sub(self.reached.0);
+        Some(u64::try_from(behind).unwrap_or(0))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// The tasks that stream threads have, or are about to have; by how many.
+    taken: BTreeMap<TaskId, usize>,
+    /// What this instance is going to own once it has joined.
+    warming: BTreeSet<TaskId>,
+    standbys: BTreeMap<TaskId, Standby>,
+    /// Changes whenever another set of tasks is to be followed.
+    changes: u64,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    queries: Queries,
+    metrics: Metrics,
+    /// Wakes the standby thread.
+    news: Waker,
+}
+
+/// The standbys of this instance; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Standbys {
+    shared: Arc<Shared>,
+}
+
+impl Standbys {
+    pub(crate) fn new(queries: Queries, metrics: Metrics) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                queries,
+                metrics,
+                news: Waker::default(),
+            }),
+        }
+    }
+
+    /// Takes a task out of the hands of the standby thread, which leaves it alone until
+    /// it is given back; its open stores, if it was followed.
+    pub(crate) fn take(&self, task: TaskId) -> Option<Arc<dyn Backend>> {
+        let mut state = self.shared.state.lock();
+        *state.taken.entry(task).or_default() += 1;
+        state.changes += 1;
+        state.warming.remove(&task);
+        let standby = state.standbys.remove(&task);
+        self.shared.queries.clear_standby(task);
+        self.shared.metrics.forget_standby(task);
+        standby.map(|standby| standby.backend)
+    }
+
+    /// Gives back a task whose stores are closed.
+    pub(crate) fn give_back(&self, task: TaskId) {
+        let mut state = self.shared.state.lock();
+        if let Some(takers) = state.taken.get_mut(&task) {
+            *takers -= 1;
+            if *takers == 0 {
+                state.taken.remove(&task);
+            }
+        }
+        state.changes += 1;
+        drop(state);
+        self.shared.news.wake();
+    }
+
+    /// Follows `tasks` as well, which this instance is going to own.
+    pub(crate) fn warm_up(&self, tasks: BTreeSet<TaskId>) {
+        let mut state = self.shared.state.lock();
+        if state.warming != tasks {
+            state.warming = tasks;
+            state.changes += 1;
+            drop(state);
+            self.shared.news.wake();
+        }
+    }
+
+    /// How many changelog records the tasks that are warmed up are behind; nothing while
+    /// that is not known of all.
+    pub(crate) fn warming_lag(&self) -> Option<u64> {
+        let state = self.shared.state.lock();
+        let lags = state
+            .warming
+            .iter()
+            .map(|task| state.standbys.get(task)?.behind());
+        lags.sum()
+    }
+
+    /// Whether what this instance is going to own is nearly up to date.
+    pub(crate) fn are_warm(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.warming.iter().all(|task| {
+            let as_of = state.standbys.get(task).and_then(|standby| standby.as_of);
+            as_of.is_some_and(|as_of| as_of.elapsed() <= ACCEPTABLE_AGE)
+        })
+    }
+
+    /// Tasks that were warmed up but were not assigned here are of no use any more.
+    pub(crate) fn joined(&self) {
+        self.warm_up(BTreeSet::new());
+    }
+}
