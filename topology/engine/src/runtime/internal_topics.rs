@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::cluster::instances_topic;
 use super::kafka::{Admin, KafkaFault, NewTopicSpec};
+use super::task_stores::TOMBSTONES_KEPT;
 use super::{StreamsConfig, TopicSpec};
 use crate::topology::{InternalTopic, InternalTopicKind, Plan};
 
@@ -111,6 +112,8 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
     match kind {
         InternalTopicKind::Changelog => {
             settings.push(("min.cleanable.dirty.ratio", "0.5".to_owned()));
+            let kept = TOMBSTONES_KEPT.as_millis().to_string();
+            settings.push(("delete.retention.ms", kept));
         }
         InternalTopicKind::Repartition => {
             // What was not read yet must not be deleted by time.

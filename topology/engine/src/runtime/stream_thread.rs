@@ -177,6 +177,11 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), String> {
     let mut pause = PAUSE_MIN;
     let mut warm = false;
     while !setup.stopping() {
+        // Of two with one instance id the later goes on: it would be fenced again and again.
+        if let Some(reason) = setup.cluster.superseded() {
+            tracing::error!(thread = setup.number, %reason, "the stream thread stops");
+            return Err(reason);
+        }
         if !may_join(setup) {
             setup.waker.wait(PAUSE_MIN);
             continue;

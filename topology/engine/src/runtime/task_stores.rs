@@ -1,12 +1,30 @@
 //! The stores of tasks on the disk of this instance: opened, and removed when they
 //! cannot be used.
+//!
+//! A changelog keeps the tombstone of a deleted row for a day. Stores that were left
+//! alone for longer could miss it, and bring the row back when they are used again. So
+//! stores say on disk until when they were kept up to date, and those that are too old
+//! are removed and restored from scratch.
 
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use turnstile_state::{Backend, RocksBackend, RocksOptions, StateDir, StateError, TaskDirName};
 
 use crate::topology::Plan;
 use crate::{Partition, SubtopologyId, TaskId};
+
+/// For how long changelogs keep tombstones: `delete.retention.ms`.
+pub(crate) const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Stores that were left alone for longer are not used again. Well before the tombstones
+/// go, since restoring takes its time too.
+const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
+/// The file in a task's folder whose time of change says until when its stores were kept
+/// up to date.
+const KEPT_UNTIL: &str = "KEPT_UNTIL";
 
 /// The stores of tasks on the disk of this instance; cheap to clone.
 #[derive(Clone)]
@@ -32,8 +50,43 @@ impl TaskStores {
             .subtopology(task.subtopology)
             .expect("tasks are of subtopologies of the plan");
         let path = self.state_dir.task_path(&dir_name(task));
+        if self.age(task).is_some_and(|age| age > AGE_MAX) {
+            tracing::info!(%task, "the stores were left alone for too long to be brought up to date; restoring from scratch");
+            self.wipe(task)?;
+        }
         let backend = RocksBackend::open(&path, &plan.store_specs(), &self.rocks)?;
         Ok(Arc::new(backend))
+    }
+
+    /// Notes that the stores of a task, which are open here and flushed, are up to date.
+    pub(crate) fn note_kept(&self, task: TaskId) {
+        let noted = File::create(self.kept_until(task))
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = noted {
+            // Without it they count as older than they are, and are restored.
+            tracing::warn!(%task, %error, "cannot note until when stores were kept up to date");
+        }
+    }
+
+    fn kept_until(&self, task: TaskId) -> PathBuf {
+        self.state_dir.task_path(&dir_name(task)).join(KEPT_UNTIL)
+    }
+
+    /// How long the stores of a task were left alone, if there are any.
+    fn age(&self, task: TaskId) -> Option<Duration> {
+        let noted = fs::metadata(self.kept_until(task)).and_then(|file| file.modified());
+        let kept_until = match noted {
+            Ok(time) => time,
+            // Their process was killed before it noted anything: as old as the folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = self.state_dir.task_path(&dir_name(task));
+                fs::metadata(folder)
+                    .and_then(|folder| folder.modified())
+                    .ok()?
+            }
+            Err(_) => return Some(Duration::MAX),
+        };
+        Some(kept_until.elapsed().unwrap_or_default())
     }
 
     /// Removes the stores of a task, so that they are restored.
@@ -51,4 +104,78 @@ fn dir_name(id: TaskId) -> TaskDirName {
         u32::from(subtopology),
         u32::try_from(partition).expect("partitions are not negative"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use turnstile_state::{Batch, RocksMemory, StoreId};
+
+    use super::*;
+    use crate::{
+        Context, Decoded, InputRecord, Processor, ProcessorError, Source, TopologyBuilder,
+    };
+
+    struct Nothing;
+
+    impl Processor for Nothing {
+        type In = ();
+
+        fn process(&mut self, _: &mut Context<'_>, (): ()) -> Result<(), ProcessorError> {
+            Ok(())
+        }
+    }
+
+    /// Stores of a topology with one store, in a folder of the test.
+    fn stores(folder: &std::path::Path) -> (TaskStores, TaskId) {
+        let mut builder = TopologyBuilder::new();
+        let source = Source::new("words", "group", |_: &InputRecord<'_>| {
+            Ok(Decoded::Message(()))
+        });
+        let source = builder.source(source);
+        let store = builder.store::<String, u64>("counts");
+        let processor = builder.processor("nothing", || Nothing);
+        processor.input(source).store(store).done();
+        let topology = Arc::new(builder.build().unwrap());
+        let counts = [("words".to_owned(), 1)].into();
+        let plan = Arc::new(topology.resolve("app", &counts).unwrap());
+        let state_dir = Arc::new(StateDir::lock(folder, "app").unwrap());
+        let rocks = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
+        let task = plan.tasks()[0];
+        (TaskStores::new(state_dir, plan, rocks), task)
+    }
+
+    /// Whether a row that was written, flushed and noted is there when the stores are
+    /// opened `later`.
+    fn survives(later: Duration) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, task) = stores(folder.path());
+        let backend = stores.open(task).unwrap();
+        let mut batch = Batch::new();
+        batch.put(StoreId(0), *b"row", *b"value");
+        backend.write(batch).unwrap();
+        backend.flush().unwrap();
+        stores.note_kept(task);
+        drop(backend);
+        let noted = File::open(stores.kept_until(task)).unwrap();
+        noted.set_modified(SystemTime::now() - later).unwrap();
+        let backend = stores.open(task).unwrap();
+        backend.get(StoreId(0), b"row").unwrap().is_some()
+    }
+
+    #[test]
+    fn stores_that_may_have_missed_a_tombstone_are_not_used_again() {
+        assert!(survives(Duration::ZERO));
+        assert!(survives(AGE_MAX - Duration::from_secs(60)));
+        assert!(!survives(AGE_MAX + Duration::from_secs(60)));
+        assert!(AGE_MAX < TOMBSTONES_KEPT);
+    }
+
+    #[test]
+    fn stores_without_a_note_are_as_old_as_their_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, task) = stores(folder.path());
+        assert_eq!(stores.age(task), None);
+        drop(stores.open(task).unwrap());
+        assert!(stores.age(task).is_some_and(|age| age < AGE_MAX));
+    }
 }

@@ -203,15 +203,8 @@ impl Cluster {
                 silence.as_secs()
             ));
         }
+        problems.extend(self.superseded());
         let directory = self.shared.directory.read();
-        if let Some(other) = directory.named(&own.name)
-            && other.said.started > own.started
-        {
-            problems.push(format!(
-                "another process has started under the instance id {}: give each its own INSTANCE_ID",
-                own.name
-            ));
-        }
         problems.extend(self.elders_that_differ(&directory, now).map(|of| {
             format!(
                 "instance {} runs another topology, or the same on other topics: it goes first; this one joins when it has stopped or runs the same",
@@ -219,6 +212,20 @@ impl Cluster {
             )
         }));
         problems
+    }
+
+    /// Why this process has to end, if another has started under its instance id since.
+    pub(crate) fn superseded(&self) -> Option<String> {
+        let own = &self.shared.own;
+        let directory = self.shared.directory.read();
+        let other = directory.named(&own.name)?;
+        (other.said.started > own.started).then(|| {
+            let address = other.address.as_deref().unwrap_or("an unknown address");
+            format!(
+                "another process, at {address}, has started under the instance id {}: give each instance its own INSTANCE_ID",
+                own.name
+            )
+        })
     }
 
     /// Those that were there first, and run another topology: with them in the groups

@@ -51,14 +51,9 @@ impl KafkaFault {
             return Self::Fatal { action, reason };
         }
         match error.rdkafka_error_code() {
-            Some(Code::FencedInstanceId) => Self::Fatal {
-                action,
-                reason: format!(
-                    "{reason}: another live instance uses the same INSTANCE_ID; give each instance its own"
-                ),
-            },
             Some(
                 Code::Fenced
+                | Code::FencedInstanceId
                 | Code::ProducerFenced
                 | Code::InvalidProducerEpoch
                 | Code::TransactionCoordinatorFenced
@@ -104,6 +99,7 @@ mod tests {
     fn whoever_was_replaced_joins_anew() {
         for code in [
             Code::Fenced,
+            Code::FencedInstanceId,
             Code::ProducerFenced,
             Code::InvalidProducerEpoch,
             Code::TransactionCoordinatorFenced,
@@ -175,14 +171,5 @@ mod tests {
             assert!(reason.starts_with("KAFKA_PROPERTIES: "), "{reason}");
             assert!(reason.ends_with(complaint), "{reason}");
         }
-    }
-
-    #[test]
-    fn a_second_instance_with_the_same_id_is_told_what_to_change() {
-        let KafkaFault::Fatal { action, reason } = fault(Code::FencedInstanceId) else {
-            panic!("it would fence the other one for ever");
-        };
-        assert_eq!(action, "try");
-        assert!(reason.contains("INSTANCE_ID"), "{reason}");
     }
 }

@@ -263,6 +263,8 @@ impl Follower {
         shared.queries.clear_standby(task);
         if let Err(error) = standby.backend.flush() {
             tracing::warn!(%task, error = with_sources(&error), "could not flush a standby; its next use restores more");
+        } else if standby.as_of.is_some() {
+            self.setup.stores.note_kept(task);
         }
         // Closed before anybody can take it.
         drop(standby);
@@ -403,6 +405,9 @@ impl Follower {
         for (task, standby) in &state.standbys {
             let flushed = standby.backend.flush();
             flushed.map_err(|error| TaskError::of_state(*task, error))?;
+            if standby.as_of.is_some() {
+                self.setup.stores.note_kept(*task);
+            }
         }
         Ok(())
     }

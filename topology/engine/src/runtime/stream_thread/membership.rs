@@ -57,6 +57,8 @@ pub(super) struct Membership<'a> {
     epoch: u64,
     last_flush: Instant,
     last_report: Instant,
+    /// Tasks that were held in part for too long, at the last report.
+    misfits: usize,
 }
 
 impl<'a> Membership<'a> {
@@ -92,6 +94,7 @@ impl<'a> Membership<'a> {
             epoch: 0,
             last_flush: Instant::now(),
             last_report: Instant::now(),
+            misfits: 0,
         })
     }
 
@@ -393,6 +396,9 @@ impl<'a> Membership<'a> {
                 .backend()
                 .flush()
                 .map_err(|error| TaskError::of_state(*id, error))?;
+            if slot.task.status() == TaskStatus::Running {
+                self.setup.stores.note_kept(*id);
+            }
         }
         Ok(())
     }
@@ -430,6 +436,14 @@ impl<'a> Membership<'a> {
             .metrics
             .misfits
             .set(i64::try_from(misfits).unwrap_or(i64::MAX));
+        if misfits != self.misfits {
+            tracing::warn!(
+                thread = self.setup.number,
+                tasks = misfits,
+                "tasks are held in some of their groups only; is there a foreign member in one of the groups?"
+            );
+            self.misfits = misfits;
+        }
         let problem = (misfits > 0).then(|| {
             format!(
                 "{misfits} tasks are held in some of their groups only: is there a foreign member in one of the groups?"
@@ -448,12 +462,15 @@ impl<'a> Membership<'a> {
             return;
         };
         self.setup.queries.set_status(id, TaskStatus::Closed);
+        let was_running = slot.task.status() == TaskStatus::Running;
         slot.task.become_status(TaskStatus::Closed);
         for (place, (group, _)) in &slot.positions {
             self.setup.lag.forget(group, place);
         }
         if let Err(error) = slot.task.backend().flush() {
             tracing::warn!(task = %id, error = super::with_sources(&error), "could not flush; the next start restores more");
+        } else if was_running {
+            self.setup.stores.note_kept(id);
         }
         drop(slot);
         self.setup.standbys.give_back(id);
