@@ -1,15 +1,18 @@
 //! The command line: what to do, and the flags of the settings.
 //!
-//! The flags are made from the table of settings; what is not said on the command
+//! The flags are made from the table of settings, for the subcommands that go by them;
+//! the others have flags of their own. What is not said on the command
 //! line is looked for in the environment and in the file, by [`crate::config`].
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::setting::{DEV_AUTH, SETTINGS, Setting};
 use crate::config::{Config, ConfigError, Layers, layers};
 use crate::demo::DemoArgs;
+use crate::token::TokenArgs;
 
 /// What the binary is to do.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub enum Task {
     PrintTopology,
     /// Print the OpenAPI document.
     PrintOpenApi,
+    /// Print a bearer token.
+    Token(TokenArgs),
     /// Let buyers race for tickets on a running instance.
     Demo(DemoArgs),
 }
@@ -42,28 +47,40 @@ impl CommandLine {
     ///
     /// What clap has to say, which may be the help text.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
-        let matches = command().try_get_matches_from(arguments)?;
-        let task = match matches.subcommand() {
-            Some(("config", _)) => Task::PrintConfig,
-            Some(("topology", _)) => Task::PrintTopology,
-            Some(("openapi", _)) => Task::PrintOpenApi,
-            Some(("demo", demo)) => Task::Demo(DemoArgs::from_arg_matches(demo)?),
+        let mut command = command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let (name, after) = matches.subcommand().unwrap_or((RUN, &matches));
+        let task = match name {
+            "config" => Task::PrintConfig,
+            "topology" => Task::PrintTopology,
+            "openapi" => Task::PrintOpenApi,
+            "token" => Task::Token(TokenArgs::from_arg_matches(after)?),
+            "demo" => Task::Demo(DemoArgs::from_arg_matches(after)?),
             _ => Task::Run,
         };
+        // What is said after the subcommand goes before what is said in front of it.
+        let places: Vec<&ArgMatches> = if goes_by_settings(name) {
+            vec![after, &matches]
+        } else if let Some(flag) = first_flag(&matches) {
+            let why = format!("{name} does not take --{flag}, which is for instances");
+            return Err(command.error(ErrorKind::ArgumentConflict, why));
+        } else {
+            Vec::new()
+        };
         let said = |setting: &&'static Setting| {
-            Some((
-                setting.name,
-                matches.get_one::<String>(setting.name)?.clone(),
-            ))
+            let mut values = places.iter().map(|place| place.get_one(setting.name));
+            let value: &String = values.find_map(|value| value)?;
+            Some((setting.name, value.clone()))
         };
         let flags = SETTINGS.iter().filter_map(said).collect();
+        let mut files = places.iter().map(|place| place.get_one::<PathBuf>(FILE));
         Ok(Self {
             task,
             flags: Layers {
                 flags,
                 ..Layers::default()
             },
-            file: matches.get_one::<PathBuf>("config-file").cloned(),
+            file: files.find_map(|file| file).cloned(),
         })
     }
 
@@ -94,26 +111,58 @@ pub fn configuration(command_line: CommandLine) -> Result<(Layers, Config), Conf
     Ok((layers, config))
 }
 
+/// The subcommand where none is named.
+const RUN: &str = "run";
+
+/// The id of the flag that names the configuration file.
+const FILE: &str = "config-file";
+
+fn goes_by_settings(subcommand: &str) -> bool {
+    matches!(subcommand, RUN | "config" | "topology")
+}
+
+/// The first flag of an instance that was said in front of the subcommand.
+fn first_flag(matches: &ArgMatches) -> Option<&'static str> {
+    let mut flags = SETTINGS.iter().map(|setting| setting.name);
+    let setting = flags.find(|name| matches.contains_id(name));
+    setting.or_else(|| matches.contains_id(FILE).then_some("config"))
+}
+
 fn command() -> Command {
-    let file = Arg::new("config-file")
+    let subcommands = [
+        Command::new(RUN).about("Runs an instance; the default"),
+        Command::new("config").about("Prints the configuration that is in force"),
+        Command::new("topology").about("Prints the topology"),
+        Command::new("openapi").about("Prints the OpenAPI document"),
+        TokenArgs::augment_args(Command::new("token"))
+            .about("Prints a bearer token, for callers of instances with the same JWT_KEY"),
+        DemoArgs::augment_args(Command::new("demo")).about(
+            "Lets buyers race for tickets on a running instance, and proves that none was sold twice",
+        ),
+    ];
+    let subcommands = subcommands.map(|subcommand| {
+        if goes_by_settings(subcommand.get_name()) {
+            with_settings(subcommand)
+        } else {
+            subcommand
+        }
+    });
+    with_settings(Command::new("ticketing"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Runs the ticketing system: its services on Kafka, and the HTTP API")
+        .subcommands(subcommands)
+}
+
+/// Adds the flags of the settings.
+fn with_settings(command: Command) -> Command {
+    let file = Arg::new(FILE)
         .long("config")
         .value_name("FILE")
         .value_parser(clap::value_parser!(PathBuf))
-        .global(true)
         .help("A TOML file of settings; flags and environment go before it");
-    let command = Command::new("ticketing")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Runs the ticketing system: its services on Kafka, and the HTTP API")
+    command
         .arg(file)
         .args(SETTINGS.iter().map(|setting| flag(setting)))
-        .subcommand(Command::new("run").about("Runs an instance; the default"))
-        .subcommand(Command::new("config").about("Prints the configuration that is in force"))
-        .subcommand(Command::new("topology").about("Prints the topology"))
-        .subcommand(Command::new("openapi").about("Prints the OpenAPI document"));
-    let demo = DemoArgs::augment_args(Command::new("demo")).about(
-        "Lets buyers race for tickets on a running instance, and proves that none was sold twice",
-    );
-    command.subcommand(demo)
 }
 
 fn flag(setting: &'static Setting) -> Arg {
@@ -122,14 +171,10 @@ fn flag(setting: &'static Setting) -> Arg {
         default => format!(" [default: {default}]"),
     };
     let help = format!("{} [env: {}]{default}", setting.help, setting.variable);
-    let mut flag = Arg::new(setting.name)
+    let flag = Arg::new(setting.name)
         .long(setting.name)
         .help(help)
         .action(ArgAction::Set);
-    // Demo has a flag of the same name that means the same.
-    if setting.name != "jwt-key" {
-        flag = flag.global(true);
-    }
     if *setting == DEV_AUTH {
         return flag
             .num_args(0..=1)
@@ -211,5 +256,44 @@ mod tests {
         };
         assert_eq!((demo.url.as_str(), demo.tickets), ("http://h:1", 3));
         assert!(CommandLine::parse(["ticketing".to_owned(), "--nonsense".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_instance_takes_no_settings() {
+        for arguments in [
+            ["demo", "--partitions=7"],
+            ["--partitions=7", "demo"],
+            ["--config=f.toml", "openapi"],
+            ["--jwt-key=0123456789abcdef", "openapi"],
+        ] {
+            let arguments = std::iter::once("ticketing").chain(arguments);
+            let error = CommandLine::parse(arguments.map(str::to_owned)).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn the_later_of_two_flags_holds() {
+        let layers = parse(&["--partitions", "7", "config", "--partitions", "8"])
+            .layers(|_| None)
+            .unwrap();
+        assert_eq!(layers.value(&PARTITIONS), ("8", Origin::Flag));
+    }
+
+    #[test]
+    fn a_token_needs_a_caller_and_a_key() {
+        let arguments = ["token", "--id=ada", "--expires=1h", "--jwt-key=0123456789"];
+        let Task::Token(token) = parse(&arguments).task else {
+            panic!("it is a token");
+        };
+        assert_eq!(
+            (token.id.as_str(), token.jwt_key.as_str()),
+            ("ada", "0123456789")
+        );
+        assert_eq!(token.expires, Some(std::time::Duration::from_secs(3600)));
+        for arguments in [["token", "--jwt-key=0123456789"], ["token", "--jwt-key="]] {
+            let arguments = std::iter::once("ticketing").chain(arguments);
+            assert!(CommandLine::parse(arguments.map(str::to_owned)).is_err());
+        }
     }
 }

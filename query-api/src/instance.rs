@@ -24,7 +24,8 @@ pub struct Instance {
 }
 
 enum Phase {
-    Starting,
+    /// And what for, where that is known.
+    Starting(Option<String>),
     Running(Arc<dyn Application>),
     /// Requests that are under way still read.
     Stopping(Option<Arc<dyn Application>>),
@@ -37,7 +38,7 @@ impl Instance {
     pub fn new(services: BTreeSet<Service>) -> Self {
         Self {
             services,
-            phase: RwLock::new(Phase::Starting),
+            phase: RwLock::new(Phase::Starting(None)),
         }
     }
 
@@ -47,11 +48,19 @@ impl Instance {
         self.services.contains(&service)
     }
 
+    /// While it starts, the instance waits for this.
+    pub fn set_waiting_for(&self, what: String) {
+        let mut phase = self.phase.write();
+        if let Phase::Starting(_) = &*phase {
+            *phase = Phase::Starting(Some(what));
+        }
+    }
+
     /// The application has started. A stop that was begun goes on.
     pub fn set_running(&self, application: Arc<dyn Application>) {
         let mut phase = self.phase.write();
         *phase = match &*phase {
-            Phase::Starting | Phase::Running(_) => Phase::Running(application),
+            Phase::Starting(_) | Phase::Running(_) => Phase::Running(application),
             Phase::Stopping(_) => Phase::Stopping(Some(application)),
             Phase::Failed(reason) => Phase::Failed(reason.clone()),
         };
@@ -63,7 +72,7 @@ impl Instance {
         *phase = match &*phase {
             Phase::Running(application) => Phase::Stopping(Some(application.clone())),
             Phase::Stopping(application) => Phase::Stopping(application.clone()),
-            Phase::Starting => Phase::Stopping(None),
+            Phase::Starting(_) => Phase::Stopping(None),
             Phase::Failed(reason) => Phase::Failed(reason.clone()),
         };
     }
@@ -83,10 +92,19 @@ impl Instance {
             Phase::Running(application) | Phase::Stopping(Some(application)) => {
                 Ok(application.clone())
             }
-            Phase::Starting => Err("the instance is starting".to_owned()),
+            Phase::Starting(None) => Err("the instance is starting".to_owned()),
+            Phase::Starting(Some(what)) => {
+                Err(format!("the instance is starting: waiting for {what}"))
+            }
             Phase::Stopping(None) => Err("the instance is stopping".to_owned()),
             Phase::Failed(reason) => Err(format!("the instance has failed: {reason}")),
         }
+    }
+
+    /// Whether the instance is about to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        matches!(*self.phase.read(), Phase::Stopping(_) | Phase::Failed(_))
     }
 
     /// What the instance says of itself.

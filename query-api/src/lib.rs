@@ -8,6 +8,8 @@
 //! - [`lifecycle`]: start and stop, in numbered steps.
 //! - [`application`]: what the routes need of the running topology.
 //! - [`http`]: the routes.
+//! - [`peers`]: what instances ask each other.
+//! - [`token`]: bearer tokens for callers.
 //! - [`demo`]: buyers who race for tickets, and the proof that none was sold twice.
 
 pub mod application;
@@ -18,3 +20,5 @@ pub mod http;
 pub mod instance;
 pub mod lifecycle;
 pub mod logging;
+pub mod peers;
+pub mod token;

@@ -13,7 +13,6 @@
 //! Further signals change nothing: every step is bounded, and terminals, shells and
 //! supervisors often send more than one. Whoever cannot wait has SIGKILL.
 
-use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +30,7 @@ use crate::config::Config;
 use crate::http::server::{ServerConfig, serve};
 use crate::http::{Api, ApiConfig, router};
 use crate::instance::Instance;
+use crate::peers::{ClusterKey, PeerMeasures, Peers};
 
 /// Why the process ends with a failure.
 #[derive(Debug, Error)]
@@ -47,6 +47,9 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("signals cannot be received")]
     Signals(#[source] io::Error),
+    /// Other instances cannot be asked.
+    #[error("the client for other instances cannot be made")]
+    Peers(#[source] reqwest::Error),
     /// Two metrics have one name.
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
@@ -73,19 +76,28 @@ type Starting = JoinHandle<Result<Arc<LiveApplication>, StartFailure>>;
 ///
 /// # Errors
 ///
-/// When it cannot start, or has failed.
-pub async fn run(config: Config) -> Result<(), RunError> {
+/// When it cannot start, or has failed: that is left to the caller to say.
+pub async fn run(mut config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     let instance = Arc::new(Instance::new(config.services.clone()));
+    let cluster_key = ClusterKey::new(&config.authentication, &config.application_id);
+    if !cluster_key.is_secret() {
+        tracing::warn!(
+            "without CLUSTER_KEY and JWT_KEY anybody can read here as another instance does"
+        );
+    }
+    let peer_measures = PeerMeasures::new(&registry)?;
+    let peers = Peers::new(cluster_key.clone(), peer_measures.clone()).map_err(RunError::Peers)?;
     let api_config = ApiConfig {
         authentication: config.authentication.clone(),
         command_timeout: config.command_timeout,
         recovery_wait: RECOVERY_WAIT,
         max_requests: config.max_requests,
+        cluster_key,
     };
-    let api = Api::new(instance.clone(), registry, &api_config)?;
+    let api = Api::new(instance.clone(), registry, peer_measures, &api_config)?;
 
     let listen = |source| RunError::Listen {
         addr: config.http_addr.clone(),
@@ -93,7 +105,15 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     let listener = TcpListener::bind(&config.http_addr).await.map_err(listen)?;
     let addr = listener.local_addr().map_err(listen)?;
-    tracing::info!(%addr, instance = config.instance_id, "listening");
+    config.advertised_addr = config.advertised(addr);
+    let advertised = config.advertised_addr.as_deref();
+    tracing::info!(%addr, advertised, instance = config.instance_id, "listening");
+    if advertised.is_none() {
+        tracing::error!(
+            %addr,
+            "other instances cannot reach this one: set ADVERTISED_ADDR to a host:port at which they can"
+        );
+    }
     let server_config = ServerConfig {
         max_connections: config.max_connections,
         drain_timeout: config.drain_timeout,
@@ -102,7 +122,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let server = tokio::spawn(serve(listener, router(api), server_config, stopping));
 
     let (failed, mut failures) = mpsc::unbounded_channel();
-    let mut starting = start(&config, metrics, failed);
+    instance.set_waiting_for(format!(
+        "the Kafka cluster at {} (KAFKA_BROKERS)",
+        config.kafka_brokers
+    ));
+    let mut starting = start(&config, metrics, Arc::new(peers), failed);
     let mut application = None;
     let result = loop {
         tokio::select! {
@@ -124,7 +148,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     match &result {
         Ok(()) => instance.set_stopping(),
         Err(error) => {
-            tracing::error!(error = error as &dyn Error, "stopping");
+            tracing::warn!("stopping after a failure");
             instance.set_failed(error.to_string());
         }
     }
@@ -149,7 +173,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     result
 }
 
-fn start(config: &Config, metrics: Metrics, failed: mpsc::UnboundedSender<String>) -> Starting {
+fn start(
+    config: &Config,
+    metrics: Metrics,
+    peers: Arc<Peers>,
+    failed: mpsc::UnboundedSender<String>,
+) -> Starting {
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
         let on_failure = move |reason: &str| {
@@ -157,7 +186,7 @@ fn start(config: &Config, metrics: Metrics, failed: mpsc::UnboundedSender<String
                 tracing::debug!("the application failed while the process was ending");
             }
         };
-        LiveApplication::start(&config, metrics, on_failure).map(Arc::new)
+        LiveApplication::start(&config, metrics, peers, on_failure).map(Arc::new)
     })
 }
 

@@ -4,13 +4,16 @@
 //! it failed, 2 when the command line or the configuration is wrong.
 
 use std::error::Error;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use ticketing::command_line::{CommandLine, Task, configuration};
-use ticketing::config::{Config, ConfigError, print::print};
+use ticketing::config::{Config, ConfigError, LogFormat, print::print};
+use ticketing::token::token;
 use ticketing::{demo, http, lifecycle, logging};
 use tokio::runtime::Runtime;
+use turnstile_engine::clock;
 use turnstile_ticketing::topology;
 
 /// How long the process waits at its end for what blocks, before it leaves it.
@@ -26,27 +29,25 @@ fn main() -> ExitCode {
     };
     let task = std::mem::replace(&mut command_line.task, Task::Run);
     match task {
-        Task::PrintOpenApi => {
-            println!("{}", http::openapi());
-            ExitCode::SUCCESS
-        }
+        Task::PrintOpenApi => show(&http::openapi()),
+        Task::Token(arguments) => match token(&arguments, clock::now()) {
+            Ok(token) => show(&token),
+            Err(error) => ended(Err(error.into())),
+        },
         Task::Demo(arguments) => ended(
             in_runtime(demo::run(arguments))
                 .map(ExitCode::from)
                 .map_err(Into::into),
         ),
         Task::PrintConfig => match configuration(command_line) {
-            Ok((layers, config)) => {
-                print!("{}", print(&layers, &config));
-                ExitCode::SUCCESS
-            }
+            Ok((layers, config)) => show(print(&layers, &config).trim_end()),
             Err(error) => refused(&error),
         },
         Task::PrintTopology => match configuration(command_line) {
             Ok((_, config)) => match topology(&config.ticketing()) {
                 Ok(ticketing) => {
-                    println!("{}", ticketing.topology.describe_text());
-                    ExitCode::SUCCESS
+                    let text = ticketing.topology.describe_text_of(&config.application_id);
+                    show(text.trim_end())
                 }
                 Err(faults) => ended(Err(faults.into())),
             },
@@ -64,12 +65,16 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    logging::start(&config.log_filter, config.log_format);
-    ended(
-        in_runtime(lifecycle::run(config))
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-    )
+    let format = config.log_format;
+    logging::start(&config.log_filter, format);
+    match (in_runtime(lifecycle::run(config)), format) {
+        (Ok(()), _) => ExitCode::SUCCESS,
+        (Err(error), LogFormat::Text) => ended(Err(error.into())),
+        (Err(error), LogFormat::Json) => {
+            tracing::error!(error = with_causes(&error), "the instance has failed");
+            ExitCode::from(FAILURE)
+        }
+    }
 }
 
 fn in_runtime<T>(future: impl Future<Output = T>) -> T {
@@ -91,12 +96,25 @@ fn refused(error: &ConfigError) -> ExitCode {
     ExitCode::from(BAD_CONFIGURATION)
 }
 
+/// Prints what was asked for; whoever has read enough of it may close the pipe.
+fn show(text: &str) -> ExitCode {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => ended(Err(error.into())),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 fn say(error: &dyn Error) {
-    eprint!("ticketing: {error}");
+    eprintln!("ticketing: {}", with_causes(error));
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        eprint!(": {cause}");
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
         source = cause.source();
     }
-    eprintln!();
+    text
 }

@@ -1,27 +1,18 @@
 //! The application on a Kafka cluster.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use thiserror::Error;
 use turnstile_engine::runtime::{
-    EventProducer, InstanceStatus, Metrics, Queries, QueryError, SendError, StartError, Streams,
+    EventProducer, InstanceStatus, KafkaFault, Metrics, StartError, Streams,
 };
-use turnstile_engine::{Codec, Partition, Plan, Store, TopologyFaults};
-use turnstile_state::{KeyRange, ScanDirection};
-use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
-use turnstile_ticketing::orders::{CatalogEntry, Order, OrderByUser, OrdersStores};
-use turnstile_ticketing::outcome::{Outcome, OutcomeKey};
-use turnstile_ticketing::payments::PaymentsStores;
-use turnstile_ticketing::tickets::{Ticket, TicketsStores};
-use turnstile_ticketing::{Service, Ticketing, topology};
+use turnstile_engine::{Plan, TopologyFaults};
+use turnstile_ticketing::topology;
 
-use super::{
-    Application, BoxFuture, Decider, Listing, Row, SendFailure, TopologyForm, Unavailable,
-    WatchGuard,
-};
+use super::{Application, BoxFuture, Rows, SendFailure, Stores, TopologyForm};
 use crate::config::Config;
+use crate::peers::Peers;
 
 /// Why the application does not start.
 #[derive(Debug, Error)]
@@ -36,14 +27,14 @@ pub enum StartFailure {
         brokers: String,
         /// Why not.
         #[source]
-        source: StartError,
+        source: Box<StartError>,
     },
     /// The stream threads cannot run.
     #[error(transparent)]
-    Streams(StartError),
+    Streams(Box<StartError>),
     /// Commands cannot be written.
     #[error(transparent)]
-    Producer(#[from] SendError),
+    Producer(#[from] KafkaFault),
 }
 
 /// The application on a Kafka cluster.
@@ -51,13 +42,13 @@ pub struct LiveApplication {
     /// Until they have stopped.
     streams: RwLock<Option<Streams>>,
     plan: Arc<Plan>,
-    queries: Queries,
+    rows: Rows,
     producer: EventProducer,
-    ticketing: Ticketing,
 }
 
 impl LiveApplication {
-    /// Starts the stream threads; `on_failure` is told when they stop by themselves.
+    /// Starts the stream threads; `peers` are asked for what is not here, and
+    /// `on_failure` is told when the threads stop by themselves.
     /// Blocks while it talks to the cluster.
     ///
     /// # Errors
@@ -66,6 +57,7 @@ impl LiveApplication {
     pub fn start(
         config: &Config,
         metrics: Metrics,
+        peers: Arc<Peers>,
         on_failure: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, StartFailure> {
         let ticketing = topology(&config.ticketing())?;
@@ -80,18 +72,18 @@ impl LiveApplication {
         let streams = streams.map_err(|source| match source {
             StartError::Kafka(_) | StartError::Topics(_) => StartFailure::Cluster {
                 brokers: config.kafka_brokers.clone(),
-                source,
+                source: Box::new(source),
             },
-            source => StartFailure::Streams(source),
+            source => StartFailure::Streams(Box::new(source)),
         })?;
         streams.on_failure(on_failure);
-        let (queries, plan) = (streams.queries(), streams.plan());
+        let owners = Arc::new(streams.cluster());
+        let stores = Stores::new(streams.queries(), owners, peers);
         Ok(Self {
-            streams: RwLock::new(Some(streams)),
-            plan,
-            queries,
+            plan: streams.plan(),
+            rows: Rows::new(ticketing, stores),
             producer,
-            ticketing,
+            streams: RwLock::new(Some(streams)),
         })
     }
 
@@ -102,79 +94,13 @@ impl LiveApplication {
             streams.stop();
         }
     }
-
-    fn tickets_stores(&self) -> Result<&TicketsStores, Unavailable> {
-        self.ticketing
-            .tickets
-            .as_ref()
-            .ok_or(Unavailable::NoService(Service::Tickets))
-    }
-
-    fn orders_stores(&self) -> Result<&OrdersStores, Unavailable> {
-        self.ticketing
-            .orders
-            .as_ref()
-            .ok_or(Unavailable::NoService(Service::Orders))
-    }
-
-    fn payments_stores(&self) -> Result<&PaymentsStores, Unavailable> {
-        self.ticketing
-            .payments
-            .as_ref()
-            .ok_or(Unavailable::NoService(Service::Payments))
-    }
-
-    fn outcomes(&self, decider: Decider) -> Result<Store<OutcomeKey, Outcome>, Unavailable> {
-        Ok(match decider {
-            Decider::Tickets => self.tickets_stores()?.outcomes,
-            Decider::Reservations => self.orders_stores()?.reservation_outcomes,
-            Decider::LifeCycle => self.orders_stores()?.outcomes,
-            Decider::Payments => self.payments_stores()?.outcomes,
-        })
-    }
-
-    fn get<K: Codec, V: Codec>(
-        &self,
-        store: Store<K, V>,
-        partition_key: &str,
-        key: &K,
-    ) -> Result<Option<V>, Unavailable> {
-        self.queries
-            .get(store, partition_key, key)
-            .map_err(|error| self.unavailable(error))
-    }
-
-    /// A partition that nobody here has counts as another's only once this instance has
-    /// settled: before, and in a rebalance, it may still be coming.
-    fn unavailable(&self, error: QueryError) -> Unavailable {
-        match error {
-            QueryError::NotOwned { partition, .. } if self.status().ready => {
-                Unavailable::Elsewhere { partition }
-            }
-            QueryError::NotOwned { .. } | QueryError::NotRunning { .. } => {
-                Unavailable::NotYet(error.to_string())
-            }
-            QueryError::UnknownStore(_)
-            | QueryError::State(_)
-            | QueryError::UnreadableRow { .. } => Unavailable::Failed(Box::new(error)),
-        }
-    }
-
-    fn watch_key<K: Codec, V>(
-        &self,
-        store: Store<K, V>,
-        partition_key: &str,
-        key: &K,
-        callback: Box<dyn FnOnce() + Send>,
-    ) -> Result<WatchGuard, Unavailable> {
-        let watch = self.queries.watch(store, partition_key, key, callback);
-        watch
-            .map(|watch| Box::new(watch) as WatchGuard)
-            .map_err(|error| self.unavailable(error))
-    }
 }
 
 impl Application for LiveApplication {
+    fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
     fn status(&self) -> InstanceStatus {
         match &*self.streams.read() {
             Some(streams) => streams.status(),
@@ -194,114 +120,6 @@ impl Application for LiveApplication {
             TopologyForm::Text => self.plan.describe_text(),
             TopologyForm::Json => self.plan.describe_json().to_string(),
             TopologyForm::Dot => self.plan.describe_dot(),
-        }
-    }
-
-    fn ticket(&self, id: &TicketId) -> Result<Option<Ticket>, Unavailable> {
-        self.get(self.tickets_stores()?.tickets, id.as_str(), id)
-    }
-
-    fn catalog_entry(&self, id: &TicketId) -> Result<Option<CatalogEntry>, Unavailable> {
-        self.get(self.orders_stores()?.catalog, id.as_str(), id)
-    }
-
-    fn reservation(&self, id: &TicketId) -> Result<Option<OrderId>, Unavailable> {
-        self.get(self.orders_stores()?.reservations, id.as_str(), id)
-    }
-
-    fn order(&self, id: &OrderId) -> Result<Option<Order>, Unavailable> {
-        self.get(self.orders_stores()?.orders, id.as_str(), id)
-    }
-
-    fn outcome(&self, decider: Decider, key: &OutcomeKey) -> Result<Option<Outcome>, Unavailable> {
-        self.get(self.outcomes(decider)?, &key.key, key)
-    }
-
-    fn partitions(&self, listing: Listing) -> Result<i32, Unavailable> {
-        let partitions = match listing {
-            Listing::Tickets => self.queries.partitions(self.tickets_stores()?.tickets),
-            Listing::Orders => self
-                .queries
-                .partitions(self.orders_stores()?.orders_by_user),
-        };
-        partitions.map_err(|error| self.unavailable(error))
-    }
-
-    fn tickets_in(
-        &self,
-        partition: Partition,
-        after: Option<&TicketId>,
-        limit: usize,
-    ) -> Result<Vec<Ticket>, Unavailable> {
-        let mut range = KeyRange::all();
-        if let Some(after) = after {
-            range.start = Bound::Excluded(after.to_bytes());
-        }
-        let store = self.tickets_stores()?.tickets;
-        let rows = self
-            .queries
-            .scan(store, partition, &range, ScanDirection::Forward, limit);
-        let rows = rows.map_err(|error| self.unavailable(error))?;
-        Ok(rows.into_iter().map(|(_, ticket)| ticket).collect())
-    }
-
-    fn orders_in(
-        &self,
-        partition: Partition,
-        user: &UserId,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<Vec<Order>, Unavailable> {
-        let mut range = KeyRange::prefix(&OrderByUser::prefix(user));
-        if let Some(after) = after {
-            let row = OrderByUser {
-                user_id: user.clone(),
-                order_id: after.clone(),
-            };
-            range.start = Bound::Excluded(row.to_bytes());
-        }
-        let store = self.orders_stores()?.orders_by_user;
-        let rows = self
-            .queries
-            .scan(store, partition, &range, ScanDirection::Forward, limit);
-        let rows = rows.map_err(|error| self.unavailable(error))?;
-        let orders = rows.into_iter().map(|(row, ())| self.order(&row.order_id));
-        // Both stores change in one commit, so an order that is listed can be read.
-        orders.filter_map(Result::transpose).collect()
-    }
-
-    fn are_neighbours(&self, ticket: &TicketId, order: &OrderId) -> bool {
-        let Some(stores) = &self.ticketing.orders else {
-            return true;
-        };
-        let of_ticket = self
-            .queries
-            .partition_of(stores.reservations, ticket.as_str());
-        let of_order = self.queries.partition_of(stores.orders, order.as_str());
-        matches!((of_ticket, of_order), (Ok(ticket), Ok(order)) if ticket == order)
-    }
-
-    fn watch(
-        &self,
-        row: &Row,
-        callback: Box<dyn FnOnce() + Send>,
-    ) -> Result<WatchGuard, Unavailable> {
-        match row {
-            Row::Outcome(decider, key) => {
-                self.watch_key(self.outcomes(*decider)?, &key.key, key, callback)
-            }
-            Row::CatalogEntry(id) => {
-                self.watch_key(self.orders_stores()?.catalog, id.as_str(), id, callback)
-            }
-            Row::Reservation(id) => self.watch_key(
-                self.orders_stores()?.reservations,
-                id.as_str(),
-                id,
-                callback,
-            ),
-            Row::Order(id) => {
-                self.watch_key(self.orders_stores()?.orders, id.as_str(), id, callback)
-            }
         }
     }
 

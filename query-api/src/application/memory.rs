@@ -1,33 +1,35 @@
-//! The application without a broker, on the topology test driver: a command that is sent
-//! is processed at once. Faults can be planted.
+//! The application without a broker: the topology test driver stands in for Kafka, and
+//! what it commits is read as an instance reads its stores. Faults can be planted, and
+//! tasks moved between several instances.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use turnstile_engine::driver::TopologyTestDriver;
-use turnstile_engine::partitioner::partition_of;
-use turnstile_engine::runtime::InstanceStatus;
-use turnstile_engine::{Codec, Partition, Store, TimestampMs};
-use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
-use turnstile_ticketing::orders::{CatalogEntry, Order, OrderByUser, OrdersStores};
-use turnstile_ticketing::outcome::{Outcome, OutcomeKey};
-use turnstile_ticketing::tickets::{Ticket, TicketsStores};
+use turnstile_engine::runtime::{
+    Host, InstanceMetadata, InstancePhase, InstanceStatus, Rehearsal, StandbyReport,
+};
+use turnstile_engine::{Partition, TaskId, TimestampMs};
+use turnstile_state::{
+    Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId, StoreStats,
+};
+use turnstile_ticketing::ids::{OrderId, TicketId};
+use turnstile_ticketing::orders::CatalogEntry;
 use turnstile_ticketing::{Service, Ticketing, TicketingConfig, topology};
 
-use super::{
-    Application, BoxFuture, Decider, Listing, Row, SendFailure, TopologyForm, Unavailable,
-    WatchGuard,
-};
+use super::{Application, BoxFuture, Owners, Rows, SendFailure, Stores, TopologyForm};
+use crate::peers::Peers;
 
-const PARTITIONS: i32 = 4;
+/// How many partitions everything has.
+pub(crate) const PARTITIONS: i32 = 4;
 
 /// What is wrong on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing.
     Healthy,
-    /// Another instance owns every partition.
-    Elsewhere,
-    /// Another instance owns this partition.
-    PartitionElsewhere(i32),
     /// All tasks are on their way.
     NotYet,
     /// All stores are broken.
@@ -42,107 +44,242 @@ pub(crate) enum Fault {
     Panics,
 }
 
-pub(crate) struct MemoryApplication {
+/// What all instances share: the topics, and with them what is committed.
+pub(crate) struct World {
     driver: Mutex<TopologyTestDriver>,
-    ticketing: Ticketing,
+    services: Vec<Service>,
     fault: Mutex<Fault>,
+    rehearsals: Mutex<Vec<Arc<Rehearsal>>>,
 }
 
-impl MemoryApplication {
-    pub(crate) fn new(services: &[Service]) -> Self {
-        let services = services.iter().copied().collect();
-        let config = TicketingConfig {
-            services,
-            ..TicketingConfig::default()
-        };
-        let ticketing = topology(&config).expect("the topology is right");
+impl World {
+    pub(crate) fn new(services: &[Service]) -> Arc<Self> {
         let topics = turnstile_ticketing::topics::ALL.map(|name| (name.to_owned(), PARTITIONS));
-        let driver = TopologyTestDriver::with_topics(ticketing.topology.clone(), topics);
+        let topology = ticketing(services).topology;
+        let driver = TopologyTestDriver::with_topics(topology, topics);
         let mut driver = driver.expect("the topology fits its topics");
         driver.set_now(TimestampMs(1_700_000_000_000));
-        Self {
+        Arc::new(Self {
             driver: Mutex::new(driver),
-            ticketing,
+            services: services.to_vec(),
             fault: Mutex::new(Fault::Healthy),
+            rehearsals: Mutex::default(),
+        })
+    }
+
+    /// Processes what lies in the topics.
+    pub(crate) fn run(&self) {
+        let run = self.driver.lock().run();
+        run.expect("every record can be processed");
+        self.tell();
+    }
+
+    fn step(&self) {
+        {
+            let mut driver = self.driver.lock();
+            driver.step(0).expect("every record can be processed");
+            driver.commit();
+        }
+        self.tell();
+    }
+
+    fn tell(&self) {
+        for rehearsal in self.rehearsals.lock().iter() {
+            rehearsal.committed();
         }
     }
 
+    fn tasks(&self) -> Vec<(TaskId, Arc<dyn Backend>)> {
+        self.driver.lock().backends().collect()
+    }
+}
+
+fn ticketing(services: &[Service]) -> Ticketing {
+    let config = TicketingConfig {
+        services: services.iter().copied().collect(),
+        ..TicketingConfig::default()
+    };
+    topology(&config).expect("the topology is right")
+}
+
+/// What an instance believes of the others.
+#[derive(Default)]
+pub(crate) struct Beliefs {
+    /// Instance and address, by partition.
+    owners: Mutex<BTreeMap<i32, Host>>,
+    standbys: Mutex<BTreeMap<i32, Vec<(Host, u64)>>>,
+}
+
+impl Owners for Beliefs {
+    fn owner(&self, task: TaskId) -> Option<Host> {
+        self.owners.lock().get(&task.partition.0).cloned()
+    }
+
+    fn standbys(&self, task: TaskId) -> Vec<(Host, StandbyReport)> {
+        let standbys = self.standbys.lock();
+        let of_task = standbys.get(&task.partition.0).into_iter().flatten();
+        let report = |records_behind| StandbyReport {
+            task,
+            records_behind,
+            stale_ms: Some(0),
+        };
+        of_task
+            .map(|(host, records_behind)| (host.clone(), report(*records_behind)))
+            .collect()
+    }
+
+    fn instances(&self) -> Vec<InstanceMetadata> {
+        let owners = self.owners.lock();
+        let instance = |host: &Host| InstanceMetadata {
+            instance: host.instance.to_string(),
+            address: host.address.as_deref().map(str::to_owned),
+            phase: InstancePhase::Running,
+            heard_ms_ago: 0,
+            tasks: Vec::new(),
+            standbys: Vec::new(),
+            fits: true,
+        };
+        owners.values().map(instance).collect()
+    }
+}
+
+pub(crate) struct MemoryApplication {
+    world: Arc<World>,
+    rehearsal: Arc<Rehearsal>,
+    pub(crate) beliefs: Arc<Beliefs>,
+    rows: Rows,
+}
+
+impl MemoryApplication {
+    /// An instance that has no task yet.
+    pub(crate) fn of(world: &Arc<World>, peers: Peers) -> Self {
+        let plan = world.driver.lock().plan().clone();
+        let rehearsal = Arc::new(Rehearsal::new(plan));
+        world.rehearsals.lock().push(rehearsal.clone());
+        let beliefs = Arc::new(Beliefs::default());
+        let stores = Stores::new(rehearsal.queries(), beliefs.clone(), Arc::new(peers));
+        Self {
+            world: world.clone(),
+            rehearsal,
+            beliefs,
+            rows: Rows::new(ticketing(&world.services), stores),
+        }
+    }
+
+    /// The only instance, which has all tasks.
+    pub(crate) fn alone(services: &[Service], peers: Peers) -> Self {
+        let application = Self::of(&World::new(services), peers);
+        (0..PARTITIONS).for_each(|partition| application.own(partition));
+        application
+    }
+
+    fn for_each(&self, partition: i32, act: impl Fn(TaskId, Arc<dyn Backend>)) {
+        let tasks = self.world.tasks().into_iter();
+        tasks
+            .filter(|(task, _)| task.partition == Partition(partition))
+            .for_each(|(task, backend)| act(task, backend));
+    }
+
+    /// The tasks of a partition run here from now on.
+    pub(crate) fn own(&self, partition: i32) {
+        self.for_each(partition, |task, backend| self.rehearsal.run(task, backend));
+    }
+
+    /// The tasks of a partition do not run here any more.
+    pub(crate) fn leave(&self, partition: i32) {
+        self.for_each(partition, |task, _| self.rehearsal.leave(task));
+    }
+
+    /// The tasks of a partition have standbys here that were complete so long ago.
+    pub(crate) fn follow(&self, partition: i32, age: Duration) {
+        let as_of = std::time::Instant::now().checked_sub(age);
+        let as_of = as_of.expect("the machine runs for longer");
+        self.for_each(partition, |task, backend| {
+            self.rehearsal.follow(task, backend, as_of);
+        });
+    }
+
+    /// This instance believes that `host` runs the tasks of a partition.
+    pub(crate) fn believe(&self, partition: i32, host: Option<Host>) {
+        let mut owners = self.beliefs.owners.lock();
+        match host {
+            Some(host) => drop(owners.insert(partition, host)),
+            None => drop(owners.remove(&partition)),
+        }
+    }
+
+    /// This instance believes in these standbys of a partition, and how far they are behind.
+    pub(crate) fn believe_in_standbys(&self, partition: i32, standbys: Vec<(Host, u64)>) {
+        self.beliefs.standbys.lock().insert(partition, standbys);
+    }
+
+    /// Whether anybody waits for a row here.
+    pub(crate) fn anyone_waits(&self) -> bool {
+        self.rehearsal.anyone_waits()
+    }
+
     pub(crate) fn plant(&self, fault: Fault) {
-        *self.fault.lock() = fault;
+        *self.world.fault.lock() = fault;
+        for (task, backend) in self.world.tasks() {
+            match fault {
+                Fault::NotYet => self.rehearsal.restore(task),
+                Fault::Broken => self.rehearsal.run(task, Arc::new(Broken { panics: false })),
+                Fault::Panics => self.rehearsal.run(task, Arc::new(Broken { panics: true })),
+                Fault::Healthy | Fault::Deaf | Fault::Stepwise | Fault::Mute => {
+                    self.rehearsal.run(task, backend);
+                }
+            }
+        }
+        if fault == Fault::Stepwise {
+            self.step_for_those_who_wait();
+        }
+    }
+
+    fn step_for_those_who_wait(&self) {
+        let world = Arc::downgrade(&self.world);
+        let rehearsal = self.rehearsal.clone();
+        std::thread::spawn(move || {
+            while let Some(world) = world.upgrade() {
+                if rehearsal.anyone_waits() {
+                    world.step();
+                }
+                drop(world);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
     }
 
     /// Processes what a fault has left lying.
     pub(crate) fn run(&self) {
-        self.driver
-            .lock()
-            .run()
-            .expect("every record can be processed");
+        self.world.run();
     }
 
     /// Lets time pass.
-    pub(crate) fn advance(&self, time: std::time::Duration) {
-        self.driver
-            .lock()
-            .advance(time)
-            .expect("every record can be processed");
+    pub(crate) fn advance(&self, time: Duration) {
+        let advanced = self.world.driver.lock().advance(time);
+        advanced.expect("every record can be processed");
     }
 
-    fn tickets_stores(&self) -> Result<&TicketsStores, Unavailable> {
-        self.ticketing
-            .tickets
-            .as_ref()
-            .ok_or(Unavailable::NoService(Service::Tickets))
+    /// What is committed of a ticket in the catalog of Orders.
+    pub(crate) fn catalog_entry(&self, id: &TicketId) -> Option<CatalogEntry> {
+        let stores = ticketing(&self.world.services).orders;
+        let store = stores.expect("Orders is run").catalog;
+        self.world.driver.lock().get(store, id.as_str(), id)
     }
 
-    fn orders_stores(&self) -> Result<&OrdersStores, Unavailable> {
-        self.ticketing
-            .orders
-            .as_ref()
-            .ok_or(Unavailable::NoService(Service::Orders))
-    }
-
-    fn look(&self, partition: Partition) -> Result<(), Unavailable> {
-        match *self.fault.lock() {
-            Fault::Elsewhere => Err(Unavailable::Elsewhere { partition }),
-            Fault::PartitionElsewhere(elsewhere) if partition.0 == elsewhere => {
-                Err(Unavailable::Elsewhere { partition })
-            }
-            Fault::NotYet => Err(Unavailable::NotYet("task 0_0 is restoring".to_owned())),
-            Fault::Broken => Err(Unavailable::Failed("the disk is gone".into())),
-            Fault::Panics => panic!("planted"),
-            Fault::Healthy
-            | Fault::Deaf
-            | Fault::Stepwise
-            | Fault::Mute
-            | Fault::PartitionElsewhere(_) => Ok(()),
-        }
-    }
-
-    fn get<K: Codec, V: Codec>(
-        &self,
-        store: Store<K, V>,
-        partition_key: &str,
-        key: &K,
-    ) -> Result<Option<V>, Unavailable> {
-        self.look(partition_of(partition_key.as_bytes(), PARTITIONS))?;
-        Ok(self.driver.lock().get(store, partition_key, key))
-    }
-
-    /// Rows of a partition, by the id that they belong to.
-    fn rows<K: Codec, V: Codec>(
-        &self,
-        store: Store<K, V>,
-        partition: Partition,
-        id: impl Fn(&K) -> String,
-    ) -> Result<Vec<(K, V)>, Unavailable> {
-        self.look(partition)?;
-        let mut rows = self.driver.lock().entries(store);
-        rows.retain(|(key, _)| partition_of(id(key).as_bytes(), PARTITIONS) == partition);
-        Ok(rows)
+    /// What is committed of a reservation.
+    pub(crate) fn reservation(&self, id: &TicketId) -> Option<OrderId> {
+        let stores = ticketing(&self.world.services).orders;
+        let store = stores.expect("Orders is run").reservations;
+        self.world.driver.lock().get(store, id.as_str(), id)
     }
 }
 
 impl Application for MemoryApplication {
+    fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
     fn status(&self) -> InstanceStatus {
         InstanceStatus {
             ready: true,
@@ -155,110 +292,65 @@ impl Application for MemoryApplication {
         format!("{form:?}")
     }
 
-    fn ticket(&self, id: &TicketId) -> Result<Option<Ticket>, Unavailable> {
-        self.get(self.tickets_stores()?.tickets, id.as_str(), id)
-    }
-
-    fn catalog_entry(&self, id: &TicketId) -> Result<Option<CatalogEntry>, Unavailable> {
-        self.get(self.orders_stores()?.catalog, id.as_str(), id)
-    }
-
-    fn reservation(&self, id: &TicketId) -> Result<Option<OrderId>, Unavailable> {
-        self.get(self.orders_stores()?.reservations, id.as_str(), id)
-    }
-
-    fn order(&self, id: &OrderId) -> Result<Option<Order>, Unavailable> {
-        self.get(self.orders_stores()?.orders, id.as_str(), id)
-    }
-
-    fn outcome(&self, decider: Decider, key: &OutcomeKey) -> Result<Option<Outcome>, Unavailable> {
-        let payments = || {
-            self.ticketing
-                .payments
-                .ok_or(Unavailable::NoService(Service::Payments))
-        };
-        let store = match decider {
-            Decider::Tickets => self.tickets_stores()?.outcomes,
-            Decider::Reservations => self.orders_stores()?.reservation_outcomes,
-            Decider::LifeCycle => self.orders_stores()?.outcomes,
-            Decider::Payments => payments()?.outcomes,
-        };
-        self.get(store, &key.key, key)
-    }
-
-    fn partitions(&self, _: Listing) -> Result<i32, Unavailable> {
-        Ok(PARTITIONS)
-    }
-
-    fn tickets_in(
-        &self,
-        partition: Partition,
-        after: Option<&TicketId>,
-        limit: usize,
-    ) -> Result<Vec<Ticket>, Unavailable> {
-        let rows = self.rows(
-            self.tickets_stores()?.tickets,
-            partition,
-            TicketId::to_string,
-        )?;
-        let beyond = rows
-            .into_iter()
-            .filter(|(id, _)| after.is_none_or(|after| id > after));
-        Ok(beyond.take(limit).map(|(_, ticket)| ticket).collect())
-    }
-
-    fn orders_in(
-        &self,
-        partition: Partition,
-        user: &UserId,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<Vec<Order>, Unavailable> {
-        let order_id = |row: &OrderByUser| row.order_id.to_string();
-        let rows = self.rows(self.orders_stores()?.orders_by_user, partition, order_id)?;
-        let wanted = |row: &OrderByUser| {
-            row.user_id == *user && after.is_none_or(|after| row.order_id > *after)
-        };
-        let rows = rows.into_iter().filter(|(row, ())| wanted(row)).take(limit);
-        rows.filter_map(|(row, ())| self.order(&row.order_id).transpose())
-            .collect()
-    }
-
-    fn are_neighbours(&self, ticket: &TicketId, order: &OrderId) -> bool {
-        let partition = |id: &str| partition_of(id.as_bytes(), PARTITIONS);
-        partition(ticket.as_str()) == partition(order.as_str())
-    }
-
-    fn watch(
-        &self,
-        _: &Row,
-        callback: Box<dyn FnOnce() + Send>,
-    ) -> Result<WatchGuard, Unavailable> {
-        if *self.fault.lock() == Fault::Stepwise {
-            let mut driver = self.driver.lock();
-            driver.step(0).expect("every record can be processed");
-            driver.commit();
-            callback();
-            return Ok(Box::new(()));
-        }
-        // Nobody is told: routes have to look by themselves as well.
-        Ok(Box::new(callback))
-    }
-
     fn send<'a>(
         &'a self,
         topic: &'static str,
         key: &'a str,
         command: Vec<u8>,
     ) -> BoxFuture<'a, Result<(), SendFailure>> {
-        let fault = *self.fault.lock();
+        let fault = *self.world.fault.lock();
         if fault == Fault::Mute {
             return Box::pin(async { Err(SendFailure("no broker".into())) });
         }
-        self.driver.lock().pipe(topic, Some(key), Some(&command));
+        let mut driver = self.world.driver.lock();
+        driver.pipe(topic, Some(key), Some(&command));
+        drop(driver);
         if !matches!(fault, Fault::Deaf | Fault::Stepwise) {
             self.run();
         }
         Box::pin(async { Ok(()) })
+    }
+}
+
+/// Stores that cannot be read.
+struct Broken {
+    panics: bool,
+}
+
+impl Broken {
+    fn fail<T>(&self, store: StoreId) -> Result<T, StateError> {
+        assert!(!self.panics, "planted");
+        Err(StateError::UnknownStore(store))
+    }
+}
+
+impl Backend for Broken {
+    fn get(&self, store: StoreId, _: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.fail(store)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        store: StoreId,
+        _: &KeyRange,
+        _: ScanDirection,
+    ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError> {
+        self.fail(store)
+    }
+
+    fn write(&self, _: Batch) -> Result<(), StateError> {
+        self.fail(StoreId(0))
+    }
+
+    fn changelog_offset(&self, store: StoreId) -> Result<Option<i64>, StateError> {
+        self.fail(store)
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        self.fail(StoreId(0))
+    }
+
+    fn stats(&self, store: StoreId) -> Result<StoreStats, StateError> {
+        self.fail(store)
     }
 }

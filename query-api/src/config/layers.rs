@@ -62,9 +62,7 @@ pub fn file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError> 
 }
 
 fn settings_of(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| error.to_string())?;
+    let table: toml::Table = text.parse().map_err(|error| complaint(text, &error))?;
     let mut values = BTreeMap::new();
     for (name, value) in &table {
         let setting = SETTINGS.iter().find(|setting| setting.key() == *name);
@@ -73,6 +71,19 @@ fn settings_of(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
         values.insert(setting.name, value);
     }
     Ok(values)
+}
+
+/// What is wrong with `text`, and in which line; never the line itself, which may hold a
+/// secret.
+fn complaint(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            format!("line {line}: {}", error.message())
+        }
+        None => error.message().to_owned(),
+    }
 }
 
 /// A TOML value as a flag would say it: lists and tables are comma-separated.
@@ -138,5 +149,23 @@ mod tests {
         assert_eq!(why, "there is no setting partitons");
         assert!(settings_of("partitions = ").is_err());
         assert!(settings_of("partitions = 1.5").is_err());
+    }
+
+    #[test]
+    fn a_complaint_names_the_line_and_does_not_show_it() {
+        for line in [
+            "jwt_key = 0123456789abcdef",
+            "jwt_key = \"0123456789abcdef",
+            "jwt_key = \"0123456789abcdef\" partitions = 5",
+            "jwt_key \"0123456789abcdef\"",
+            "jwt_key = \"\\q0123456789abcdef\"",
+        ] {
+            let why = settings_of(&format!("partitions = 4\n{line}\n")).unwrap_err();
+            assert!(why.starts_with("line 2: "), "{why}");
+            assert!(!why.contains("0123456789abcdef"), "{why}");
+        }
+        let twice = "jwt_key = \"0123456789abcdef\"\njwt_key = \"0123456789abcdef\"";
+        let why = settings_of(twice).unwrap_err();
+        assert!(!why.contains("0123456789abcdef"), "{why}");
     }
 }

@@ -11,6 +11,7 @@ mod read;
 pub mod setting;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,8 +34,8 @@ pub struct Config {
     pub instance_id: String,
     /// Where to listen.
     pub http_addr: String,
-    /// Where other instances reach this one.
-    pub advertised_addr: String,
+    /// Where other instances reach this one, where it is not [`Self::http_addr`].
+    pub advertised_addr: Option<String>,
     /// Where the stores are kept.
     pub state_dir: PathBuf,
     /// What is run here.
@@ -47,6 +48,8 @@ pub struct Config {
     pub num_stream_threads: usize,
     /// How many standbys a task has.
     pub num_standby_replicas: usize,
+    /// How long a new instance restores before it joins all the same.
+    pub warm_join_limit: Duration,
     /// The longest time between two commits.
     pub commit_interval: Duration,
     /// How long an order waits for its payment.
@@ -84,6 +87,8 @@ pub struct Config {
 pub struct Authentication {
     /// The HS256 key of bearer tokens.
     pub jwt_key: Option<String>,
+    /// What instances know each other by, where it is not to come from the other key.
+    pub cluster_key: Option<String>,
     /// Whether the header `X-User-Id` is believed.
     pub dev_auth: bool,
 }
@@ -93,6 +98,10 @@ impl std::fmt::Debug for Authentication {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authentication")
             .field("jwt_key", &self.jwt_key.as_ref().map(|_| "redacted"))
+            .field(
+                "cluster_key",
+                &self.cluster_key.as_ref().map(|_| "redacted"),
+            )
             .field("dev_auth", &self.dev_auth)
             .finish()
     }
@@ -159,7 +168,10 @@ impl Config {
             &self.state_dir,
         );
         streams.kafka_properties = self.kafka_properties.clone();
+        streams.advertised_address = self.advertised_addr.clone();
         streams.num_stream_threads = self.num_stream_threads;
+        streams.num_standby_replicas = self.num_standby_replicas;
+        streams.warm_join_limit = self.warm_join_limit;
         streams.commit_interval = self.commit_interval;
         streams.session_timeout = self.session_timeout;
         streams.replication_factor = self.replication_factor;
@@ -169,6 +181,18 @@ impl Config {
         streams.flush_interval = self.flush_interval;
         streams.request_timeout = self.request_timeout;
         streams
+    }
+
+    /// Where other instances reach this one, that listens at `bound`; nothing where
+    /// nobody said and `bound` is no address that they could reach.
+    #[must_use]
+    pub fn advertised(&self, bound: SocketAddr) -> Option<String> {
+        let reachable = || {
+            // The port may have been left to the system, and a name is not looked up here.
+            let (host, _) = self.http_addr.rsplit_once(':')?;
+            (!bound.ip().is_unspecified()).then(|| format!("{host}:{}", bound.port()))
+        };
+        self.advertised_addr.clone().or_else(reachable)
     }
 
     /// What the ticketing system needs to know.

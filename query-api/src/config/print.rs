@@ -11,11 +11,15 @@ use super::{Config, Layers};
 /// The settings as TOML.
 #[must_use]
 pub fn print(layers: &Layers, config: &Config) -> String {
+    let listens_on = config.http_addr.parse().ok();
+    let advertised = listens_on.and_then(|bound| config.advertised(bound));
+    let advertised = advertised.or_else(|| config.advertised_addr.clone());
     let mut lines = String::new();
     for setting in SETTINGS {
         let (said, origin) = layers.value(setting);
         let value = match setting.name {
-            "advertised-addr" => &config.advertised_addr,
+            // Without a wildcard, it is the address that is listened on.
+            "advertised-addr" => advertised.as_deref().unwrap_or_default(),
             name if name == INSTANCE_ID.name => &config.instance_id,
             _ => said,
         };
@@ -41,6 +45,7 @@ mod tests {
         let file = BTreeMap::from([
             ("partitions", "12".to_owned()),
             ("jwt-key", "0123456789abcdef".to_owned()),
+            ("cluster-key", "fedcba9876543210".to_owned()),
             ("kafka-properties", "sasl.password=hunter2".to_owned()),
         ]);
         let layers = Layers {
@@ -48,10 +53,9 @@ mod tests {
             ..Layers::default()
         };
         let text = print(&layers, &Config::read(&layers).unwrap());
-        assert!(
-            !text.contains("0123456789abcdef") && !text.contains("hunter2"),
-            "{text}"
-        );
+        for secret in ["0123456789abcdef", "fedcba9876543210", "hunter2"] {
+            assert!(!text.contains(secret), "{text}");
+        }
         let again: toml::Table = text.parse().unwrap();
         assert_eq!(again["partitions"].as_str(), Some("12"));
         assert!(

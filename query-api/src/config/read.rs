@@ -1,6 +1,7 @@
 //! From text to types, with every complaint naming where the text was said.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -21,8 +22,6 @@ impl Config {
     /// The first value that is wrong.
     pub fn read(layers: &Layers) -> Result<Self, ConfigError> {
         let from = Reader { layers };
-        let http_addr = from.read(&setting::HTTP_ADDR, address)?;
-        let advertised = from.optional(&setting::ADVERTISED_ADDR, address)?;
         let instance_id = match from.optional(&setting::INSTANCE_ID, name)? {
             Some(id) => id,
             None => host_name().ok_or(ConfigError::NoInstanceId)?,
@@ -32,8 +31,8 @@ impl Config {
             kafka_properties: from.read(&setting::KAFKA_PROPERTIES, properties)?,
             application_id: from.read(&setting::APPLICATION_ID, name)?,
             instance_id,
-            advertised_addr: advertised.unwrap_or_else(|| http_addr.clone()),
-            http_addr,
+            http_addr: from.read(&setting::HTTP_ADDR, address)?,
+            advertised_addr: from.optional(&setting::ADVERTISED_ADDR, reachable)?,
             state_dir: from.read(&setting::STATE_DIR, non_empty)?.into(),
             services: from.read(&setting::SERVICES, services)?,
             partitions: from.read(&setting::PARTITIONS, |text| number(text, 1..=10_000))?,
@@ -43,6 +42,9 @@ impl Config {
                 .read(&setting::NUM_STREAM_THREADS, |text| number(text, 1..=256))?,
             num_standby_replicas: from
                 .read(&setting::NUM_STANDBY_REPLICAS, |text| number(text, 0..=16))?,
+            warm_join_limit: from.read(&setting::WARM_JOIN_LIMIT, |text| {
+                duration(text, "0s", "365d")
+            })?,
             commit_interval: from.read(&setting::COMMIT_INTERVAL, |text| {
                 duration(text, "1ms", "1h")
             })?,
@@ -70,6 +72,7 @@ impl Config {
             })?,
             authentication: Authentication {
                 jwt_key: from.optional(&setting::JWT_KEY, |text| Ok(text.to_owned()))?,
+                cluster_key: from.optional(&setting::CLUSTER_KEY, |text| Ok(text.to_owned()))?,
                 dev_auth: from.read(&setting::DEV_AUTH, boolean)?,
             },
             log_format: from.read(&setting::LOG_FORMAT, log_format)?,
@@ -158,6 +161,18 @@ fn address(text: &str) -> Result<String, String> {
         Some(Ok(_)) => Ok(text.to_owned()),
         _ => Err("it takes host:port, as 127.0.0.1:8080".to_owned()),
     }
+}
+
+/// An address that others can connect to.
+fn reachable(text: &str) -> Result<String, String> {
+    let address = address(text)?;
+    let (host, port) = address.rsplit_once(':').unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_wildcard = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
+    if is_wildcard || port.parse() == Ok(0_u16) {
+        return Err("it takes the host:port at which other instances reach this one".to_owned());
+    }
+    Ok(address)
 }
 
 fn brokers(text: &str) -> Result<String, String> {
@@ -284,7 +299,10 @@ mod tests {
     fn the_defaults_are_those_of_the_table() {
         let config = Config::read(&Layers::default()).unwrap();
         assert_eq!(config.kafka_brokers, "localhost:9092");
-        assert_eq!(config.advertised_addr, "127.0.0.1:8080");
+        let bound = "127.0.0.1:8080".parse().unwrap();
+        assert_eq!(config.advertised(bound).as_deref(), Some("127.0.0.1:8080"));
+        assert_eq!(config.warm_join_limit, Duration::from_secs(600));
+        assert_eq!(config.streams().num_standby_replicas, 1);
         assert_eq!(config.commit_interval, Duration::from_millis(100));
         assert_eq!(config.order_ttl, Duration::from_secs(120));
         assert_eq!(config.block_cache_bytes, 64 << 20);
@@ -311,7 +329,32 @@ mod tests {
         assert_eq!(config.streams().block_cache_bytes, 1 << 30);
         assert_eq!(config.kafka_properties["debug"], "broker,topic");
         assert_eq!(config.kafka_properties["sasl.mechanism"], "PLAIN");
-        assert_eq!(config.advertised_addr, "[::1]:80");
+        let bound = "[::1]:80".parse().unwrap();
+        assert_eq!(config.advertised(bound).as_deref(), Some("[::1]:80"));
+    }
+
+    #[test]
+    fn what_is_advertised_can_be_reached() {
+        let advertised = |http: &str, said: &str, bound: &str| {
+            let config = Config::read(&layers(&[("http-addr", http), ("advertised-addr", said)]));
+            config.unwrap().advertised(bound.parse().unwrap())
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            advertised("localhost:0", "", "127.0.0.1:4711"),
+            some("localhost:4711")
+        );
+        for wildcard in ["0.0.0.0:8080", "[::]:8080"] {
+            assert_eq!(advertised(wildcard, "", wildcard), None);
+            assert_eq!(advertised(wildcard, "a:80", wildcard), some("a:80"));
+            assert!(refusal("advertised-addr", wildcard).contains("reach this one"));
+        }
+        assert!(refusal("advertised-addr", "a:0").contains("reach this one"));
+        let mut config = Config::read(&layers(&[("warm-join-limit", "5s")])).unwrap();
+        config.advertised_addr = some("a:80");
+        let streams = config.streams();
+        assert_eq!(streams.advertised_address, some("a:80"));
+        assert_eq!(streams.warm_join_limit, Duration::from_secs(5));
     }
 
     #[test]
@@ -383,7 +426,9 @@ mod tests {
 
     #[test]
     fn a_key_is_not_in_the_debug_output() {
-        let config = Config::read(&layers(&[("jwt-key", "0123456789abcdef")])).unwrap();
-        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+        for key in ["jwt-key", "cluster-key"] {
+            let config = Config::read(&layers(&[(key, "0123456789abcdef")])).unwrap();
+            assert!(!format!("{config:?}").contains("0123456789abcdef"));
+        }
     }
 }

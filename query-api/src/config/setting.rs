@@ -90,13 +90,14 @@ settings! {
     APPLICATION_ID "application-id" = "ticketing": "Prefix of internal topics and transactions; the same on all instances";
     INSTANCE_ID "instance-id" = "": "Static member id, unique and stable over restarts [default: the host name]";
     HTTP_ADDR "http-addr" = "127.0.0.1:8080": "Where to listen: host:port";
-    ADVERTISED_ADDR "advertised-addr" = "": "Where other instances reach this one: host:port (this version does not ask them) [default: HTTP_ADDR]";
+    ADVERTISED_ADDR "advertised-addr" = "": "Where other instances reach this one: host:port [default: HTTP_ADDR]";
     STATE_DIR "state-dir" = "./state-data": "Where the stores are kept; for one process at a time";
     SERVICES "services" = "tickets,orders,payments,expiration": "The services to run; the others run elsewhere";
     PARTITIONS "partitions" = "4": "Partitions of the topics that are created";
     REPLICATION_FACTOR "replication-factor" = "1": "Replicas of the topics that are created";
     NUM_STREAM_THREADS "num-stream-threads" = "1": "Threads that run tasks";
-    NUM_STANDBY_REPLICAS "num-standby-replicas" = "1": "Standbys of each task on other instances (this version keeps none)";
+    NUM_STANDBY_REPLICAS "num-standby-replicas" = "1": "How many instances may be lost at once without a task being restored from scratch";
+    WARM_JOIN_LIMIT "warm-join-limit" = "10m": "How long a new instance restores before it joins all the same";
     COMMIT_INTERVAL "commit-interval" = "100ms": "The longest time between two commits";
     ORDER_TTL "order-ttl" = "120s": "How long an order waits for its payment";
     SESSION_TIMEOUT "session-timeout" = "10s": "Without a heartbeat for this long, others take over";
@@ -108,8 +109,9 @@ settings! {
     COMMAND_TIMEOUT "command-timeout" = "10s": "How long a request waits for the outcome of its command";
     DRAIN_TIMEOUT "drain-timeout" = "15s": "How long a stop waits for requests that are under way";
     MAX_REQUESTS "max-requests" = "4096": "Requests that are answered at once; more get 503";
-    MAX_CONNECTIONS "max-connections" = "8192": "Connections that are open at once; more wait";
+    MAX_CONNECTIONS "max-connections" = "8192": "Connections of clients that are open at once; on more they get 503";
     #[secret] JWT_KEY "jwt-key" = "": "HS256 key of the bearer tokens; at least 32 bytes are advised";
+    #[secret] CLUSTER_KEY "cluster-key" = "": "What instances know each other by, the same on all [default: derived from JWT_KEY]";
     DEV_AUTH "dev-auth" = "false": "Takes the caller from the header X-User-Id: for development only";
     LOG_FORMAT "log-format" = "text": "text, or json for machines";
     RUST_LOG "rust-log" = "info": "What is logged, by target and level";

@@ -45,7 +45,7 @@ pub struct DemoArgs {
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
     pub patience: Duration,
     /// Signs bearer tokens with this key, instead of sending X-User-Id.
-    #[arg(long = "jwt-key", id = "demo_jwt_key")]
+    #[arg(long, env = "JWT_KEY", hide_env_values = true)]
     pub jwt_key: Option<String>,
 }
 
@@ -100,7 +100,9 @@ pub async fn run(args: DemoArgs) -> Result<u8, DemoError> {
         args.buyers, args.tickets, args.url
     );
     let tally = Arc::new(Tally::default());
-    let client = Client::new(&args.url, args.jwt_key.as_deref())?;
+    // An empty variable is not set.
+    let key = args.jwt_key.as_deref().filter(|key| !key.is_empty());
+    let client = Client::new(&args.url, key)?;
     let race = Race::new(client, tally.clone(), args);
     let played = tally::shown_while(&tally, race.play()).await?;
     let violations = proof::violations(&played);

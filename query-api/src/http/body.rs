@@ -19,6 +19,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Body(Bytes);
 
 impl Body {
+    /// The body as it came.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The body as `T`.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use turnstile_ticketing::ids::UserId;
 use super::Api;
 use super::problem::{Problem, ProblemKind};
 use crate::config::Authentication;
+use crate::peers::origin;
 
 /// The header that is believed in development.
 const DEV_HEADER: &str = "x-user-id";
@@ -107,7 +108,9 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        api.authenticator().caller(&parts.headers)
+        let caller = api.authenticator().caller(&parts.headers)?;
+        origin::set_caller(&caller.0);
+        Ok(caller)
     }
 }
 
@@ -134,6 +137,7 @@ mod tests {
     fn caller_of(authorization: &str) -> Result<String, Problem> {
         let authentication = Authentication {
             jwt_key: Some(KEY.to_owned()),
+            cluster_key: None,
             dev_auth: false,
         };
         let mut headers = HeaderMap::new();
@@ -224,6 +228,7 @@ mod tests {
         let caller = |jwt_key: Option<&str>, dev_auth| {
             let authentication = Authentication {
                 jwt_key: jwt_key.map(str::to_owned),
+                cluster_key: None,
                 dev_auth,
             };
             Authenticator::new(&authentication).caller(&headers)
@@ -236,6 +241,7 @@ mod tests {
         assert!(
             Authenticator::new(&Authentication {
                 jwt_key: None,
+                cluster_key: None,
                 dev_auth: true
             })
             .caller(&HeaderMap::new())

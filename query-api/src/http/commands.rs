@@ -1,9 +1,9 @@
 //! How a command is sent and its outcome awaited.
 //!
 //! 1. The key is noted; the same key with another body is 422.
-//! 2. The outcome is looked for: a retry may find it decided. This also shows whether
-//!    this instance owns the outcome; a command whose outcome it could not see is 421,
-//!    and not written.
+//! 2. The outcome is looked for, wherever it is: a retry may find it decided. This also
+//!    shows whether its owner can be reached; a command whose outcome could not be seen is
+//!    503, and not written.
 //! 3. The command is written with acks=all.
 //! 4. Its outcome is awaited; 504 names the key to ask again with.
 //!
@@ -18,7 +18,7 @@ use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey, Reply};
 use super::Api;
 use super::idempotency::{IdempotencyKey, new_attempt};
 use super::problem::{Problem, ProblemKind};
-use crate::application::{Application, Decider, Row, SendFailure};
+use crate::application::{Decider, SendFailure};
 
 /// A command as a route asks for it.
 pub(super) struct Submission<'a, B> {
@@ -111,9 +111,9 @@ impl Api {
             return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
         }
         // 2.
-        let decided = self
-            .read(|application| application.outcome(decider, &outcome_key))
-            .await?;
+        let application = self.application()?;
+        let rows = application.rows();
+        let decided = rows.outcome(decider, &outcome_key, self.patience()).await?;
         if let Some(answer) = decided.as_ref().and_then(answer_in) {
             return answer;
         }
@@ -121,20 +121,16 @@ impl Api {
             return Err(problem);
         }
         // 3.
-        let application = self.application()?;
         let mut value = Vec::new();
         command.encode(&mut value);
         let sent = application.send(topic, &outcome_key.key, value).await;
         sent.map_err(|failure| not_written(name, &failure))?;
         // 4.
-        let row = Row::Outcome(decider, outcome_key.clone());
-        let look = |application: &dyn Application| {
-            Ok(application
-                .outcome(decider, &outcome_key)?
-                .as_ref()
-                .and_then(answer_in))
-        };
-        let answer = self.wait_for(&row, deadline, look).await?;
+        let answer = rows
+            .await_outcome(decider, &outcome_key, deadline, |outcome| {
+                outcome.as_ref().and_then(answer_in)
+            })
+            .await?;
         answer.unwrap_or_else(|| Err(outcome_pending()))
     }
 }

@@ -12,14 +12,19 @@ use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::problem::{Problem, ProblemKind};
+use super::server::Crowded;
 
 /// Beyond the waits that a route has: for reading its body and writing its command.
 const ROUTE_OVERHEAD: Duration = Duration::from_secs(30);
 
 /// Lets a request in unless too many are, and out before it has taken too long.
 pub async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let overloaded = || Problem::new(ProblemKind::Overloaded).into_response();
+    if request.extensions().get::<Crowded>().is_some() {
+        return overloaded();
+    }
     let Ok(_permit) = api.shared.permits.try_acquire() else {
-        return Problem::new(ProblemKind::Overloaded).into_response();
+        return overloaded();
     };
     let longest = api.shared.command_timeout + api.shared.recovery_wait + ROUTE_OVERHEAD;
     match tokio::time::timeout(longest, next.run(request)).await {

@@ -6,13 +6,15 @@
 //! - [`tickets`], [`orders`], [`payments`]: the routes of the contract.
 //! - [`operations`]: health, metrics, topology, the OpenAPI document.
 //! - [`commands`]: how a command is sent and its outcome awaited.
-//! - [`reads`]: how a row is read while tasks move.
+//! - [`reads`]: how a row is read while tasks move; [`staleness`]: how stale it may be.
+//! - [`internal`]: what other instances ask.
 //! - [`server`]: connections, time-outs, and how they end.
 
 pub mod body;
 pub mod caller;
 pub mod commands;
 pub mod idempotency;
+pub mod internal;
 pub mod limits;
 pub mod measures;
 pub mod observe;
@@ -22,9 +24,11 @@ pub mod page;
 pub mod path;
 pub mod payments;
 pub mod problem;
+pub mod problem_responses;
 pub mod reads;
 mod router;
 pub mod server;
+pub mod staleness;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
@@ -38,6 +42,7 @@ use turnstile_ticketing::Service;
 
 use crate::config::Authentication;
 use crate::instance::Instance;
+use crate::peers::{ClusterKey, PeerMeasures};
 use caller::Authenticator;
 use idempotency::KeyUses;
 use measures::Measures;
@@ -61,6 +66,10 @@ struct Shared {
     command_timeout: Duration,
     recovery_wait: Duration,
     permits: Semaphore,
+    cluster_key: ClusterKey,
+    peer_measures: PeerMeasures,
+    /// Of reads of other instances.
+    peer_permits: Semaphore,
 }
 
 /// How the API is to behave.
@@ -74,10 +83,13 @@ pub struct ApiConfig {
     pub recovery_wait: Duration,
     /// How many requests are answered at once.
     pub max_requests: usize,
+    /// By what other instances are known.
+    pub cluster_key: ClusterKey,
 }
 
 impl Api {
-    /// The API of an instance; it shows the metrics of `registry`, and adds its own.
+    /// The API of an instance; it shows the metrics of `registry`, and adds its own. Reads
+    /// of other instances are counted by `peer_measures`.
     ///
     /// # Errors
     ///
@@ -85,6 +97,7 @@ impl Api {
     pub fn new(
         instance: Arc<Instance>,
         registry: Registry,
+        peer_measures: PeerMeasures,
         config: &ApiConfig,
     ) -> Result<Self, prometheus::Error> {
         let shared = Shared {
@@ -97,6 +110,9 @@ impl Api {
             command_timeout: config.command_timeout,
             recovery_wait: config.recovery_wait,
             permits: Semaphore::new(config.max_requests),
+            cluster_key: config.cluster_key.clone(),
+            peer_measures,
+            peer_permits: Semaphore::new(internal::READS_MAX),
         };
         Ok(Self {
             shared: Arc::new(shared),

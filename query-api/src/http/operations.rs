@@ -1,4 +1,5 @@
-//! What operators and their tools ask: health, metrics, topology, the API's shape.
+//! What operators and their tools ask: health, metrics, topology, instances, the API's
+//! shape.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,7 +9,7 @@ use prometheus::TextEncoder;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::problem::{Problem, ProblemKind};
+use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::application::TopologyForm;
 
 /// Says that the process answers.
@@ -70,7 +71,7 @@ pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
         (status = 200, description = "The topology", content(
             (String = "text/plain"), (Value = "application/json"), (String = "text/vnd.graphviz"),
         )),
-        (status = 503, description = "It does not run yet", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "It does not run yet", body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
 pub async fn topology(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -87,6 +88,22 @@ pub async fn topology(State(api): State<Api>, headers: HeaderMap) -> Result<Resp
         text,
     )
         .into_response())
+}
+
+/// Shows the instances of the application as this one sees them.
+///
+/// Where they are reached, which tasks run on them, which standbys they keep, and how far
+/// those are behind.
+#[utoipa::path(
+    get, path = "/cluster", tag = "operations", operation_id = "cluster",
+    responses(
+        (status = 200, description = "The instances", body = Value),
+        (status = 503, description = "It does not know yet", body = Problem, content_type = PROBLEM_JSON),
+    ),
+)]
+pub async fn cluster(State(api): State<Api>) -> Result<Json<Value>, Problem> {
+    let instances = api.application()?.rows().instances();
+    Ok(Json(json!({ "instances": instances })))
 }
 
 /// The description of this API.

@@ -1,7 +1,7 @@
 //! Orders: a buyer's hold on a ticket.
 //!
 //! The id of an order that is made here is chosen so that its rows lie where those of
-//! its ticket do: the instance that reserves the ticket can then answer with the order.
+//! its ticket do: whoever waits for both then waits for one instance.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,21 +12,26 @@ use tokio::time::Instant;
 use turnstile_engine::Partition;
 use turnstile_ticketing::commands::{OrderCancel, OrderCreate};
 use turnstile_ticketing::ids::{CommandId, OrderId, PaymentId, TicketId, UserId};
-use turnstile_ticketing::orders::Order;
+use turnstile_ticketing::orders::{Order, OrderStatus};
 use turnstile_ticketing::outcome::Answer;
 use turnstile_ticketing::price::Price;
 use turnstile_ticketing::{Service, iso8601, topics};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::Api;
 use super::body::Body;
 use super::caller::Caller;
 use super::commands::{Submission, outcome_pending, unexpected_answer};
 use super::idempotency::IdempotencyKey;
-use super::page::{Page, PageQuery};
+use super::page::{Page, PageQuery, Reading};
 use super::path::IdPath;
-use super::problem::{Problem, ProblemKind};
-use crate::application::{Application, Decider, Listing, Row, Unavailable};
+use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use super::problem_responses::{
+    BodyProblems, CommandProblems, OrderProblems, PageProblems, ReadProblems, TicketProblems,
+};
+use super::staleness::{MaxStale, MaxStaleParameter};
+use crate::application::{Decider, Found, Listing, Rows};
 
 /// How many ids are tried for an order that is to lie beside its ticket.
 const ORDER_IDS_MAX: usize = 4096;
@@ -51,7 +56,7 @@ pub struct OrderView {
     #[schema(value_type = String)]
     user_id: UserId,
     /// `created`, `pending_payment`, `completed`, `failed` or `cancelled`.
-    #[schema(example = "created")]
+    #[schema(schema_with = status_schema)]
     status: &'static str,
     /// When it is cancelled unless it is paid: ISO-8601, UTC.
     #[schema(example = "2026-01-31T09:30:00.000Z")]
@@ -67,6 +72,17 @@ pub struct OrderView {
     /// True where a payment has to be given back.
     #[serde(skip_serializing_if = "Option::is_none")]
     refund_due: Option<bool>,
+}
+
+fn status_schema() -> Object {
+    let statuses = OrderStatus::ALL.map(OrderStatus::as_str);
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(
+            "Where it is in its life; `completed`, `failed` and `cancelled` are final.",
+        ))
+        .enum_values(Some(statuses))
+        .build()
 }
 
 /// A ticket as it was when it was reserved.
@@ -110,14 +126,7 @@ impl From<Order> for OrderView {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry the same command")),
     responses(
         (status = 201, description = "The order", body = OrderView, headers(("Location" = String))),
-        (status = 400, description = "Malformed or invalid body", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The caller is not known", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such ticket", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Reserved", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "Another instance owns it", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The key was used with another body", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "No outcome yet", body = Problem, content_type = "application/problem+json"),
+        CommandProblems, BodyProblems, ReadProblems, TicketProblems,
     ),
     security(("bearer" = [])),
 )]
@@ -132,13 +141,11 @@ pub async fn create(
     let ticket_id = TicketId::new(ticket_id).map_err(|invalid| {
         Problem::with_detail(ProblemKind::InvalidValue, format!("ticketId: {invalid}"))
     })?;
-    let order_id = order_beside(
-        api.application()?.as_ref(),
-        &ticket_id,
-        &key.command(&caller),
-    );
-    // This also shows, before anything is written, whether the order could be read here.
-    let existing = api.read(|application| application.order(&order_id)).await?;
+    let application = api.application()?;
+    let rows = application.rows();
+    let order_id = order_beside(rows, &ticket_id, &key.command(&caller));
+    // This also shows, before anything is written, whether the order can be read.
+    let existing = rows.order(&order_id, api.patience()).await?.value;
     let for_another_ticket = |order: &Order| order.ticket.id != ticket_id;
     if existing.as_ref().is_some_and(for_another_ticket) {
         return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
@@ -163,11 +170,10 @@ pub async fn create(
     let Answer::OrderPlaced(id) = api.decide(submission).await? else {
         return Err(unexpected_answer("order.create"));
     };
-    let order = api
-        .wait_for(&Row::Order(id.clone()), deadline, |application| {
-            application.order(&id)
-        })
-        .await?;
+    let order = rows.await_order(&id, deadline, |order| order).await;
+    let order = order
+        .map_err(Problem::from)
+        .map_err(|problem| problem.ask_again_with(key.as_str()))?;
     let order = order.ok_or_else(|| outcome_pending().ask_again_with(key.as_str()))?;
     if for_another_ticket(&order) {
         return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
@@ -185,14 +191,13 @@ pub async fn create(
 /// Reads one of the caller's orders.
 #[utoipa::path(
     get, path = "/api/orders/{id}", tag = "orders", operation_id = "getOrder",
-    params(("id" = String, Path, description = "The order")),
+    params(("id" = String, Path, description = "The order"), MaxStaleParameter),
     responses(
-        (status = 200, description = "The order", body = OrderView),
-        (status = 401, description = "The caller is not known", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Somebody else's", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "Another instance owns it", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The order", body = OrderView, headers(
+            ("Age" = Option<u64>, description = "Where a standby answers: how stale it is, in seconds"),
+            ("X-Records-Behind" = Option<u64>, description = "Where a standby answers: the changes that it may miss"),
+        )),
+        ReadProblems, OrderProblems,
     ),
     security(("bearer" = [])),
 )]
@@ -200,25 +205,31 @@ pub async fn get(
     State(api): State<Api>,
     IdPath(id): IdPath<OrderId>,
     Caller(caller): Caller,
-) -> Result<Json<OrderView>, Problem> {
-    let order = api.read(|application| application.order(&id)).await?;
-    let order = order.ok_or_else(|| Problem::new(ProblemKind::OrderNotFound))?;
-    if order.user_id != caller {
-        return Err(Problem::new(ProblemKind::Forbidden));
-    }
-    Ok(Json(order.into()))
+    MaxStale(max_stale): MaxStale,
+) -> Result<Found<Json<OrderView>>, Problem> {
+    let application = api.application()?;
+    let patience = api.patience_with(max_stale);
+    let found = application.rows().order(&id, patience).await?;
+    found.try_map(|order| {
+        let order = order.ok_or_else(|| Problem::new(ProblemKind::OrderNotFound))?;
+        if order.user_id != caller {
+            return Err(Problem::new(ProblemKind::Forbidden));
+        }
+        Ok(Json(order.into()))
+    })
 }
 
 /// Lists the caller's orders.
 #[utoipa::path(
     get, path = "/api/orders", tag = "orders", operation_id = "listOrders",
-    params(PageQuery),
+    params(PageQuery, MaxStaleParameter),
     responses(
-        (status = 200, description = "A page of the caller's orders", body = Page<OrderView>),
-        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The caller is not known", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "Another instance owns the next partition", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "A page of the caller's orders", body = Page<OrderView>, headers(
+            ("Age" = Option<u64>, description = "Where a standby answers: how stale it is, in seconds"),
+            ("X-Records-Behind" = Option<u64>, description = "Where a standby answers: the changes that it may miss"),
+        )),
+        (status = 401, description = "The caller is not known", body = Problem, content_type = PROBLEM_JSON),
+        PageProblems,
     ),
     security(("bearer" = [])),
 )]
@@ -226,23 +237,24 @@ pub async fn list(
     State(api): State<Api>,
     Caller(caller): Caller,
     page: PageQuery,
-) -> Result<Json<Page<OrderView>>, Problem> {
-    let (position, limit) = (page.position(Listing::Orders)?, page.limit()?);
-    let look = move |application: &dyn Application| {
-        let rows = |partition: Partition, after: Option<&str>, limit| {
+    MaxStale(max_stale): MaxStale,
+) -> Result<Found<Json<Page<OrderView>>>, Problem> {
+    let part = page.part(Listing::Orders)?;
+    let (application, patience) = (api.application()?, api.patience_with(max_stale));
+    let rows = application.rows();
+    let caller = &caller;
+    let read = |partition: Partition, after: Option<String>, limit: usize| -> Reading<'_, Order> {
+        Box::pin(async move {
             let after = after.and_then(|id| OrderId::new(id).ok());
-            application.orders_in(partition, &caller, after.as_ref(), limit)
-        };
-        super::page::read(
-            application,
-            Listing::Orders,
-            &position,
-            limit,
-            rows,
-            |order| order.id.as_str().to_owned(),
-        )
+            rows.orders_in(partition, caller, after.as_ref(), limit, patience)
+                .await
+        })
     };
-    Ok(Json(api.read_many(look).await?.map(OrderView::from)))
+    let partitions = rows.partitions(Listing::Orders)?;
+    let found = part
+        .gather(partitions, read, |order| order.id.as_str().to_owned())
+        .await?;
+    Ok(found.map(|page| Json(page.map(OrderView::from))))
 }
 
 /// Cancels an order.
@@ -254,13 +266,8 @@ pub async fn list(
     ),
     responses(
         (status = 204, description = "It is cancelled, and its ticket is free"),
-        (status = 401, description = "The caller is not known", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Somebody else's", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "Another instance owns it", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "No outcome yet", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has ended", body = Problem, content_type = PROBLEM_JSON),
+        CommandProblems, ReadProblems, OrderProblems,
     ),
     security(("bearer" = [])),
 )]
@@ -292,14 +299,14 @@ pub async fn cancel(
 }
 
 /// The id of the order that `command` makes: the first of a series that lies beside `ticket`.
-fn order_beside(application: &dyn Application, ticket: &TicketId, command: &CommandId) -> OrderId {
+fn order_beside(rows: &Rows, ticket: &TicketId, command: &CommandId) -> OrderId {
     let first = OrderId::named_by(command);
     let further = (1..ORDER_IDS_MAX).filter_map(|number| {
         let command = CommandId::new(format!("{command}-{number}")).ok()?;
         Some(OrderId::named_by(&command))
     });
     let mut ids = std::iter::once(first.clone()).chain(further);
-    ids.find(|order| application.are_neighbours(ticket, order))
+    ids.find(|order| rows.are_neighbours(ticket, order))
         .unwrap_or(first)
 }
 
@@ -317,24 +324,16 @@ async fn until_ended(api: &Api, id: &OrderId, deadline: Instant) -> Result<Optio
     if !api.instance().runs(Service::Orders) {
         return Ok(Some(()));
     }
-    let look = |application: &dyn Application| match application.order(id) {
-        Ok(order) => Ok(order.filter(|order| order.status.is_final()).map(Some)),
-        Err(Unavailable::Elsewhere { .. }) => Ok(Some(None)),
-        Err(error) => Err(error),
+    let application = api.application()?;
+    let rows = application.rows();
+    let is_final = |order: Option<Order>| order.filter(|order| order.status.is_final());
+    let Some(order) = rows.await_order(id, deadline, is_final).await? else {
+        return Ok(None);
     };
-    let order = api
-        .wait_for(&Row::Order(id.clone()), deadline, look)
-        .await?;
-    let Some(order) = order else { return Ok(None) };
-    let Some(order) = order.filter(|order| !order.status.holds_ticket()) else {
+    if order.status.holds_ticket() {
         return Ok(Some(()));
-    };
-    let ticket = order.ticket.id;
-    let look = |application: &dyn Application| match application.reservation(&ticket) {
-        Ok(holder) => Ok((holder.as_ref() != Some(id)).then_some(())),
-        Err(Unavailable::Elsewhere { .. }) => Ok(Some(())),
-        Err(error) => Err(error),
-    };
-    api.wait_for(&Row::Reservation(ticket.clone()), deadline, look)
-        .await
+    }
+    let is_free = |holder: Option<OrderId>| (holder.as_ref() != Some(id)).then_some(());
+    let ticket = &order.ticket.id;
+    Ok(rows.await_reservation(ticket, deadline, is_free).await?)
 }

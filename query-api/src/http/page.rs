@@ -3,13 +3,18 @@
 //! A cursor says after which row to go on. It is opaque: hex of a version byte, a
 //! letter for the list, the partition (4 bytes, big-endian), and the id of the row,
 //! which is empty at the beginning of a partition.
+//!
+//! Partitions are read in order, each at most once a page, and several at a time the more
+//! the emptier they turn out to be. A partition that nobody can give at the moment is
+//! named in the page, which goes on without it.
 
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use turnstile_engine::Partition;
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Problem, ProblemKind};
-use crate::application::{Application, Listing, Unavailable};
+use crate::application::{BoxFuture, Found, Listing, Staleness, Unavailable};
 
 /// How many items a page has where nobody says.
 const LIMIT_DEFAULT: usize = 50;
@@ -18,6 +23,9 @@ const LIMIT_DEFAULT: usize = 50;
 pub const LIMIT_MAX: usize = 200;
 
 const VERSION: u8 = 1;
+
+/// How many partitions are read at a time at most.
+const WINDOW_MAX: i32 = 16;
 
 /// The part of a list that is wanted.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -31,7 +39,8 @@ pub struct PageQuery {
 }
 
 /// A part of a list.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
@@ -39,6 +48,10 @@ pub struct Page<T> {
     /// and still have a next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// The partitions that could not be read, whose items are missing: the next page goes
+    /// on after them. Absent where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_partitions: Vec<i32>,
 }
 
 impl<T> Page<T> {
@@ -48,8 +61,20 @@ impl<T> Page<T> {
         Page {
             items: self.items.into_iter().map(map).collect(),
             next: self.next,
+            missing_partitions: self.missing_partitions,
         }
     }
+}
+
+/// The items of a partition, while they are read.
+pub type Reading<'a, T> = BoxFuture<'a, Result<Found<Vec<T>>, Unavailable>>;
+
+/// The part of a list that makes a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    listing: Listing,
+    position: Position,
+    limit: usize,
 }
 
 /// Where in a list a page begins.
@@ -62,12 +87,25 @@ pub struct Position {
 }
 
 impl PageQuery {
+    /// The part of `listing` that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// 400 if a parameter is wrong.
+    pub fn part(&self, listing: Listing) -> Result<Part, Problem> {
+        Ok(Part {
+            listing,
+            position: self.position(listing)?,
+            limit: self.limit()?,
+        })
+    }
+
     /// The number of items that are wanted.
     ///
     /// # Errors
     ///
     /// 400 if it is none from 1 to 200.
-    pub fn limit(&self) -> Result<usize, Problem> {
+    fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = &self.limit else {
             return Ok(LIMIT_DEFAULT);
         };
@@ -86,7 +124,7 @@ impl PageQuery {
     /// # Errors
     ///
     /// 400 for a cursor that was not given out for this list.
-    pub fn position(&self, listing: Listing) -> Result<Position, Problem> {
+    fn position(&self, listing: Listing) -> Result<Position, Problem> {
         let Some(cursor) = &self.cursor else {
             return Ok(Position {
                 partition: Partition(0),
@@ -127,46 +165,123 @@ impl Position {
     }
 }
 
-/// The page of at most `limit` items that begins at `position`; `rows` are those of a
-/// partition after an id, at most so many. A partition that cannot be read now ends a
-/// page that has items already, and is the beginning of the next.
-///
-/// # Errors
-///
-/// When the first partition of the page cannot be read.
-pub fn read<T>(
-    application: &dyn Application,
-    listing: Listing,
-    position: &Position,
-    limit: usize,
-    rows: impl Fn(Partition, Option<&str>, usize) -> Result<Vec<T>, Unavailable>,
-    id: impl Fn(&T) -> String,
-) -> Result<Page<T>, Unavailable> {
-    let partitions = application.partitions(listing)?;
-    let mut items: Vec<T> = Vec::new();
-    let mut after = position.after.clone();
-    for partition in (position.partition.0..partitions).map(Partition) {
-        // One more than wanted shows whether anything follows.
-        let wanted = limit.saturating_sub(items.len());
-        let mut found = match rows(partition, after.as_deref(), wanted.saturating_add(1)) {
-            Ok(found) => found,
-            Err(_) if !items.is_empty() => {
-                let next = Some(Position { partition, after }.cursor(listing));
-                return Ok(Page { items, next });
-            }
-            Err(error) => return Err(error),
+impl Part {
+    /// The page, of a list that has so many partitions; `read` gives the items of one
+    /// after an id, at most so many.
+    ///
+    /// # Errors
+    ///
+    /// When a partition is broken, and when none of those that were tried can be read.
+    pub async fn gather<'a, T>(
+        &self,
+        partitions: i32,
+        read: impl Fn(Partition, Option<String>, usize) -> Reading<'a, T>,
+        id: impl Fn(&T) -> String,
+    ) -> Result<Found<Page<T>>, Unavailable> {
+        let mut gathered = Gathered {
+            page: Page {
+                items: Vec::new(),
+                next: None,
+                missing_partitions: Vec::new(),
+            },
+            staleness: None,
         };
-        let more = found.len() > wanted;
-        found.truncate(wanted);
-        after = found.last().map(&id).or(after);
-        items.append(&mut found);
-        if more {
-            let next = Some(Position { partition, after }.cursor(listing));
-            return Ok(Page { items, next });
+        let mut failure = None;
+        let mut answered = false;
+        let mut begin = self.position.partition.0;
+        let mut window = 1;
+        while begin < partitions {
+            let end = partitions.min(begin.saturating_add(window));
+            let wanted = self.limit.saturating_sub(gathered.page.items.len());
+            // One more than wanted shows whether anything follows.
+            let reads = (begin..end).map(Partition).map(|partition| {
+                let after = self.after_in(partition);
+                read(partition, after, wanted.saturating_add(1))
+            });
+            let found = join_all(reads).await;
+            for (partition, found) in (begin..end).map(Partition).zip(found) {
+                let wanted = self.limit.saturating_sub(gathered.page.items.len());
+                let after = self.after_in(partition);
+                match found {
+                    Ok(found) => {
+                        answered = true;
+                        if let Some(last) = gathered.take(found, wanted, &id) {
+                            let after = last.or(after);
+                            return Ok(gathered.up_to(self.listing, partition, after));
+                        }
+                    }
+                    // The page is full: the next one tries it.
+                    Err(Unavailable::NotYet { .. }) if wanted == 0 => {
+                        return Ok(gathered.up_to(self.listing, partition, after));
+                    }
+                    Err(error @ Unavailable::NotYet { .. }) => {
+                        gathered.page.missing_partitions.push(partition.0);
+                        failure = Some(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            begin = end;
+            window = WINDOW_MAX.min(window.saturating_mul(2));
         }
-        after = None;
+        match failure {
+            Some(failure) if !answered => Err(failure),
+            _ => Ok(gathered.all()),
+        }
     }
-    Ok(Page { items, next: None })
+
+    /// After which id the part begins in a partition.
+    fn after_in(&self, partition: Partition) -> Option<String> {
+        let is_first = partition == self.position.partition;
+        self.position.after.clone().filter(|_| is_first)
+    }
+}
+
+struct Gathered<T> {
+    page: Page<T>,
+    staleness: Option<Staleness>,
+}
+
+impl<T> Gathered<T> {
+    /// Adds what is wanted of a partition; where more follows, gives the last id of it
+    /// that was added, if any was.
+    fn take(
+        &mut self,
+        found: Found<Vec<T>>,
+        wanted: usize,
+        id: impl Fn(&T) -> String,
+    ) -> Option<Option<String>> {
+        let Found {
+            value: mut items,
+            staleness,
+        } = found;
+        let more = items.len() > wanted;
+        items.truncate(wanted);
+        let last = items.last().map(id);
+        self.page.items.append(&mut items);
+        self.staleness = match (self.staleness, staleness) {
+            (Some(one), Some(other)) => Some(one.and(other)),
+            (one, other) => one.or(other),
+        };
+        more.then_some(last)
+    }
+
+    fn up_to(
+        mut self,
+        listing: Listing,
+        partition: Partition,
+        after: Option<String>,
+    ) -> Found<Page<T>> {
+        self.page.next = Some(Position { partition, after }.cursor(listing));
+        self.all()
+    }
+
+    fn all(self) -> Found<Page<T>> {
+        Found {
+            value: self.page,
+            staleness: self.staleness,
+        }
+    }
 }
 
 fn letter(listing: Listing) -> u8 {

@@ -3,10 +3,13 @@
 //! The answer waits until the order shows what became of it, so that whoever reads it
 //! next finds it completed or failed, and its ticket free in the latter case.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use turnstile_ticketing::commands::PaymentCreate;
 use turnstile_ticketing::ids::{InvalidId, OrderId, PaymentRecordId, Token, UserId};
 use turnstile_ticketing::outcome::Answer;
@@ -19,8 +22,12 @@ use super::caller::Caller;
 use super::commands::{Submission, unexpected_answer};
 use super::idempotency::IdempotencyKey;
 use super::orders::ended;
-use super::problem::{Problem, ProblemKind};
-use crate::application::Decider;
+use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use super::problem_responses::{BodyProblems, CommandProblems, OrderProblems, ReadProblems};
+use crate::application::{Decider, Patience};
+
+/// How long it may take to see whether an order has ended.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// What is to be paid, and with what.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -48,16 +55,9 @@ pub struct PaymentView {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry the same command")),
     responses(
         (status = 201, description = "The payment", body = PaymentView),
-        (status = 400, description = "Malformed or invalid body", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The caller is not known", body = Problem, content_type = "application/problem+json"),
-        (status = 402, description = "Declined; the order has failed", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Somebody else's order", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Not payable", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "Another instance owns it", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The key was used with another body", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "No outcome yet", body = Problem, content_type = "application/problem+json"),
+        (status = 402, description = "Declined; the order has failed", body = Problem, content_type = PROBLEM_JSON),
+        (status = 409, description = "Not payable", body = Problem, content_type = PROBLEM_JSON),
+        CommandProblems, BodyProblems, ReadProblems, OrderProblems,
     ),
     security(("bearer" = [])),
 )]
@@ -84,7 +84,7 @@ pub async fn create(
         topic: topics::ORDER_COMMANDS,
         key: &key,
         caller: &caller,
-        refusal: finished(&api, &order_id, &caller)?,
+        refusal: finished(&api, &order_id, &caller).await?,
         body: PaymentCreate {
             order_id: order_id.clone(),
             user_id: caller.clone(),
@@ -109,9 +109,12 @@ pub async fn create(
 }
 
 /// Payments may not know yet that an order has ended which its buyer has seen end.
-fn finished(api: &Api, order: &OrderId, buyer: &UserId) -> Result<Option<Problem>, Problem> {
-    // An order that cannot be read here is for Payments alone to judge.
-    let order = api.application()?.order(order).ok().flatten();
+async fn finished(api: &Api, order: &OrderId, buyer: &UserId) -> Result<Option<Problem>, Problem> {
+    let application = api.application()?;
+    let patience = Patience::until(Instant::now() + GLANCE);
+    // An order that cannot be read at once is for Payments alone to judge.
+    let found = application.rows().order(order, patience).await.ok();
+    let order = found.and_then(|found| found.value);
     let finished = order.is_some_and(|order| order.status.is_final() && order.user_id == *buyer);
     Ok(finished.then(|| Problem::new(ProblemKind::OrderNotPayable)))
 }

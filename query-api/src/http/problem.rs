@@ -7,9 +7,12 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use turnstile_engine::Partition;
 use turnstile_ticketing::outcome::{Answer, Conflict};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+
+/// The media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// How long a client should wait before it tries again.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -88,8 +91,6 @@ kinds! {
     OrderNotPayable = CONFLICT, "order-not-payable", "The order cannot be paid";
     /// The body is too long.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too long";
-    /// Another instance owns the key.
-    Misdirected = MISDIRECTED_REQUEST, "misdirected", "Another instance answers this";
     /// The `Idempotency-Key` was used for something else.
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The Idempotency-Key was used with another body";
     /// Something broke.
@@ -110,7 +111,7 @@ pub struct Problem {
     kind: ProblemKind,
     /// The stable name of what went wrong.
     #[serde(rename = "type")]
-    #[schema(example = "urn:ticketing:problem:ticket-reserved")]
+    #[schema(schema_with = type_schema)]
     uri: &'static str,
     /// The same in words.
     title: &'static str,
@@ -119,12 +120,20 @@ pub struct Problem {
     /// What is particular to this case, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// Of 421: the partition that the key belongs to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    partition: Option<i32>,
     /// Of 503 and 504 to a command: the `Idempotency-Key` to ask again with.
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<String>,
+}
+
+/// The types of all kinds: what clients may go by.
+fn type_schema() -> Object {
+    let types = ProblemKind::ALL.iter().map(|kind| kind.uri());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("The stable name of what went wrong."))
+        .enum_values(Some(types))
+        .examples(["urn:ticketing:problem:ticket-reserved"])
+        .build()
 }
 
 impl Problem {
@@ -137,7 +146,6 @@ impl Problem {
             title: kind.title(),
             status: kind.status().as_u16(),
             detail: None,
-            partition: None,
             idempotency_key: None,
         }
     }
@@ -148,17 +156,6 @@ impl Problem {
         Self {
             detail: Some(detail.into()),
             ..Self::new(kind)
-        }
-    }
-
-    /// The key belongs to a partition of another instance.
-    #[must_use]
-    pub fn misdirected(partition: Partition) -> Self {
-        let detail = format!("ask the instance that owns partition {partition}");
-        let problem = Self::with_detail(ProblemKind::Misdirected, detail);
-        Self {
-            partition: Some(partition.0),
-            ..problem
         }
     }
 
@@ -213,7 +210,7 @@ impl IntoResponse for Problem {
             .and_then(|key| HeaderValue::from_str(key).ok());
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
-        let content_type = HeaderValue::from_static("application/problem+json");
+        let content_type = HeaderValue::from_static(PROBLEM_JSON);
         headers.insert(header::CONTENT_TYPE, content_type);
         match kind {
             ProblemKind::Unauthenticated => {
@@ -253,8 +250,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_problem_says_what_a_client_needs() {
-        let response = Problem::misdirected(Partition(3)).into_response();
-        assert_eq!(response.status(), 421);
+        let problem = Problem::with_detail(ProblemKind::TicketReserved, "by somebody");
+        let response = problem.into_response();
+        assert_eq!(response.status(), 409);
         assert_eq!(
             response.headers()[header::CONTENT_TYPE],
             "application/problem+json"
@@ -264,11 +262,10 @@ mod tests {
             .unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let expected = serde_json::json!({
-            "type": "urn:ticketing:problem:misdirected",
-            "title": "Another instance answers this",
-            "status": 421,
-            "detail": "ask the instance that owns partition 3",
-            "partition": 3,
+            "type": "urn:ticketing:problem:ticket-reserved",
+            "title": "The ticket is reserved",
+            "status": 409,
+            "detail": "by somebody",
         });
         assert_eq!(body, expected);
     }

@@ -4,37 +4,59 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, Method, Uri};
 use axum::middleware::from_fn_with_state;
+use axum::routing::post;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{Modify, OpenApi};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::BODY_BYTES_MAX;
 use super::problem::{Problem, ProblemKind};
-use super::{Api, limits, observe, operations, orders, payments, tickets};
+use super::{Api, internal, limits, observe, operations, orders, payments, tickets};
+use crate::peers::wire::{READ_PATH, REQUEST_ID_HEADER};
 
 #[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Ticketing",
-        description = "Tickets, orders and payments. Errors are RFC 9457 problem documents with stable types.",
-    ),
-    modifiers(&Bearer),
-)]
+#[openapi(info(
+    title = "Ticketing",
+    description = "Tickets, orders and payments. Errors are RFC 9457 problem documents with stable types.",
+))]
 struct Document;
 
-struct Bearer;
-
-impl Modify for Bearer {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .build();
-        let components = document.components.get_or_insert_default();
-        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+/// How callers say who they are; each route that names the first takes the second too.
+fn add_security(document: &mut utoipa::openapi::OpenApi) {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some(
+            "HS256, signed with JWT_KEY; the claim id or sub is the caller.",
+        ))
+        .build();
+    let header = ApiKeyValue::with_description(
+        "X-User-Id",
+        "The caller; believed only by instances in development, with --dev-auth.",
+    );
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    components.add_security_scheme(
+        "development",
+        SecurityScheme::ApiKey(ApiKey::Header(header)),
+    );
+    let items = document.paths.paths.values_mut();
+    let operations = items.flat_map(|item| {
+        [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+        ]
+    });
+    for security in operations.flatten().filter_map(|it| it.security.as_mut()) {
+        let nothing: [&str; 0] = [];
+        security.push(SecurityRequirement::new("development", nothing));
     }
 }
 
@@ -53,13 +75,15 @@ fn operations_routes() -> OpenApiRouter<Api> {
         .routes(routes!(operations::ready))
         .routes(routes!(operations::metrics))
         .routes(routes!(operations::topology))
+        .routes(routes!(operations::cluster))
         .routes(routes!(operations::openapi))
 }
 
 /// The OpenAPI document of all routes, as JSON.
 #[must_use]
 pub fn openapi() -> String {
-    let document = api_routes().merge(operations_routes()).into_openapi();
+    let mut document = api_routes().merge(operations_routes()).into_openapi();
+    add_security(&mut document);
     document
         .to_pretty_json()
         .expect("the document is plain data")
@@ -71,9 +95,12 @@ pub fn router(api: Api) -> Router {
     let (api_routes, _) = api_routes().split_for_parts();
     let api_routes = api_routes.layer(from_fn_with_state(api.clone(), limits::admit));
     let (operations_routes, _) = operations_routes().split_for_parts();
-    let request_id = HeaderName::from_static("x-request-id");
+    // Other instances are let in by a bound of their own.
+    let internal_routes = Router::new().route(READ_PATH, post(internal::read));
+    let request_id = HeaderName::from_static(REQUEST_ID_HEADER);
     api_routes
         .merge(operations_routes)
+        .merge(internal_routes)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

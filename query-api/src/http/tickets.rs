@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use turnstile_engine::Partition;
 use turnstile_ticketing::commands::{TicketCommand, TicketWrite};
 use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
+use turnstile_ticketing::orders::CatalogEntry;
 use turnstile_ticketing::outcome::Answer;
 use turnstile_ticketing::price::{Amount, Price};
 use turnstile_ticketing::tickets::Ticket;
@@ -23,13 +24,14 @@ use super::body::Body;
 use super::caller::Caller;
 use super::commands::{Submission, outcome_pending};
 use super::idempotency::IdempotencyKey;
-use super::page::{Page, PageQuery};
+use super::page::{Page, PageQuery, Reading};
 use super::path::IdPath;
-use super::problem::{Problem, ProblemKind};
-use crate::application::{Application, Decider, Listing, Row, Unavailable};
-
-/// How many keys are made up in search of one whose ticket belongs here.
-const KEYS_MADE_UP_MAX: usize = 256;
+use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use super::problem_responses::{
+    BodyProblems, CommandProblems, PageProblems, ReadProblems, TicketProblems,
+};
+use super::staleness::{MaxStale, MaxStaleParameter};
+use crate::application::{Decider, Found, Listing};
 
 /// What a ticket is to be called and to cost.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -95,11 +97,7 @@ impl From<Ticket> for TicketView {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry the same command")),
     responses(
         (status = 201, description = "The ticket", body = TicketView, headers(("Location" = String))),
-        (status = 400, description = "Malformed or invalid body", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The caller is not known", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The key was used with another body", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "No outcome yet", body = Problem, content_type = "application/problem+json"),
+        CommandProblems, BodyProblems,
     ),
     security(("bearer" = [])),
 )]
@@ -111,12 +109,6 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     api.require(Service::Tickets)?;
     let draft = draft(&body)?;
-    let application = api.application()?;
-    let key = if key.is_given() {
-        key
-    } else {
-        key_that_belongs_here(application.as_ref(), &caller)
-    };
     let ticket_id = TicketId::named_by(&key.command(&caller));
     let write = TicketWrite {
         ticket_id,
@@ -151,15 +143,8 @@ pub async fn create(
     ),
     responses(
         (status = 200, description = "The ticket as it is now", body = TicketView),
-        (status = 400, description = "Malformed or invalid body", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The caller is not known", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not the owner", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such ticket", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Reserved", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "Another instance owns it", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The key was used with another body", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "No outcome yet", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not the owner", body = Problem, content_type = PROBLEM_JSON),
+        CommandProblems, BodyProblems, ReadProblems, TicketProblems,
     ),
     security(("bearer" = [])),
 )]
@@ -190,54 +175,60 @@ pub async fn update(
 /// Reads a ticket.
 #[utoipa::path(
     get, path = "/api/tickets/{id}", tag = "tickets", operation_id = "getTicket",
-    params(("id" = String, Path, description = "The ticket")),
+    params(("id" = String, Path, description = "The ticket"), MaxStaleParameter),
     responses(
-        (status = 200, description = "The ticket", body = TicketView),
-        (status = 404, description = "No such ticket", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "Another instance owns it", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The ticket", body = TicketView, headers(
+            ("Age" = Option<u64>, description = "Where a standby answers: how stale it is, in seconds"),
+            ("X-Records-Behind" = Option<u64>, description = "Where a standby answers: the changes that it may miss"),
+        )),
+        (status = 404, description = "No such ticket", body = Problem, content_type = PROBLEM_JSON),
+        ReadProblems,
     ),
 )]
 pub async fn get(
     State(api): State<Api>,
     IdPath(id): IdPath<TicketId>,
-) -> Result<Json<TicketView>, Problem> {
-    let ticket = api.read(|application| application.ticket(&id)).await?;
-    let ticket = ticket.ok_or_else(|| Problem::new(ProblemKind::TicketNotFound))?;
-    Ok(Json(ticket.into()))
+    MaxStale(max_stale): MaxStale,
+) -> Result<Found<Json<TicketView>>, Problem> {
+    let application = api.application()?;
+    let patience = api.patience_with(max_stale);
+    let found = application.rows().ticket(&id, patience).await?;
+    let not_found = || Problem::new(ProblemKind::TicketNotFound);
+    found.try_map(|ticket| Ok(Json(ticket.ok_or_else(not_found)?.into())))
 }
 
 /// Lists the tickets.
 #[utoipa::path(
     get, path = "/api/tickets", tag = "tickets", operation_id = "listTickets",
-    params(PageQuery),
+    params(PageQuery, MaxStaleParameter),
     responses(
-        (status = 200, description = "A page of tickets", body = Page<TicketView>),
-        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 421, description = "Another instance owns the next partition", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not available", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "A page of tickets", body = Page<TicketView>, headers(
+            ("Age" = Option<u64>, description = "Where a standby answers: how stale it is, in seconds"),
+            ("X-Records-Behind" = Option<u64>, description = "Where a standby answers: the changes that it may miss"),
+        )),
+        PageProblems,
     ),
 )]
 pub async fn list(
     State(api): State<Api>,
     page: PageQuery,
-) -> Result<Json<Page<TicketView>>, Problem> {
-    let (position, limit) = (page.position(Listing::Tickets)?, page.limit()?);
-    let look = move |application: &dyn Application| {
-        let rows = |partition: Partition, after: Option<&str>, limit| {
+    MaxStale(max_stale): MaxStale,
+) -> Result<Found<Json<Page<TicketView>>>, Problem> {
+    let part = page.part(Listing::Tickets)?;
+    let (application, patience) = (api.application()?, api.patience_with(max_stale));
+    let rows = application.rows();
+    let read = |partition: Partition, after: Option<String>, limit: usize| -> Reading<'_, Ticket> {
+        Box::pin(async move {
             let after = after.and_then(|id| TicketId::new(id).ok());
-            application.tickets_in(partition, after.as_ref(), limit)
-        };
-        super::page::read(
-            application,
-            Listing::Tickets,
-            &position,
-            limit,
-            rows,
-            |ticket| ticket.id.as_str().to_owned(),
-        )
+            rows.tickets_in(partition, after.as_ref(), limit, patience)
+                .await
+        })
     };
-    Ok(Json(api.read_many(look).await?.map(TicketView::from)))
+    let partitions = rows.partitions(Listing::Tickets)?;
+    let found = part
+        .gather(partitions, read, |ticket| ticket.id.as_str().to_owned())
+        .await?;
+    Ok(found.map(|page| Json(page.map(TicketView::from))))
 }
 
 fn draft(body: &Body) -> Result<TicketDraft, Problem> {
@@ -247,22 +238,6 @@ fn draft(body: &Body) -> Result<TicketDraft, Problem> {
         .terms()
         .map_err(|invalid| Problem::with_detail(ProblemKind::InvalidValue, invalid.to_string()))?;
     Ok(draft)
-}
-
-/// A key whose ticket this instance owns, so that it can tell the outcome.
-fn key_that_belongs_here(application: &dyn Application, caller: &UserId) -> IdempotencyKey {
-    let mut key = IdempotencyKey::made_up();
-    for _ in 0..KEYS_MADE_UP_MAX {
-        let ticket = TicketId::named_by(&key.command(caller));
-        if !matches!(
-            application.ticket(&ticket),
-            Err(Unavailable::Elsewhere { .. })
-        ) {
-            break;
-        }
-        key = IdempotencyKey::made_up();
-    }
-    key
 }
 
 /// The ticket that a command has written, once it can be ordered like that.
@@ -301,16 +276,14 @@ async fn orderable(api: &Api, ticket: &Ticket, deadline: Instant) -> Result<(), 
     if !api.instance().runs(Service::Orders) {
         return Ok(());
     }
-    let row = Row::CatalogEntry(ticket.id.clone());
-    let look = |application: &dyn Application| match application.catalog_entry(&ticket.id) {
-        Ok(entry) => Ok(entry
-            .filter(|entry| entry.version >= ticket.version)
-            .map(|_| ())),
-        // The owner of the catalog is another instance, which cannot be asked from here.
-        Err(Unavailable::Elsewhere { .. }) => Ok(Some(())),
-        Err(error) => Err(error),
+    let application = api.application()?;
+    let is_current = |entry: Option<CatalogEntry>| {
+        let entry = entry.filter(|entry| entry.version >= ticket.version);
+        entry.map(|_| ())
     };
-    api.wait_for(&row, deadline, look)
-        .await?
-        .ok_or_else(outcome_pending)
+    let waited = application
+        .rows()
+        .await_catalog_entry(&ticket.id, deadline, is_current)
+        .await?;
+    waited.ok_or_else(outcome_pending)
 }

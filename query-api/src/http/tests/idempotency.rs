@@ -90,16 +90,9 @@ async fn another_body_is_422_on_an_instance_that_remembers_no_keys() {
             .status,
         201
     );
-    let config = ApiConfig {
-        authentication: Authentication {
-            jwt_key: None,
-            dev_auth: true,
-        },
-        command_timeout: Duration::from_millis(400),
-        recovery_wait: RECOVERY_WAIT,
-        max_requests: 1,
-    };
-    let api = Api::new(served.instance.clone(), Registry::new(), &config).unwrap();
+    let registry = Registry::new();
+    let measures = PeerMeasures::new(&registry).unwrap();
+    let api = Api::new(served.instance.clone(), registry, measures, &config(64)).unwrap();
     let other = Served {
         router: router(api),
         ..served
@@ -196,57 +189,6 @@ async fn a_command_that_cannot_be_written_is_503() {
             .status,
         201
     );
-}
-
-#[tokio::test]
-async fn what_another_instance_owns_is_421_and_not_written() {
-    let served = Served::new();
-    let ticket = served.ticket("A").await;
-    served.application.plant(Fault::Elsewhere);
-    for (method, path, body) in [
-        ("GET", format!("/api/tickets/{ticket}"), Value::Null),
-        (
-            "PUT",
-            format!("/api/tickets/{ticket}"),
-            json!({"title": "B", "price": 1}),
-        ),
-        (
-            "POST",
-            "/api/orders".to_owned(),
-            json!({"ticketId": ticket}),
-        ),
-        ("DELETE", "/api/orders/o".to_owned(), Value::Null),
-        (
-            "POST",
-            "/api/payments".to_owned(),
-            json!({"orderId": "o", "token": "t"}),
-        ),
-        ("GET", "/api/tickets".to_owned(), Value::Null),
-    ] {
-        let reply = served.send("seller", method, &path, &body).await;
-        assert_eq!(
-            reply.problem(),
-            problem(421, "misdirected"),
-            "{method} {path}"
-        );
-        assert!(reply.json()["partition"].is_i64());
-    }
-    served.application.plant(Fault::Healthy);
-    let unchanged = served.get("", &format!("/api/tickets/{ticket}")).await;
-    assert_eq!(unchanged.field("version"), "0");
-}
-
-#[tokio::test]
-async fn without_a_key_a_ticket_is_made_where_it_can_be_answered() {
-    let served = Served::new();
-    for elsewhere in 0..4 {
-        served
-            .application
-            .plant(Fault::PartitionElsewhere(elsewhere));
-        let ticket = served.ticket("A").await;
-        // The order lies beside its ticket, so this instance can answer with it.
-        assert_eq!(served.order("u", &ticket).await.status, 201);
-    }
 }
 
 #[tokio::test]

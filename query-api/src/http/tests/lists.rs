@@ -93,33 +93,3 @@ async fn wrong_parameters_are_400() {
         );
     }
 }
-
-#[tokio::test]
-async fn a_page_ends_before_a_partition_of_another_instance_and_the_next_is_421() {
-    let served = Served::new();
-    for number in 0..23 {
-        served.ticket(&format!("Seat {number}")).await;
-    }
-    let (whole, _) = ids(&served, "", "/api/tickets", 200).await;
-    served.application.plant(Fault::PartitionElsewhere(2));
-    let first = served.get("", "/api/tickets?limit=200").await.json();
-    let seen = first["items"].as_array().unwrap().len();
-    assert!(0 < seen && seen < 23);
-    let next = format!(
-        "/api/tickets?limit=200&cursor={}",
-        first["next"].as_str().unwrap()
-    );
-    let misdirected = served.get("", &next).await;
-    assert_eq!(misdirected.problem(), problem(421, "misdirected"));
-    assert_eq!(misdirected.json()["partition"], 2);
-    // The owner goes on exactly where this instance ended.
-    served.application.plant(Fault::Healthy);
-    let rest = served.get("", &next).await.json();
-    let rest: Vec<_> = rest["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| item["id"].as_str().unwrap())
-        .collect();
-    assert_eq!(rest, whole[seen..]);
-}

@@ -4,6 +4,7 @@ mod idempotency;
 mod lists;
 mod operations;
 mod routes;
+mod routing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,26 @@ use super::{Api, ApiConfig, router};
 use crate::application::memory::{Fault, MemoryApplication};
 use crate::config::Authentication;
 use crate::instance::Instance;
+use crate::peers::{ClusterKey, PeerMeasures, Peers};
 
 /// How long a row is waited for.
 const RECOVERY_WAIT: Duration = Duration::from_millis(150);
+
+/// How the API behaves in tests.
+fn config(max_requests: usize) -> ApiConfig {
+    let authentication = Authentication {
+        jwt_key: None,
+        cluster_key: Some("the key of the tests".to_owned()),
+        dev_auth: true,
+    };
+    ApiConfig {
+        cluster_key: ClusterKey::new(&authentication, "ticketing"),
+        authentication,
+        command_timeout: Duration::from_millis(400),
+        recovery_wait: RECOVERY_WAIT,
+        max_requests,
+    }
+}
 
 /// A served instance.
 struct Served {
@@ -82,22 +100,25 @@ impl Served {
     }
 
     fn of(services: &[Service], max_requests: usize) -> Self {
-        let application = Arc::new(MemoryApplication::new(services));
+        Self::with(services, &config(max_requests), |peers| {
+            MemoryApplication::alone(services, peers)
+        })
+    }
+
+    fn with(
+        services: &[Service],
+        config: &ApiConfig,
+        application: impl FnOnce(Peers) -> MemoryApplication,
+    ) -> Self {
         let instance = Arc::new(Instance::new(services.iter().copied().collect()));
+        let registry = Registry::new();
+        let measures = PeerMeasures::new(&registry).expect("the registry is empty");
+        let peers = Peers::new(config.cluster_key.clone(), measures.clone());
+        let application = Arc::new(application(peers.expect("a client can be made")));
         instance.set_running(application.clone());
-        let config = ApiConfig {
-            authentication: Authentication {
-                jwt_key: None,
-                dev_auth: true,
-            },
-            command_timeout: Duration::from_millis(400),
-            recovery_wait: RECOVERY_WAIT,
-            max_requests,
-        };
-        let api =
-            Api::new(instance.clone(), Registry::new(), &config).expect("the registry is empty");
+        let api = Api::new(instance.clone(), registry, measures, config);
         Self {
-            router: router(api),
+            router: router(api.expect("the registry is empty")),
             instance,
             application,
         }

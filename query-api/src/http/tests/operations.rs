@@ -8,16 +8,9 @@ use super::*;
 async fn an_instance_lives_before_it_is_ready() {
     let served = Served::new();
     let instance = Arc::new(Instance::new(Service::ALL.into()));
-    let config = ApiConfig {
-        authentication: Authentication {
-            jwt_key: None,
-            dev_auth: true,
-        },
-        command_timeout: Duration::from_secs(1),
-        recovery_wait: RECOVERY_WAIT,
-        max_requests: 1,
-    };
-    let api = Api::new(instance.clone(), Registry::new(), &config).unwrap();
+    let registry = Registry::new();
+    let measures = PeerMeasures::new(&registry).unwrap();
+    let api = Api::new(instance.clone(), registry, measures, &config(1)).unwrap();
     let starting = Served {
         router: router(api),
         instance: instance.clone(),
@@ -29,6 +22,12 @@ async fn an_instance_lives_before_it_is_ready() {
     assert_eq!(
         ready.json()["problems"],
         json!(["the instance is starting"])
+    );
+    instance.set_waiting_for("what it needs".to_owned());
+    let ready = starting.get("", "/health/ready").await;
+    assert_eq!(
+        ready.json()["problems"],
+        json!(["the instance is starting: waiting for what it needs"])
     );
     assert_eq!(
         starting.get("", "/api/tickets/t").await.problem(),
@@ -198,6 +197,7 @@ async fn the_openapi_document_has_every_route() {
         ("/health/ready", vec!["get"]),
         ("/metrics", vec!["get"]),
         ("/topology", vec!["get"]),
+        ("/cluster", vec!["get"]),
         ("/openapi.json", vec!["get"]),
     ]);
     let expected: BTreeMap<_, Vec<String>> = expected

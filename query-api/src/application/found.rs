@@ -1,0 +1,85 @@
+//! What a reader puts up with, and what it gets for it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a reader waits, and for what it settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// When it gives up.
+    pub deadline: Instant,
+    /// How stale an answer may be; nothing: not at all.
+    pub max_stale: Option<Duration>,
+}
+
+impl Patience {
+    /// For what is committed, until `deadline`.
+    #[must_use]
+    pub fn until(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            max_stale: None,
+        }
+    }
+}
+
+/// What was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found<T> {
+    /// The row or rows.
+    pub value: T,
+    /// How stale it is; nothing: it is what is committed.
+    pub staleness: Option<Staleness>,
+}
+
+/// How stale an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Staleness {
+    /// It was all there was so long ago.
+    pub age: Duration,
+    /// How many changes the standby had still to take in, by its latest report.
+    pub records_behind: Option<u64>,
+}
+
+impl Staleness {
+    /// That of what was put together from both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let sum = |(one, other): (u64, u64)| one.saturating_add(other);
+        Self {
+            age: self.age.max(other.age),
+            records_behind: self.records_behind.zip(other.records_behind).map(sum),
+        }
+    }
+}
+
+impl<T> Found<T> {
+    pub(super) fn current(value: T) -> Self {
+        Self {
+            value,
+            staleness: None,
+        }
+    }
+
+    /// The same of another form.
+    #[must_use]
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Found<U> {
+        Found {
+            value: map(self.value),
+            staleness: self.staleness,
+        }
+    }
+
+    /// The same of another form, unless it has none.
+    ///
+    /// # Errors
+    ///
+    /// Those of `map`.
+    pub fn try_map<U, E>(self, map: impl FnOnce(T) -> Result<U, E>) -> Result<Found<U>, E> {
+        Ok(Found {
+            value: map(self.value)?,
+            staleness: self.staleness,
+        })
+    }
+}

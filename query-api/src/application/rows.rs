@@ -1,0 +1,231 @@
+//! The rows of the ticketing stores, as the routes read and await them.
+//!
+//! All that is known here is which store a row lies in, and by which key; [`Stores`] finds
+//! them. Reads are of committed state. What a service keeps that is not run here cannot
+//! be read.
+
+use std::ops::Bound;
+
+use tokio::time::Instant;
+use turnstile_engine::runtime::{InstanceMetadata, RowRange, StoreRead};
+use turnstile_engine::{Codec, Partition, Store};
+use turnstile_state::{KeyRange, ScanDirection};
+use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
+use turnstile_ticketing::orders::{CatalogEntry, Order, OrderByUser, OrdersStores};
+use turnstile_ticketing::outcome::{Outcome, OutcomeKey};
+use turnstile_ticketing::payments::PaymentsStores;
+use turnstile_ticketing::tickets::{Ticket, TicketsStores};
+use turnstile_ticketing::{Service, Ticketing};
+
+use super::{Decider, Found, Listing, Patience, Stores, Unavailable};
+
+/// The rows of the application.
+pub struct Rows {
+    ticketing: Ticketing,
+    stores: Stores,
+}
+
+/// # Errors
+///
+/// All reads fail when a row cannot be had within the reader's patience, when its service
+/// is not run here, and when its store is broken.
+impl Rows {
+    /// The rows of these stores.
+    #[must_use]
+    pub fn new(ticketing: Ticketing, stores: Stores) -> Self {
+        Self { ticketing, stores }
+    }
+
+    /// Where they are read.
+    #[must_use]
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// The instances of the application, as this one sees them.
+    #[must_use]
+    pub fn instances(&self) -> Vec<InstanceMetadata> {
+        self.stores.owners().instances()
+    }
+
+    /// A ticket, as Tickets keeps it.
+    pub async fn ticket(
+        &self,
+        id: &TicketId,
+        patience: Patience,
+    ) -> Result<Found<Option<Ticket>>, Unavailable> {
+        let store = self.of_tickets()?.tickets;
+        self.stores.get(store, id.as_str(), id, patience).await
+    }
+
+    /// An order.
+    pub async fn order(
+        &self,
+        id: &OrderId,
+        patience: Patience,
+    ) -> Result<Found<Option<Order>>, Unavailable> {
+        let store = self.of_orders()?.orders;
+        self.stores.get(store, id.as_str(), id, patience).await
+    }
+
+    /// What became of a command.
+    pub async fn outcome(
+        &self,
+        decider: Decider,
+        key: &OutcomeKey,
+        patience: Patience,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        let store = self.outcomes(decider)?;
+        let found = self.stores.get(store, &key.key, key, patience).await?;
+        Ok(found.value)
+    }
+
+    /// What `find` finds in the outcome of a command, as soon as it finds something;
+    /// nothing when the time is over. So with all that waits.
+    pub async fn await_outcome<T>(
+        &self,
+        decider: Decider,
+        key: &OutcomeKey,
+        deadline: Instant,
+        find: impl Fn(Option<Outcome>) -> Option<T>,
+    ) -> Result<Option<T>, Unavailable> {
+        let store = self.outcomes(decider)?;
+        self.stores.wait(store, &key.key, key, deadline, find).await
+    }
+
+    /// Waits for a ticket as Orders knows it.
+    pub async fn await_catalog_entry<T>(
+        &self,
+        id: &TicketId,
+        deadline: Instant,
+        find: impl Fn(Option<CatalogEntry>) -> Option<T>,
+    ) -> Result<Option<T>, Unavailable> {
+        let store = self.of_orders()?.catalog;
+        self.stores
+            .wait(store, id.as_str(), id, deadline, find)
+            .await
+    }
+
+    /// Waits for the order that a ticket is given to.
+    pub async fn await_reservation<T>(
+        &self,
+        id: &TicketId,
+        deadline: Instant,
+        find: impl Fn(Option<OrderId>) -> Option<T>,
+    ) -> Result<Option<T>, Unavailable> {
+        let store = self.of_orders()?.reservations;
+        self.stores
+            .wait(store, id.as_str(), id, deadline, find)
+            .await
+    }
+
+    /// Waits for an order.
+    pub async fn await_order<T>(
+        &self,
+        id: &OrderId,
+        deadline: Instant,
+        find: impl Fn(Option<Order>) -> Option<T>,
+    ) -> Result<Option<T>, Unavailable> {
+        let store = self.of_orders()?.orders;
+        self.stores
+            .wait(store, id.as_str(), id, deadline, find)
+            .await
+    }
+
+    /// How many partitions a list has.
+    pub fn partitions(&self, listing: Listing) -> Result<i32, Unavailable> {
+        match listing {
+            Listing::Tickets => self.stores.partitions(self.of_tickets()?.tickets),
+            Listing::Orders => self.stores.partitions(self.of_orders()?.orders_by_user),
+        }
+    }
+
+    /// At most `limit` tickets of a partition, by id, from beyond `after`.
+    pub async fn tickets_in(
+        &self,
+        partition: Partition,
+        after: Option<&TicketId>,
+        limit: usize,
+        patience: Patience,
+    ) -> Result<Found<Vec<Ticket>>, Unavailable> {
+        let mut range = KeyRange::all();
+        if let Some(after) = after {
+            range.start = Bound::Excluded(after.to_bytes());
+        }
+        let read = StoreRead::Range(RowRange::new(range, ScanDirection::Forward, limit));
+        let store = self.of_tickets()?.tickets;
+        let rows = self.stores.rows(store, partition, read, patience).await?;
+        Ok(rows.map(|rows: Vec<(TicketId, Ticket)>| values(rows)))
+    }
+
+    /// At most `limit` orders of a user in a partition, by id, from beyond `after`.
+    pub async fn orders_in(
+        &self,
+        partition: Partition,
+        user: &UserId,
+        after: Option<&OrderId>,
+        limit: usize,
+        patience: Patience,
+    ) -> Result<Found<Vec<Order>>, Unavailable> {
+        let prefix = OrderByUser::prefix(user);
+        let mut range = KeyRange::prefix(&prefix);
+        if let Some(after) = after {
+            let row = OrderByUser {
+                user_id: user.clone(),
+                order_id: after.clone(),
+            };
+            range.start = Bound::Excluded(row.to_bytes());
+        }
+        let stores = self.of_orders()?;
+        let read = StoreRead::Indexed {
+            range: RowRange::new(range, ScanDirection::Forward, limit),
+            prefix_bytes: prefix.len(),
+            rows: self.stores.queries().store_name(stores.orders),
+        };
+        let index = stores.orders_by_user;
+        let rows = self.stores.rows(index, partition, read, patience).await?;
+        Ok(rows.map(|rows: Vec<(OrderId, Order)>| values(rows)))
+    }
+
+    /// Whether the rows of `order` are kept where those of `ticket` are, as far as
+    /// the numbers of partitions allow.
+    #[must_use]
+    pub fn are_neighbours(&self, ticket: &TicketId, order: &OrderId) -> bool {
+        let Ok(stores) = self.of_orders() else {
+            return true;
+        };
+        let of_ticket = self
+            .stores
+            .partition_of(stores.reservations, ticket.as_str());
+        let of_order = self.stores.partition_of(stores.orders, order.as_str());
+        matches!((of_ticket, of_order), (Ok(ticket), Ok(order)) if ticket == order)
+    }
+
+    fn of_tickets(&self) -> Result<&TicketsStores, Unavailable> {
+        let tickets = self.ticketing.tickets.as_ref();
+        tickets.ok_or(Unavailable::NoService(Service::Tickets))
+    }
+
+    fn of_orders(&self) -> Result<&OrdersStores, Unavailable> {
+        let orders = self.ticketing.orders.as_ref();
+        orders.ok_or(Unavailable::NoService(Service::Orders))
+    }
+
+    fn of_payments(&self) -> Result<&PaymentsStores, Unavailable> {
+        let payments = self.ticketing.payments.as_ref();
+        payments.ok_or(Unavailable::NoService(Service::Payments))
+    }
+
+    fn outcomes(&self, decider: Decider) -> Result<Store<OutcomeKey, Outcome>, Unavailable> {
+        Ok(match decider {
+            Decider::Tickets => self.of_tickets()?.outcomes,
+            Decider::Reservations => self.of_orders()?.reservation_outcomes,
+            Decider::LifeCycle => self.of_orders()?.outcomes,
+            Decider::Payments => self.of_payments()?.outcomes,
+        })
+    }
+}
+
+fn values<K, V>(rows: Vec<(K, V)>) -> Vec<V> {
+    rows.into_iter().map(|(_, value)| value).collect()
+}

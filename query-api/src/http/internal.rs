@@ -1,0 +1,88 @@
+//! What instances ask each other: reads of rows, answered from what is here.
+//!
+//! Only instances are let in, by the token that they share; a client's token does not do.
+//! These requests have a bound of their own, so that clients who fill this instance do
+//! not keep others from reading here, and two instances never wait for each other's room.
+
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+
+use super::Api;
+use super::body::Body;
+use super::problem::{Problem, ProblemKind};
+use crate::peers::wire::{CALLER_HEADER, HOP, HOP_HEADER, REQUEST_ID_HEADER, decode, encode};
+use crate::peers::{ReadReply, ReadRequest, Refusal};
+
+/// How many reads of other instances are answered at once, most of which wait.
+pub(super) const READS_MAX: usize = 32_768;
+
+/// Another instance; anybody else is answered 401.
+pub struct Peer;
+
+impl FromRequestParts<Api> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        if !api.shared.cluster_key.admits(&parts.headers) {
+            let detail = "only instances of this application read here";
+            return Err(Problem::with_detail(ProblemKind::Unauthenticated, detail));
+        }
+        let hops = parts.headers.get(HOP_HEADER);
+        if hops.is_none_or(|hops| hops != HOP) {
+            let detail = format!("{HOP_HEADER} is {HOP}: whoever is asked asks no further");
+            return Err(Problem::with_detail(ProblemKind::InvalidParameter, detail));
+        }
+        Ok(Self)
+    }
+}
+
+/// Reads rows for another instance.
+pub async fn read(
+    State(api): State<Api>,
+    _: Peer,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let begun = Instant::now();
+    let read: ReadRequest = decode(body.bytes()).map_err(|error| {
+        Problem::with_detail(ProblemKind::InvalidBody, format!("not a read: {error}"))
+    })?;
+    let reply = answer(&api, &read).await;
+    let result = match &reply {
+        ReadReply::Answer(_) => "ok",
+        ReadReply::Refusal(refusal) => refusal.name(),
+    };
+    let took = read.wait.is_none().then(|| begun.elapsed());
+    api.shared.peer_measures.received(result, took);
+    tracing::debug!(
+        request_id = text(&headers, REQUEST_ID_HEADER),
+        caller = text(&headers, CALLER_HEADER),
+        store = read.request.store,
+        partition = read.request.partition.0,
+        result,
+        "read for another instance"
+    );
+    let content_type = [(header::CONTENT_TYPE, "application/octet-stream")];
+    Ok((content_type, encode(&reply)).into_response())
+}
+
+async fn answer(api: &Api, read: &ReadRequest) -> ReadReply {
+    let Ok(_permit) = api.shared.peer_permits.try_acquire() else {
+        return ReadReply::Refusal(Refusal::Busy);
+    };
+    match api.instance().application() {
+        Ok(application) => {
+            let is_stopping = || api.instance().is_stopping();
+            application.rows().stores().answer(read, is_stopping).await
+        }
+        Err(why) => ReadReply::Refusal(Refusal::NotYet(why)),
+    }
+}
+
+/// What a header says, for the log; the token vouches for who wrote it.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

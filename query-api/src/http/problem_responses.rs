@@ -1,0 +1,59 @@
+//! The problems that routes have in common, for the OpenAPI document.
+//!
+//! A route names the sets that apply to it, and spells out only what is particular to
+//! it. The status and the words come from the kinds, so they are those that are answered.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
+
+use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
+
+macro_rules! sets {
+    ($($(#[$doc:meta])* $set:ident = $($kind:ident),+;)+) => {$(
+        $(#[$doc])*
+        pub struct $set;
+
+        impl IntoResponses for $set {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                responses(&[$(ProblemKind::$kind),+])
+            }
+        }
+    )+};
+}
+
+sets! {
+    /// Of what writes a command and awaits its outcome.
+    CommandProblems = Unauthenticated, Unavailable, OutcomePending;
+    /// Of a command that has a body.
+    BodyProblems = InvalidBody, InvalidValue, InvalidIdempotencyKey, IdempotencyKeyReused;
+    /// Of what reads rows, which nobody may be able to give at the moment.
+    ReadProblems = Unavailable;
+    /// Of a list.
+    PageProblems = InvalidParameter, Unavailable;
+    /// Of what needs a ticket that is not reserved.
+    TicketProblems = TicketNotFound, TicketReserved;
+    /// Of what needs an order of the caller's.
+    OrderProblems = Unauthenticated, Forbidden, OrderNotFound;
+}
+
+/// A response for each status, which says all that it can mean.
+fn responses(kinds: &[ProblemKind]) -> BTreeMap<String, RefOr<Response>> {
+    let mut meanings: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for kind in kinds {
+        let status = kind.status().as_str().to_owned();
+        meanings.entry(status).or_default().push(kind.title());
+    }
+    let response = |meanings: Vec<&str>| {
+        let body = Content::new(Some(Ref::from_schema_name(Problem::name())));
+        ResponseBuilder::new()
+            .description(meanings.join("; "))
+            .content(PROBLEM_JSON, body)
+            .build()
+    };
+    let described = meanings.into_iter();
+    described
+        .map(|(status, meanings)| (status, response(meanings).into()))
+        .collect()
+}
