@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -36,8 +38,18 @@ pub(crate) const GROUPS: [(&str, &str); 6] = [
     (topics::TICKETS_ORDERS, topics::ORDERS),
 ];
 
+/// Without a heartbeat for this long an instance is taken for dead, where the broker allows
+/// so little: each test waits for it at its end. Less, and a busy machine would look dead.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Kafka's own least session timeout, where a broker does not say.
+const SESSION_TIMEOUT_MIN: Duration = Duration::from_secs(6);
+
 /// The topics of the application itself begin so.
 const INTERNAL: &str = "ticketing-";
+
+/// Where instances tell each other of themselves, again and again.
+const INSTANCES: &str = "ticketing-instances";
 
 /// Where the dead letters lie.
 pub(crate) const DEAD_LETTERS: &str = "ticketing-dlq";
@@ -70,9 +82,14 @@ impl Broker {
 
     /// Takes the broker; `partitions` says how many each topic of the contract has.
     pub(crate) fn with_partitions(partitions: impl Fn(&str) -> i32) -> Self {
-        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let addresses = std::env::var("KAFKA_BROKERS");
         let addresses = addresses.expect("KAFKA_BROKERS names the broker to test on");
+        Self::at(addresses, partitions)
+    }
+
+    /// Takes the broker at these addresses.
+    pub(crate) fn at(addresses: String, partitions: impl Fn(&str) -> i32) -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let producer = client(&addresses)
             .set("partitioner", "murmur2")
             .set("enable.idempotence", "true")
@@ -115,6 +132,29 @@ impl Broker {
     /// A folder that is removed when the test is over.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.state.path()
+    }
+
+    /// The session timeout of instances: a test need not wait long for the dead.
+    pub(crate) fn session_timeout(&self) -> Duration {
+        SESSION_TIMEOUT.max(self.least_session_timeout())
+    }
+
+    /// What the broker allows, `group.min.session.timeout.ms`.
+    fn least_session_timeout(&self) -> Duration {
+        let metadata = self.admin.inner().fetch_metadata(None, LIMIT);
+        let metadata = metadata.expect("the broker answers");
+        let id = metadata.brokers().first().expect("there is a broker").id();
+        let broker = ResourceSpecifier::Broker(id);
+        let described = self.admin.describe_configs([&broker], &AdminOptions::new());
+        let described = RUNTIME.block_on(described).expect("the broker answers");
+        let config = described.into_iter().next().expect("it was asked for one");
+        let config = config.expect("the broker tells its configuration");
+        let least = config.get("group.min.session.timeout.ms");
+        least
+            .and_then(|entry| entry.value.as_ref())
+            .map_or(SESSION_TIMEOUT_MIN, |value| {
+                Duration::from_millis(value.parse().expect("it is a number of milliseconds"))
+            })
     }
 
     /// Removes the groups and topics that instances make.
@@ -314,13 +354,14 @@ impl Broker {
         lag
     }
 
-    /// The log ends of the topics of the contract and of the application.
+    /// The log ends of the topics of the contract and of the application, but for the one
+    /// that never rests.
     fn ends(&self) -> BTreeMap<(String, i32), i64> {
         let mut partitions = TopicPartitionList::new();
         for (topic, count) in self
             .topics()
             .into_iter()
-            .filter(|(topic, _)| is_ours(topic))
+            .filter(|(topic, _)| is_ours(topic) && topic != INSTANCES)
         {
             for partition in 0..count {
                 partitions
@@ -339,6 +380,14 @@ impl Broker {
                 (place, end.expect("the end is an offset"))
             })
             .collect()
+    }
+
+    /// Gives a topic more partitions.
+    pub(crate) fn enlarge(&self, topic: &str, partitions: usize) {
+        let larger = NewPartitions::new(topic, partitions);
+        let made = self.admin.create_partitions([&larger], &waiting());
+        let results = RUNTIME.block_on(made).expect("the broker answers");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
     /// Waits until nothing is in flight: all groups have read everything, and nothing

@@ -35,8 +35,10 @@ impl<'b> Launch<'b> {
             ("INSTANCE_ID", id.to_owned()),
             ("HTTP_ADDR", format!("127.0.0.1:{}", free_port())),
             ("STATE_DIR", state_dir(broker, id).display().to_string()),
-            // The least that a broker allows: a test need not wait longer for the dead.
-            ("SESSION_TIMEOUT", "6s".to_owned()),
+            (
+                "SESSION_TIMEOUT",
+                format!("{}ms", broker.session_timeout().as_millis()),
+            ),
             ("DEV_AUTH", "true".to_owned()),
             ("NO_COLOR", "1".to_owned()),
         ]);
@@ -145,11 +147,23 @@ impl Instance {
         self.wait();
     }
 
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status();
+        assert!(sent.expect("kill can be run").success());
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it in order: SIGTERM, then exit code 0.
     pub(crate) fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(sent.expect("kill can be run").success());
+        self.signal("TERM");
         let status = self.exit();
         assert_eq!(status.code(), Some(0), "{}", self.log());
     }

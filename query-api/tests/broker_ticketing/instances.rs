@@ -4,16 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
-use turnstile_engine::partitioner::partition_of;
-
 use crate::audit::Audit;
-use crate::broker::{Broker, PARTITIONS};
+use crate::broker::Broker;
 use crate::crash::{a_while, stores_agree, verify};
-use crate::flow::{order, ticket, with_status};
 use crate::instance::{Instance, Launch, lose_state};
 use crate::load::Load;
-use crate::record::text;
 use crate::{eventually, pause};
 
 fn launch<'b>(broker: &'b Broker, id: &str) -> Launch<'b> {
@@ -28,57 +23,6 @@ fn share(one: &Instance, other: &Instance, all: &BTreeSet<String>) {
         let union: BTreeSet<_> = mine.union(&theirs).cloned().collect();
         (once && union == *all && !mine.is_empty() && !theirs.is_empty()).then_some(())
     });
-}
-
-#[test]
-fn a_key_is_answered_by_its_owner_and_misdirected_elsewhere() {
-    let broker = Broker::take();
-    let one = Launch::new(&broker, "a").start();
-    let all = one.running();
-    let other = Launch::new(&broker, "b").start();
-    share(&one, &other, &all);
-
-    for (here, there) in [(&one, &other), (&other, &one)] {
-        let (seller, buyer) = (here.user("seller"), here.user("buyer"));
-        let ticket = ticket(&seller, "Concert");
-        let order = order(&buyer, &ticket);
-        let order = text(&order, "id");
-        let pay = json!({"orderId": order, "token": "tok_visa"});
-        buyer.post("/api/payments", &pay).ok(201);
-        with_status(&buyer, order, "completed");
-
-        let stranger = there.user("buyer");
-        let misdirected = |problem: serde_json::Value, id: &str| {
-            assert_eq!(
-                problem["partition"],
-                partition_of(id.as_bytes(), PARTITIONS).0
-            );
-        };
-        misdirected(
-            stranger.get(&format!("/api/tickets/{ticket}")).problem(421),
-            &ticket,
-        );
-        misdirected(
-            stranger.get(&format!("/api/orders/{order}")).problem(421),
-            order,
-        );
-        misdirected(
-            stranger
-                .delete(&format!("/api/orders/{order}"))
-                .problem(421),
-            order,
-        );
-        misdirected(stranger.post("/api/payments", &pay).problem(421), order);
-        let body = json!({"ticketId": ticket});
-        stranger.post("/api/orders", &body).problem(421);
-    }
-    broker.drain();
-    let audit = Audit::of(&broker);
-    audit.sound();
-    audit.drained();
-    assert_eq!(audit.count("order.completed"), 2);
-    one.stop();
-    other.stop();
 }
 
 #[test]

@@ -49,6 +49,8 @@ impl<'b> Load<'b> {
             if number < self.tickets && !enough.load(Ordering::Relaxed) {
                 self.create(number);
                 tickets.push(self.ticket(number));
+            } else if number >= tickets.len() + behind {
+                break;
             }
             if let Some(number) = number.checked_sub(behind).filter(|n| *n < tickets.len()) {
                 for contender in 0..CONTENDERS {

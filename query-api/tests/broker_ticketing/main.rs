@@ -23,6 +23,7 @@ mod bad_input;
 mod broker;
 mod client;
 mod crash;
+mod failover;
 mod flow;
 mod foreign;
 mod groups;
@@ -34,6 +35,7 @@ mod metrics;
 mod outside;
 mod race;
 mod record;
+mod routing;
 mod start_up;
 mod timers;
 

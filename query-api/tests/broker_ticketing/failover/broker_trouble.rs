@@ -1,0 +1,173 @@
+//! Brokers that pause, restart, and are away for a minute: instances wait, say so, and
+//! go on.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::broker::{Broker, PARTITIONS};
+use crate::failover::probe::Probe;
+use crate::failover::{CALM, launch, report, shared_by, under_load};
+use crate::instance::Instance;
+use crate::{eventually, pause};
+
+/// A broker of this test, which ends with this process at the latest.
+struct OwnBroker {
+    data: TempDir,
+    address: String,
+}
+
+impl OwnBroker {
+    fn start() -> Self {
+        let data = TempDir::new().expect("a temporary folder can be made");
+        let mut broker = Self {
+            data,
+            address: "127.0.0.1:29092".to_owned(),
+        };
+        broker.run();
+        broker
+    }
+
+    fn script(&self, arguments: &[&str]) -> String {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka");
+        let output = Command::new(script)
+            .args(arguments)
+            .arg("--data")
+            .arg(self.data.path())
+            .output()
+            .expect("the script can be run");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Starts it at the same address again.
+    fn run(&mut self) {
+        let port = self
+            .address
+            .rsplit(':')
+            .next()
+            .expect("an address has a port")
+            .to_owned();
+        let owner = std::process::id().to_string();
+        self.address = self.script(&["start", "--port", &port, "--for", &owner]);
+    }
+
+    fn stop(&self) {
+        self.script(&["stop"]);
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.data.path().join("pid"));
+        let pid = pid.expect("a broker that runs has a pid file");
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), pid.trim()])
+            .status();
+        assert!(sent.expect("kill can be run").success());
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// CPU seconds that a process has used, and its resident memory in bytes.
+fn usage(instance: &Instance) -> (f64, u64) {
+    let read = |file: &str| {
+        std::fs::read_to_string(format!("/proc/{}/{file}", instance.pid())).expect("it lives")
+    };
+    let stat = read("stat");
+    let (_, after_name) = stat.rsplit_once(") ").expect("the name is in parentheses");
+    let fields: Vec<&str> = after_name.split(' ').collect();
+    let ticks: u32 = [11, 12]
+        .map(|field: usize| fields[field].parse::<u32>().expect("ticks are a number"))
+        .iter()
+        .sum();
+    let statm = read("statm");
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .expect("statm has the resident pages");
+    let pages: u64 = pages.parse().expect("pages are a number");
+    (f64::from(ticks) / 100.0, pages * 4096)
+}
+
+/// Waits until all say that they are not ready, and that the brokers are the cause.
+fn say_so(instances: &[&Instance]) {
+    eventually("all say that the brokers are away", || {
+        let says = |instance: &&Instance| {
+            let health = instance.health()?;
+            (health.status == 503 && health.text.contains("brokers")).then_some(())
+        };
+        instances.iter().all(|of| says(of).is_some()).then_some(())
+    });
+}
+
+#[test]
+fn instances_outlive_pauses_restarts_and_absences_of_all_brokers() {
+    let mut kafka = OwnBroker::start();
+    let broker = Broker::at(kafka.address.clone(), |_| PARTITIONS);
+    let a = launch(&broker, "a").start();
+    let all = a.running();
+    let b = launch(&broker, "b").start();
+    shared_by(&[&a, &b], &all);
+    let mut probe = Probe::new(&[&a, &b]);
+    under_load(&broker, || {
+        pause(CALM);
+        probe.start();
+        let begun = Instant::now();
+        kafka.signal("STOP");
+        pause(Duration::from_secs(15));
+        kafka.signal("CONT");
+        shared_by(&[&a, &b], &all);
+        let took = begun.elapsed();
+        pause(CALM);
+        report("the broker pauses for 15 s", &probe.finish(), 0, took);
+
+        probe.start();
+        let begun = Instant::now();
+        kafka.stop();
+        kafka.run();
+        shared_by(&[&a, &b], &all);
+        let took = begun.elapsed();
+        pause(CALM);
+        report("the broker restarts", &probe.finish(), 0, took);
+
+        probe.start();
+        let begun = Instant::now();
+        let before = [usage(&a), usage(&b)];
+        kafka.stop();
+        say_so(&[&a, &b]);
+        pause(Duration::from_secs(60).saturating_sub(begun.elapsed()));
+        for ((cpu, memory), instance) in before.iter().zip([&a, &b]) {
+            let (cpu_now, memory_now) = usage(instance);
+            println!(
+                "a minute without brokers: {:.1} CPU seconds, {} MiB more",
+                cpu_now - cpu,
+                memory_now.saturating_sub(*memory) >> 20
+            );
+            assert!(cpu_now - cpu < 20.0, "a busy loop");
+            assert!(memory_now < memory + (100 << 20), "memory grows");
+        }
+        kafka.run();
+        shared_by(&[&a, &b], &all);
+        let took = begun.elapsed();
+        pause(CALM);
+        report(
+            "all brokers are away for a minute",
+            &probe.finish(),
+            0,
+            took,
+        );
+    });
+    a.stop();
+    b.stop();
+    drop(broker);
+}
