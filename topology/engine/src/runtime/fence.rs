@@ -46,6 +46,10 @@ impl Fence {
     /// Fences those who ran any of `tasks`, which are assigned here now, and are silent.
     /// Does not wait for it.
     pub(crate) fn fence_former_owners(&self, tasks: &[TaskId]) {
+        // Who has come back can be lost once more.
+        self.fenced
+            .lock()
+            .retain(|silent| self.cluster.is_silent(silent));
         for silent in self.cluster.silent_owners(tasks) {
             if !self.fenced.lock().insert(silent.clone()) {
                 continue;

@@ -177,5 +177,10 @@ mod tests {
         assert_eq!(stores.age(task), None);
         drop(stores.open(task).unwrap());
         assert!(stores.age(task).is_some_and(|age| age < AGE_MAX));
+        let of_task = File::open(stores.state_dir.task_path(&dir_name(task))).unwrap();
+        of_task
+            .set_modified(SystemTime::now() - AGE_MAX * 2)
+            .unwrap();
+        assert!(stores.age(task).is_some_and(|age| age > AGE_MAX));
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Neighbour {
     pub(crate) name: Arc<str>,
     pub(crate) address: Option<Arc<str>>,
     pub(crate) heard: Instant,
+    /// Whether it was heard while this process listened; else it was said before.
+    pub(crate) live: bool,
     pub(crate) said: Announcement,
 }
 
@@ -30,9 +32,13 @@ impl Neighbour {
         now.saturating_duration_since(self.heard) <= patience
     }
 
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.said.phase == InstancePhase::Stopped
+    }
+
     /// Whether it answers requests.
     fn answers(&self, now: Instant) -> bool {
-        self.is_alive(now) && self.said.phase != InstancePhase::Stopped
+        self.is_alive(now) && !self.has_stopped()
     }
 
     fn is_member(&self, now: Instant) -> bool {
@@ -47,15 +53,27 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Takes in what `name` said, and nothing: that it is forgotten. `heard` is when.
-    pub(crate) fn hear(&mut self, name: &str, said: Option<Announcement>, heard: Instant) {
+    /// Takes in what `name` said, or that it is forgotten. `heard` is when; `live` says
+    /// whether it was said while this process listened.
+    pub(crate) fn hear(
+        &mut self,
+        name: &str,
+        said: Option<Announcement>,
+        heard: Instant,
+        live: bool,
+    ) {
         let Some(said) = said else {
             self.neighbours.remove(name);
             return;
         };
         let known = self.neighbours.get(name);
-        // What a process says after another has begun under its name no longer counts.
-        if known.is_some_and(|known| said.started < known.said.started) {
+        // What a process says after another has begun under its name no longer counts,
+        // while the other lives.
+        let is_outdone = |known: &Neighbour| {
+            let lives = known.live && known.is_alive(heard) && !known.has_stopped();
+            lives && said.started < known.said.started
+        };
+        if known.is_some_and(is_outdone) {
             return;
         }
         let name: Arc<str> = known.map_or_else(|| name.into(), |known| known.name.clone());
@@ -63,6 +81,7 @@ impl Directory {
             address: said.address.as_deref().map(Arc::from),
             name: name.clone(),
             heard,
+            live,
             said,
         };
         self.neighbours.insert(name, neighbour);
@@ -159,20 +178,20 @@ mod tests {
     #[test]
     fn the_later_claim_holds_whoever_spoke_last() {
         let (mut directory, now) = (Directory::default(), Instant::now());
-        directory.hear("b", Some(says(1, &[("0_0", 20)])), now);
-        directory.hear("a", Some(says(1, &[("0_0", 10), ("0_1", 10)])), now);
+        directory.hear("b", Some(says(1, &[("0_0", 20)])), now, true);
+        directory.hear("a", Some(says(1, &[("0_0", 10), ("0_1", 10)])), now, true);
         assert_eq!(owner(&directory, "0_0", now), Some("b"));
         assert_eq!(owner(&directory, "0_1", now), Some("a"));
         assert_eq!(owner(&directory, "0_2", now), None);
         // A claim is given back by saying so.
-        directory.hear("b", Some(says(1, &[])), now);
+        directory.hear("b", Some(says(1, &[])), now, true);
         assert_eq!(owner(&directory, "0_0", now), Some("a"));
     }
 
     #[test]
     fn who_is_not_heard_of_for_a_session_has_nothing() {
         let (mut directory, now) = (Directory::default(), Instant::now());
-        directory.hear("a", Some(says(1, &[("0_0", 10)])), now);
+        directory.hear("a", Some(says(1, &[("0_0", 10)])), now, true);
         let just = now + Duration::from_millis(1_000);
         assert_eq!(owner(&directory, "0_0", just), Some("a"));
         let later = now + Duration::from_millis(1_001);
@@ -181,18 +200,26 @@ mod tests {
         assert_eq!(directory.silent(just).count(), 0);
         assert_eq!(directory.silent(later).count(), 1);
         assert_eq!(directory.members_with(later, None), Members::of([]));
-        directory.hear("a", None, now);
+        directory.hear("a", None, now, true);
         assert!(directory.named("a").is_none());
     }
 
     #[test]
     fn a_restart_silences_the_process_before() {
         let (mut directory, now) = (Directory::default(), Instant::now());
-        directory.hear("a", Some(says(2, &[])), now);
-        directory.hear("a", Some(says(1, &[("0_0", 99)])), now);
+        directory.hear("a", Some(says(2, &[])), now, true);
+        directory.hear("a", Some(says(1, &[("0_0", 99)])), now, true);
         assert_eq!(owner(&directory, "0_0", now), None);
-        directory.hear("a", Some(says(3, &[("0_0", 99)])), now);
+        directory.hear("a", Some(says(3, &[("0_0", 99)])), now, true);
         assert_eq!(owner(&directory, "0_0", now), Some("a"));
+        // But not one that is long silent, whatever its clock said.
+        let later = now + Duration::from_millis(1_001);
+        directory.hear("a", Some(says(2, &[("0_1", 1)])), later, true);
+        assert_eq!(owner(&directory, "0_1", later), Some("a"));
+        // Nor does what was said before anybody listened.
+        directory.hear("b", Some(says(9, &[])), now, false);
+        directory.hear("b", Some(says(1, &[("0_2", 1)])), now, true);
+        assert_eq!(owner(&directory, "0_2", now), Some("b"));
     }
 
     #[test]
@@ -200,7 +227,7 @@ mod tests {
         let (mut directory, now) = (Directory::default(), Instant::now());
         let mut stopped = says(1, &[("0_0", 10)]);
         stopped.phase = InstancePhase::Stopped;
-        directory.hear("a", Some(stopped), now);
+        directory.hear("a", Some(stopped), now, true);
         assert_eq!(owner(&directory, "0_0", now), None);
         assert_eq!(
             directory.members_with(now, None),
@@ -208,7 +235,7 @@ mod tests {
         );
         let mut joining = says(1, &[]);
         joining.phase = InstancePhase::Joining;
-        directory.hear("b", Some(joining), now);
+        directory.hear("b", Some(joining), now, true);
         assert_eq!(
             directory.members_with(now, None),
             Members::of([("a".into(), 1)])
@@ -230,7 +257,7 @@ mod tests {
                 records_behind,
                 stale_ms,
             });
-            directory.hear(name, Some(said), now);
+            directory.hear(name, Some(said), now, true);
         }
         let found = directory.standbys(task, now);
         let names: Vec<&str> = found.iter().map(|(of, _)| of.name.as_ref()).collect();

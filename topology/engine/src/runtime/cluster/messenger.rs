@@ -49,7 +49,8 @@ impl Messenger {
         producing.request_timeout = config.request_timeout.min(Duration::from_secs(5));
         let mut messages = Messages {
             cluster: cluster.clone(),
-            config: config.clone(),
+            config: producing.clone(),
+            next: None,
             place: TopicPartition {
                 topic: instances_topic(&config.application_id).into(),
                 partition: Partition(0),
@@ -100,6 +101,8 @@ struct Messages {
     place: TopicPartition,
     producer: EventProducer,
     heartbeat: Duration,
+    /// Up to where the others were heard; nothing: not at all yet.
+    next: Option<Offset>,
     /// What was said last, and when.
     last: Option<(Announcement, Instant)>,
 }
@@ -128,16 +131,18 @@ impl Messages {
         let end = EndOffsets::new(&self.config, Isolation::ReadUncommitted)?
             .of(std::slice::from_ref(&self.place))?;
         let end = end.first().map_or(Offset(0), |(_, end)| *end);
+        // Heard once is enough: what is read again would count as said just then.
+        self.next = self.next.filter(|next| *next <= end);
         let reader = ChangelogReader::start(
             &self.config,
-            &[(self.place.clone(), None)],
+            &[(self.place.clone(), self.next)],
             self.news().clone(),
         )?;
-        let mut next = Offset(0);
         let mut complete = false;
         while !stop.load(Ordering::Relaxed) {
-            let heard = self.listen(&reader, end, &mut next)?;
-            if !complete && (next >= end || self.position(&reader)? >= end) {
+            let heard = self.listen(&reader, end)?;
+            let reached = self.next.unwrap_or(Offset(0));
+            if !complete && (reached >= end || self.position(&reader)? >= end) {
                 complete = true;
                 self.cluster.set_complete();
             }
@@ -156,18 +161,19 @@ impl Messages {
         Ok(here.map_or(Offset(0), |(_, offset)| *offset))
     }
 
-    /// Takes in what was said; of what was said before `end`, how long ago.
-    fn listen(
-        &self,
-        reader: &ChangelogReader,
-        end: Offset,
-        next: &mut Offset,
-    ) -> Result<usize, KafkaFault> {
-        reader.read(&self.place, TURN, |event| -> Result<(), KafkaFault> {
+    /// Takes in what was said; of what was said before `end`, as of when.
+    fn listen(&mut self, reader: &ChangelogReader, end: Offset) -> Result<usize, KafkaFault> {
+        let Self {
+            cluster,
+            place,
+            next,
+            ..
+        } = self;
+        reader.read(place, TURN, |event| -> Result<(), KafkaFault> {
             let ChangelogEvent::Record { offset, key, value } = event else {
                 return Ok(());
             };
-            *next = Offset(offset.0 + 1);
+            *next = Some(Offset(offset.0 + 1));
             let Some(name) = key.and_then(|key| std::str::from_utf8(key).ok()) else {
                 tracing::warn!(%offset, "an announcement without a name is skipped");
                 return Ok(());
@@ -180,12 +186,12 @@ impl Messages {
                 }
             };
             let now = Instant::now();
+            let live = offset >= end;
             let age = said
                 .as_ref()
-                .filter(|_| offset < end)
+                .filter(|_| !live)
                 .map_or(Duration::ZERO, |said| clock::now().since(said.said));
-            self.cluster
-                .hear(name, said, now.checked_sub(age).unwrap_or(now));
+            cluster.hear(name, said, now.checked_sub(age).unwrap_or(now), live);
             Ok(())
         })
     }

@@ -39,6 +39,9 @@ use super::wake::Waker;
 use crate::topology::Plan;
 use crate::{TaskId, TimestampMs, clock};
 
+/// By then the brokers have ended any transaction by themselves.
+const TRANSACTIONS_END: Duration = Duration::from_secs(15 * 60);
+
 /// The topic in which instances announce themselves.
 pub(crate) fn instances_topic(application_id: &str) -> String {
     format!("{application_id}-instances")
@@ -219,7 +222,8 @@ impl Cluster {
         let own = &self.shared.own;
         let directory = self.shared.directory.read();
         let other = directory.named(&own.name)?;
-        (other.said.started > own.started).then(|| {
+        let is_later = other.said.started > own.started;
+        (is_later && other.live && !other.has_stopped()).then(|| {
             let address = other.address.as_deref().unwrap_or("an unknown address");
             format!(
                 "another process, at {address}, has started under the instance id {}: give each instance its own INSTANCE_ID",
@@ -313,16 +317,23 @@ impl Cluster {
         let owners: BTreeMap<TaskId, Arc<str>> = owners(&self.shared.plan, &members);
         let mine = owners.into_iter().filter(|(_, of)| *of == own.name);
         mine.map(|(task, _)| task)
-            .filter(|task| directory.owner(*task, now).is_some())
+            .filter(|task| {
+                let owner = directory.owner(*task, now);
+                owner.is_some_and(|of| of.name != own.name)
+            })
             .collect()
     }
 
     /// Those that said last that they run any of `tasks`, did not stop, and are silent.
     pub(crate) fn silent_owners(&self, tasks: &[TaskId]) -> Vec<Silent> {
         let directory = self.shared.directory.read();
-        let silent = directory.silent(Instant::now()).filter(|of| {
+        let now = Instant::now();
+        let silent = directory.silent(now).filter(|of| {
+            let recently = now.saturating_duration_since(of.heard) < TRANSACTIONS_END;
             let mut claims = of.said.tasks.iter();
-            of.name != self.shared.own.name && claims.any(|claim| tasks.contains(&claim.task))
+            recently
+                && of.name != self.shared.own.name
+                && claims.any(|claim| tasks.contains(&claim.task))
         });
         let silent = silent.map(|of| Silent {
             instance: of.name.clone(),
@@ -330,6 +341,13 @@ impl Cluster {
             threads: of.said.threads,
         });
         silent.collect()
+    }
+
+    /// Whether it has not been heard of again.
+    pub(crate) fn is_silent(&self, silent: &Silent) -> bool {
+        let directory = self.shared.directory.read();
+        let mut all = directory.silent(Instant::now());
+        all.any(|of| of.name == silent.instance && of.said.started == silent.started)
     }
 
     /// What this instance says now.
@@ -355,12 +373,20 @@ impl Cluster {
         }
     }
 
-    fn hear(&self, name: &str, said: Option<Announcement>, heard: Instant) {
-        if *name == *self.shared.own.name && said.is_some() {
+    fn hear(&self, name: &str, said: Option<Announcement>, heard: Instant, live: bool) {
+        let own = &self.shared.own;
+        let is_own = |said: &Announcement| *name == *own.name && said.started == own.started;
+        if let Some(said) = said.as_ref().filter(|said| is_own(said)) {
             let mut last = self.shared.heard_itself.lock();
             *last = heard.max(*last);
+            // The brokers took it when it was said, which can be long ago for somebody who
+            // was frozen meanwhile.
+            let age = clock::now().since(said.said);
+            if let Some(left) = own.session_timeout.checked_sub(age) {
+                self.shared.queries.extend_lease(heard + left);
+            }
         }
-        self.shared.directory.write().hear(name, said, heard);
+        self.shared.directory.write().hear(name, said, heard, live);
     }
 
     fn set_complete(&self) {

@@ -271,12 +271,17 @@ impl Queries {
                 if named.subtopology != place.subtopology {
                     return Err(QueryError::UnknownStore(name.clone()));
                 }
-                for (index_key, _) in scan_raw(backend.as_ref(), place.id, range)? {
+                let index = backend.scan(place.id, &range.key_range(), range.direction())?;
+                for entry in index {
+                    if rows.len() >= range.limit {
+                        break;
+                    }
+                    let (index_key, _) = entry?;
                     let Some(key) = index_key.get(*prefix_bytes..) else {
                         continue;
                     };
-                    // Both stores change in one commit; a row that is deleted in between
-                    // is not there any more.
+                    // A row may be deleted since, and a standby may not have it yet. The
+                    // limit is of rows, so that a short answer means the end of the range.
                     let value = backend.get(named.id, key)?;
                     rows.extend(value.map(|value| (key.into(), value.into())));
                 }

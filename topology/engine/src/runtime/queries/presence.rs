@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) watches: Arc<Watches>,
     /// Tasks that run elsewhere, whose stores are followed here.
     standbys: RwLock<HashMap<TaskId, Standby>>,
+    /// Until when what ran here last may be taken for current; nothing: for ever.
+    lease: RwLock<Option<Instant>>,
     /// Is woken when a task begins or ceases to run here.
     on_change: Mutex<Option<Waker>>,
 }
@@ -76,6 +78,13 @@ impl Queries {
             .write()
             .insert(task, Presence::Readable { backend, since });
         self.tell_of_change();
+    }
+
+    /// Says that what runs here may be taken for current until then: somebody who is cut
+    /// off longer may have lost his tasks without knowing.
+    pub(crate) fn extend_lease(&self, until: Instant) {
+        let mut lease = self.shared.lease.write();
+        *lease = lease.map_or(Some(until), |before| Some(before.max(until)));
     }
 
     /// Says that the stores of a task are followed here from now on.
@@ -136,7 +145,16 @@ impl Queries {
         task: TaskId,
         store: impl FnOnce() -> String,
     ) -> Result<Arc<dyn Backend>, QueryError> {
+        let lease = *self.shared.lease.read();
         match self.shared.tasks.read().get(&task) {
+            Some(Presence::Readable { .. })
+                if lease.is_some_and(|until| Instant::now() > until) =>
+            {
+                Err(QueryError::NotRunning {
+                    task,
+                    status: TaskStatus::Suspended,
+                })
+            }
             Some(Presence::Readable { backend, .. }) => Ok(backend.clone()),
             Some(Presence::NotRunning(status)) => Err(QueryError::NotRunning {
                 task,

@@ -268,6 +268,26 @@ fn range(start: &str, direction: ScanDirection, limit: usize) -> RowRange {
 }
 
 #[test]
+fn who_is_cut_off_does_not_take_what_it_has_for_current() {
+    let fixture = fixture();
+    fixture.run("a");
+    let now = Instant::now();
+    fixture.queries.extend_lease(now);
+    std::thread::sleep(Duration::from_millis(1));
+    assert!(matches!(
+        fixture.get("a"),
+        Err(QueryError::NotRunning { task, .. }) if task == task_of("a")
+    ));
+    fixture
+        .queries
+        .extend_lease(now + Duration::from_secs(3_600));
+    assert!(matches!(fixture.get("a"), Ok(None)));
+    // A lease does not become shorter.
+    fixture.queries.extend_lease(now);
+    assert!(matches!(fixture.get("a"), Ok(None)));
+}
+
+#[test]
 fn what_is_asked_for_in_bytes_is_what_is_asked_for_in_types() {
     let fixture = fixture();
     fixture.run("a");
@@ -293,9 +313,10 @@ fn what_is_asked_for_in_bytes_is_what_is_asked_for_in_types() {
     let reverse = StoreRead::Range(range("b", ScanDirection::Reverse, 1));
     assert_eq!(answer(reverse), std::slice::from_ref(&c));
 
-    // An index in the other store: a byte of its own, then the key.
+    // An index in the other store: a byte of its own, then the key. The first of its rows
+    // is not there, and does not count for the limit.
     let mut batch = Batch::new();
-    for key in ["xb", "xnone", "xc", "yb", "z"] {
+    for key in ["xaa", "xb", "xc", "yb", "z"] {
         batch.put(StoreId(0), key.as_bytes(), &b""[..]);
     }
     fixture.backend.write(batch).unwrap();
@@ -303,7 +324,7 @@ fn what_is_asked_for_in_bytes_is_what_is_asked_for_in_types() {
         store: "others".to_owned(),
         partition: task_of("a").partition,
         read: StoreRead::Indexed {
-            range: RowRange::new(KeyRange::prefix(b"x"), ScanDirection::Forward, 9),
+            range: RowRange::new(KeyRange::prefix(b"x"), ScanDirection::Forward, 2),
             prefix_bytes,
             rows: rows.to_owned(),
         },

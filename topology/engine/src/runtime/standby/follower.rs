@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use turnstile_state::{Batch, StateError};
+use turnstile_state::{Backend, Batch, StateError};
 
 use super::{Followed, Standby, Standbys};
 use crate::runtime::StreamsConfig;
@@ -217,11 +217,13 @@ impl Follower {
             place: changelog_of(&store),
             store,
             end: None,
+            goal: None,
         });
         let stores: Vec<Followed> = stores.collect();
         if stores.is_empty() {
             return Ok(false);
         }
+        check_histories(&stores, log_ends)?;
         shared.queries.set_standby(task, backend.clone());
         state.standbys.insert(
             task,
@@ -234,23 +236,7 @@ impl Follower {
         );
         drop(state);
         tracing::info!(%task, "keeping a standby");
-        self.check_histories(task, log_ends)?;
         Ok(true)
-    }
-
-    /// A store that holds more than its changelog is that of another history.
-    fn check_histories(&self, task: TaskId, log_ends: &EndOffsets) -> Result<(), Ended> {
-        let places = self.places(Some(task));
-        let ends = log_ends.of(&places)?;
-        let state = self.setup.standbys.shared.state.lock();
-        let stores = state.standbys.get(&task).map(|standby| &standby.stores);
-        for followed in stores.into_iter().flatten() {
-            let end = offset_of(&ends, &followed.place).unwrap_or(Offset(0));
-            if followed.reached > end {
-                return Err(followed.store.is_ahead_of(end).into());
-            }
-        }
-        Ok(())
     }
 
     /// Flushes and closes a standby.
@@ -263,7 +249,7 @@ impl Follower {
         shared.queries.clear_standby(task);
         if let Err(error) = standby.backend.flush() {
             tracing::warn!(%task, error = with_sources(&error), "could not flush a standby; its next use restores more");
-        } else if standby.as_of.is_some() {
+        } else if standby.is_fresh() {
             self.setup.stores.note_kept(task);
         }
         // Closed before anybody can take it.
@@ -291,15 +277,11 @@ impl Follower {
         self.setup.standbys.shared.news.wait(FAULT_PAUSE);
     }
 
-    /// The changelog partitions of one standby, or of all.
-    fn places(&self, of: Option<TaskId>) -> Vec<TopicPartition> {
+    /// The changelog partitions of all standbys.
+    fn places(&self) -> Vec<TopicPartition> {
         let state = self.setup.standbys.shared.state.lock();
-        let standbys = state.standbys.iter();
-        standbys
-            .filter(|(task, _)| of.is_none_or(|of| of == **task))
-            .flat_map(|(_, standby)| &standby.stores)
-            .map(|followed| followed.place.clone())
-            .collect()
+        let stores = state.standbys.values().flat_map(|standby| &standby.stores);
+        stores.map(|followed| followed.place.clone()).collect()
     }
 
     /// Reads on from where all stores are.
@@ -342,14 +324,20 @@ impl Follower {
     /// Asks where the changelogs of all standbys end.
     fn sample(&self, stable_ends: &EndOffsets) -> Result<(), KafkaFault> {
         let at = Instant::now();
-        let ends = stable_ends.of(&self.places(None))?;
+        let ends = stable_ends.of(&self.places())?;
         let ends: BTreeMap<TopicPartition, Offset> = ends.into_iter().collect();
         let mut state = self.setup.standbys.shared.state.lock();
         for standby in state.standbys.values_mut() {
+            // A sample that was not reached yet stays the goal: one that is always a little
+            // behind reaches every goal in the end.
+            let is_goal = standby.sampled.is_none();
             for followed in &mut standby.stores {
                 followed.end = ends.get(&followed.place).copied().or(followed.end);
+                if is_goal {
+                    followed.goal = followed.end;
+                }
             }
-            standby.sampled = Some(at);
+            standby.sampled.get_or_insert(at);
         }
         Ok(())
     }
@@ -364,7 +352,7 @@ impl Follower {
                 let position = offset_of(positions, &followed.place);
                 followed.reached = followed.reached.max(position.unwrap_or(followed.reached));
             }
-            if standby.behind() == Some(0)
+            if standby.has_reached_its_goal()
                 && let Some(at) = standby.sampled.take()
             {
                 standby.as_of = Some(at);
@@ -401,44 +389,59 @@ impl Follower {
             return Ok(());
         }
         self.last_flush = Instant::now();
-        let state = self.setup.standbys.shared.state.lock();
-        for (task, standby) in &state.standbys {
-            let flushed = standby.backend.flush();
-            flushed.map_err(|error| TaskError::of_state(*task, error))?;
-            if standby.as_of.is_some() {
-                self.setup.stores.note_kept(*task);
+        // Flushing takes its time, and a stream thread may want one of them meanwhile.
+        let backends: Vec<(TaskId, Arc<dyn Backend>)> = {
+            let state = self.setup.standbys.shared.state.lock();
+            let standbys = state.standbys.iter();
+            standbys
+                .map(|(task, standby)| (*task, standby.backend.clone()))
+                .collect()
+        };
+        for (task, backend) in backends {
+            let flushed = backend.flush();
+            flushed.map_err(|error| TaskError::of_state(task, error))?;
+            let state = self.setup.standbys.shared.state.lock();
+            if state.standbys.get(&task).is_some_and(Standby::is_fresh) {
+                self.setup.stores.note_kept(task);
             }
         }
         Ok(())
     }
 }
 
+/// A store that holds more than its changelog is that of another history.
+fn check_histories(stores: &[Followed], log_ends: &EndOffsets) -> Result<(), Ended> {
+    let places: Vec<TopicPartition> = stores.iter().map(|of| of.place.clone()).collect();
+    let ends = log_ends.of(&places)?;
+    for followed in stores {
+        let end = offset_of(&ends, &followed.place).unwrap_or(Offset(0));
+        if followed.reached > end {
+            return Err(followed.store.is_ahead_of(end).into());
+        }
+    }
+    Ok(())
+}
+
+/// Applies what has come of one changelog, at most a batch. How far it is then is known
+/// from the records alone: that the reader is at an end was true when it was noted, not
+/// now, and the markers behind the last record are counted by the reader's position.
 fn apply_some(reader: &ChangelogReader, followed: &mut Followed) -> Result<u64, Ended> {
     let mut batch = Batch::new();
     let mut records = 0;
     let mut reached = followed.reached;
-    let mut ended = false;
     let Followed { store, place, .. } = followed;
     reader.read(place, BATCH_RECORDS, |event| -> Result<(), Ended> {
-        match event {
-            ChangelogEvent::Record { offset, key, value } => {
-                store.add(&mut batch, key, value)?;
-                reached = Offset(offset.0 + 1);
-                records += 1;
-                ended = false;
-            }
-            ChangelogEvent::End => ended = true,
+        if let ChangelogEvent::Record { offset, key, value } = event {
+            store.add(&mut batch, key, value)?;
+            reached = Offset(offset.0 + 1);
+            records += 1;
         }
         Ok(())
     })?;
-    if ended {
-        // What lies between the last record and the end are markers and gaps.
-        reached = reached.max(followed.end.unwrap_or(reached));
-    }
     if records > 0 {
         followed.store.write(batch, reached)?;
+        followed.reached = reached;
     }
-    followed.reached = reached;
     Ok(records)
 }
 

@@ -41,7 +41,7 @@ const ACCEPTABLE_AGE: Duration = Duration::from_secs(3);
 struct Standby {
     backend: Arc<dyn Backend>,
     stores: Vec<Followed>,
-    /// When the ends of its changelogs were last asked for, until it has reached them.
+    /// When the sample was taken that it is to reach; nothing: it has reached the last one.
     sampled: Option<Instant>,
     /// The latest of such moments whose ends it has reached.
     as_of: Option<Instant>,
@@ -51,6 +51,18 @@ impl Standby {
     /// Changelog records beyond its stores, at the last sample; nothing: none was taken.
     fn behind(&self) -> Option<u64> {
         self.stores.iter().map(Followed::behind).sum()
+    }
+
+    /// Whether it holds everything up to the ends of the sample that it is to reach.
+    fn has_reached_its_goal(&self) -> bool {
+        let mut stores = self.stores.iter();
+        stores.all(|of| of.goal.is_some_and(|goal| of.reached >= goal))
+    }
+
+    /// Whether it held everything that there was a moment ago.
+    fn is_fresh(&self) -> bool {
+        self.as_of
+            .is_some_and(|as_of| as_of.elapsed() <= ACCEPTABLE_AGE)
     }
 }
 
@@ -62,6 +74,8 @@ struct Followed {
     reached: Offset,
     /// Where the committed records of its changelog ended at the last sample.
     end: Option<Offset>,
+    /// Where they ended at the sample that is to be reached.
+    goal: Option<Offset>,
 }
 
 impl Followed {
@@ -160,10 +174,11 @@ impl Standbys {
     /// Whether what this instance is going to own is nearly up to date.
     pub(crate) fn are_warm(&self) -> bool {
         let state = self.shared.state.lock();
-        state.warming.iter().all(|task| {
-            let as_of = state.standbys.get(task).and_then(|standby| standby.as_of);
-            as_of.is_some_and(|as_of| as_of.elapsed() <= ACCEPTABLE_AGE)
-        })
+        let mut open = state
+            .warming
+            .iter()
+            .filter(|task| !state.taken.contains_key(task));
+        open.all(|task| state.standbys.get(task).is_some_and(Standby::is_fresh))
     }
 
     /// Tasks that were warmed up but were not assigned here are of no use any more.

@@ -103,9 +103,13 @@ impl<'a> Membership<'a> {
         self.report();
         let result = self.turn_until_stopped(worked);
         if result.is_err() {
+            // Others may run them already, and aborting can take its time.
+            for id in self.work.tasks.keys() {
+                self.setup.queries.set_lost(*id);
+            }
             self.work.abort();
         }
-        self.close();
+        self.close(result.is_ok());
         result
     }
 
@@ -267,11 +271,12 @@ impl<'a> Membership<'a> {
             .work
             .tasks
             .keys()
-            .filter(|id| complete && !holds.contains_key(id))
+            // At once: another thread of this process may wait for its stores.
+            .filter(|id| !holds.contains_key(id) && (complete || self.ownership.is_elsewhere(**id)))
             .copied()
             .collect();
         for id in gone {
-            self.close_task(id);
+            self.close_task(id, true);
         }
         let lost = self.work.tasks.keys().filter(|id| {
             let hold = holds.get(id);
@@ -457,7 +462,8 @@ impl<'a> Membership<'a> {
         );
     }
 
-    fn close_task(&mut self, id: TaskId) {
+    /// `is_kept`: up to now it held everything that was committed for it.
+    fn close_task(&mut self, id: TaskId, is_kept: bool) {
         let Some(mut slot) = self.work.tasks.remove(&id) else {
             return;
         };
@@ -469,17 +475,17 @@ impl<'a> Membership<'a> {
         }
         if let Err(error) = slot.task.backend().flush() {
             tracing::warn!(task = %id, error = super::with_sources(&error), "could not flush; the next start restores more");
-        } else if was_running {
+        } else if was_running && is_kept {
             self.setup.stores.note_kept(id);
         }
         drop(slot);
         self.setup.standbys.give_back(id);
     }
 
-    fn close(mut self) {
+    fn close(mut self, in_order: bool) {
         let ids: Vec<TaskId> = self.work.tasks.keys().copied().collect();
         for id in ids {
-            self.close_task(id);
+            self.close_task(id, in_order);
         }
         self.setup
             .board
