@@ -138,7 +138,7 @@ fn one_of_three_is_killed_and_comes_back() {
         pause(CALM);
         report("`kill -9` of one of three", &probe.finish(), tail, took);
         // Some thousand changelog records were written by then.
-        assert!(tail < 1_000, "{tail} records were restored");
+        assert!(tail < 3_000, "{tail} records were restored");
 
         probe.targets().set(&[&a, &c]);
         probe.start();
@@ -150,7 +150,7 @@ fn one_of_three_is_killed_and_comes_back() {
         let tail = restored(&[&a, &b, &c]) - before;
         pause(CALM);
         report("it comes back", &probe.finish(), tail, took);
-        assert!(tail < 1_000, "{tail} records were restored by members");
+        assert!(tail < 3_000, "{tail} records were restored by members");
         back = Some(b);
     });
     for instance in [Some(a), back, Some(c)].into_iter().flatten() {
@@ -175,7 +175,7 @@ fn a_fourth_instance_joins_three() {
         let tail = restored(&[&a, &b, &c, &d]) - before;
         pause(CALM);
         report("a fourth instance joins", &probe.finish(), tail, took);
-        assert!(tail < 1_000, "{tail} records were restored by members");
+        assert!(tail < 3_000, "{tail} records were restored by members");
         joined = Some(d);
     });
     for instance in [Some(a), Some(b), Some(c), joined].into_iter().flatten() {

@@ -34,6 +34,9 @@ use crate::{Offset, TaskId};
 const BATCH_RECORDS: usize = 2_000;
 /// Between two looks at where the changelogs end, and at who is there.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// A standby that does not belong here any more is kept for so long all the same: while
+/// instances come and go it may be wanted at once.
+const KEPT_UNWANTED: Duration = Duration::from_secs(10);
 /// After a fault of the cluster.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -62,6 +65,7 @@ impl StandbyThread {
         setup.config.request_timeout = setup.config.request_timeout.min(Duration::from_secs(5));
         let mut follower = Follower {
             setup,
+            unwanted: BTreeMap::new(),
             last_flush: Instant::now(),
         };
         let thread = thread::Builder::new()
@@ -91,6 +95,8 @@ impl Drop for StandbyThread {
 
 struct Follower {
     setup: StandbySetup,
+    /// Standbys that do not belong here any more, and since when.
+    unwanted: BTreeMap<TaskId, Instant>,
     last_flush: Instant,
 }
 
@@ -171,7 +177,7 @@ impl Follower {
 
     /// Opens and closes standbys until those are open that belong here; says whether
     /// there are others to read now.
-    fn place(&self, log_ends: &EndOffsets) -> Result<bool, Ended> {
+    fn place(&mut self, log_ends: &EndOffsets) -> Result<bool, Ended> {
         let mut wanted: BTreeSet<TaskId> = self.setup.cluster.standbys_here();
         {
             let state = self.setup.standbys.shared.state.lock();
@@ -179,22 +185,27 @@ impl Follower {
             wanted.retain(|task| !state.taken.contains_key(task));
         }
         let present: BTreeSet<TaskId> = self.tasks().into_iter().collect();
+        self.unwanted
+            .retain(|task, _| present.contains(task) && !wanted.contains(task));
+        let mut changed = false;
         for task in present.difference(&wanted) {
-            self.close(*task);
+            let since = *self.unwanted.entry(*task).or_insert_with(Instant::now);
+            if since.elapsed() >= KEPT_UNWANTED {
+                self.close(*task);
+                changed = true;
+            }
         }
-        let mut opened = false;
         for task in wanted.difference(&present) {
-            opened |= self.open(*task, log_ends)?;
+            changed |= self.open(*task, log_ends)?;
         }
-        Ok(opened || !present.is_subset(&wanted))
+        Ok(changed)
     }
 
-    /// Opens a standby, unless somebody else has its stores now.
+    /// Opens a standby, unless somebody else has its stores now. A stream thread may want
+    /// them meanwhile: then it tries until they are closed again here.
     fn open(&self, task: TaskId, log_ends: &EndOffsets) -> Result<bool, Ended> {
         let shared = &self.setup.standbys.shared;
-        // Held while it opens, so that no stream thread takes the task meanwhile.
-        let mut state = shared.state.lock();
-        if state.taken.contains_key(&task) {
+        if shared.state.lock().taken.contains_key(&task) {
             return Ok(false);
         }
         let backend = match self.setup.stores.open(task) {
@@ -224,6 +235,10 @@ impl Follower {
             return Ok(false);
         }
         check_histories(&stores, log_ends)?;
+        let mut state = shared.state.lock();
+        if state.taken.contains_key(&task) {
+            return Ok(false);
+        }
         shared.queries.set_standby(task, backend.clone());
         state.standbys.insert(
             task,
@@ -239,11 +254,12 @@ impl Follower {
         Ok(true)
     }
 
-    /// Flushes and closes a standby.
+    /// Flushes and closes a standby. A stream thread that wants its stores meanwhile tries
+    /// until they are closed.
     fn close(&self, task: TaskId) {
         let shared = &self.setup.standbys.shared;
-        let mut state = shared.state.lock();
-        let Some(standby) = state.standbys.remove(&task) else {
+        let standby = shared.state.lock().standbys.remove(&task);
+        let Some(standby) = standby else {
             return;
         };
         shared.queries.clear_standby(task);
@@ -252,9 +268,7 @@ impl Follower {
         } else if standby.is_fresh() {
             self.setup.stores.note_kept(task);
         }
-        // Closed before anybody can take it.
         drop(standby);
-        drop(state);
         self.setup.metrics.forget_standby(task);
         tracing::info!(%task, "gave up a standby");
     }
