@@ -25,6 +25,9 @@ use crate::instance::Instance;
 const KEYS: usize = 3;
 /// Between two questions about one key.
 const GAP: Duration = Duration::from_millis(20);
+/// A key that is not answered for longer never will be: all brokers are away for a minute
+/// at most.
+const PATIENCE: Duration = Duration::from_secs(150);
 /// Who owns the tickets that are watched; nobody else touches them.
 const OWNER: &str = "prober";
 
@@ -125,7 +128,7 @@ impl Probe {
     pub(crate) fn finish(&mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         for caller in self.callers.drain(..) {
-            RUNTIME.block_on(caller).expect("a caller does not panic");
+            RUNTIME.block_on(caller).expect("every key is answered in the end");
         }
         self.seen.lock().clone()
     }
@@ -153,6 +156,12 @@ impl Caller {
             price += 0.5;
             let key = Uuid::new_v4().to_string();
             while !self.is_answered(price, &key).await {
+                assert!(
+                    answered.elapsed() < PATIENCE,
+                    "no answer within {PATIENCE:?}: {} (a command: {})",
+                    self.path,
+                    self.is_command
+                );
                 tokio::time::sleep(GAP).await;
             }
             let between = answered.elapsed();

@@ -39,6 +39,9 @@ const BATCH_RECORDS: usize = 2_000;
 /// Between two looks at what cannot be waited for by an event.
 const RECHECK: Duration = Duration::from_millis(20);
 
+/// A transaction that is pending for longer has no owner who will end it, nor will brokers.
+const HANGING: Duration = Duration::from_secs(60);
+
 /// A task to restore.
 pub(crate) struct RestoreJob {
     pub(crate) restore: TaskRestore,
@@ -309,7 +312,9 @@ impl Worker {
         places: &[TopicPartition],
         ends: &[Position],
     ) -> Result<(), RestoreFault> {
+        let begun = Instant::now();
         let mut said = false;
+        let mut said_that_it_hangs = false;
         loop {
             let stable = self.stable_ends.of(places)?;
             let behind = ends
@@ -321,6 +326,10 @@ impl Worker {
             if !said {
                 tracing::info!(topic = %place.topic, partition = %place.partition, "waiting for a pending transaction on a changelog");
                 said = true;
+            }
+            if !said_that_it_hangs && begun.elapsed() > HANGING {
+                tracing::error!(topic = %place.topic, partition = %place.partition, "a transaction on a changelog does not end: brokers have lost its marker; find it by kafka-transactions.sh find-hanging and end it by kafka-transactions.sh abort");
+                said_that_it_hangs = true;
             }
             self.check_cancelled()?;
             thread::park_timeout(RECHECK);
