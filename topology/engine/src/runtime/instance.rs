@@ -12,14 +12,15 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use turnstile_state::{RocksMemory, RocksOptions, StateDir, StateError};
 
-use super::cluster::{Cluster, Messenger, MessengerFault};
+use super::background::Background;
+use super::cluster::{Cluster, MessengerFault, start_messenger};
 use super::fence::Fence;
 use super::internal_topics::{ensure_external, ensure_internal};
 use super::kafka::{Admin, KafkaFault};
 use super::lag::LagBoard;
 use super::purge::Purger;
 use super::sampler::Sampler;
-use super::standby::{StandbySetup, StandbyThread, Standbys};
+use super::standby::{StandbySetup, Standbys, start_following};
 use super::status::StatusBoard;
 use super::stream_thread::{self, ThreadSetup};
 use super::task_stores::TaskStores;
@@ -67,9 +68,9 @@ pub struct Streams {
     failure: Arc<Mutex<Failure>>,
     threads: Vec<(Waker, JoinHandle<()>)>,
     cluster: Cluster,
-    standby_thread: Option<StandbyThread>,
+    standby_thread: Option<Background>,
     /// Until the threads have ended: what it says last is that they have.
-    messenger: Option<Messenger>,
+    messenger: Option<Background>,
 }
 
 impl Streams {
@@ -103,10 +104,10 @@ impl Streams {
         let queries = Queries::new(plan.clone());
         let lag = LagBoard::default();
         let cluster = Cluster::new(&config, &plan, queries.clone());
-        let messenger = Messenger::start(cluster.clone(), &config)?;
+        let messenger = start_messenger(cluster.clone(), &config)?;
         let stores = TaskStores::new(state_dir, plan.clone(), RocksOptions::new(memory.clone()));
         let standbys = Standbys::new(queries.clone(), metrics.clone());
-        let standby_thread = StandbyThread::start(StandbySetup {
+        let standby_thread = start_following(StandbySetup {
             config: config.clone(),
             plan: plan.clone(),
             cluster: cluster.clone(),

@@ -6,6 +6,7 @@
 //!
 //! Only `kafka` names the Kafka client; what it offers is what the rest needs.
 
+mod background;
 mod cluster;
 mod config;
 mod fence;

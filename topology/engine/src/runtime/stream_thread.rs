@@ -6,6 +6,7 @@
 //! it never retries in place. What is decided here, once, is which fault means what.
 
 mod membership;
+mod opening;
 mod slot;
 mod work;
 
@@ -205,7 +206,7 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), String> {
             }
             ThreadFault::Wipe { task, error } => {
                 tracing::error!(thread = setup.number, %task, error = with_sources(error), "wiping the stores of a task to restore them");
-                membership::wipe(setup, *task).map_err(|error| with_sources(&error))?;
+                opening::wipe(setup, *task).map_err(|error| with_sources(&error))?;
                 "corrupted"
             }
             ThreadFault::Rejoin(KafkaFault::Fenced { .. }) => "fenced",

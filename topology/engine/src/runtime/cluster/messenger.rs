@@ -8,14 +8,13 @@
 //! A fault of the cluster ends nothing: the neighbours are heard of later, and those
 //! that are not heard of for too long count as gone.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::announcement::Announcement;
 use super::{Cluster, InstancePhase, instances_topic};
 use crate::runtime::StreamsConfig;
+use crate::runtime::background::Background;
 use crate::runtime::kafka::{
     ChangelogEvent, ChangelogReader, EndOffsets, EventProducer, Isolation, KafkaFault,
     TopicPartition,
@@ -34,42 +33,29 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// Announcements that are read in one turn.
 const TURN: usize = 1_000;
 
-/// Announces this instance and listens to the others. Dropping it says that it has stopped.
-pub(crate) struct Messenger {
+/// Announces this instance and listens to the others, until the thread is dropped.
+pub(crate) fn start(
     cluster: Cluster,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Messenger {
-    pub(crate) fn start(cluster: Cluster, config: &StreamsConfig) -> Result<Self, MessengerFault> {
-        let stop = Arc::new(AtomicBool::new(false));
-        // What could not be said within a heartbeat is said anew.
-        let mut producing = config.clone();
-        producing.request_timeout = config.request_timeout.min(Duration::from_secs(5));
-        let mut messages = Messages {
-            cluster: cluster.clone(),
-            config: producing.clone(),
-            next: None,
-            place: TopicPartition {
-                topic: instances_topic(&config.application_id).into(),
-                partition: Partition(0),
-            },
-            producer: EventProducer::new(&producing)?,
-            heartbeat: HEARTBEAT_MAX.min(config.session_timeout / 4),
-            last: None,
-        };
-        let stopped = stop.clone();
-        let thread = thread::Builder::new()
-            .name("messenger".to_owned())
-            .spawn(move || messages.exchange(&stopped))
-            .map_err(MessengerFault::Thread)?;
-        Ok(Self {
-            cluster,
-            stop,
-            thread: Some(thread),
-        })
-    }
+    config: &StreamsConfig,
+) -> Result<Background, MessengerFault> {
+    // What could not be said within a heartbeat is said anew.
+    let mut config = config.clone();
+    config.request_timeout = config.request_timeout.min(Duration::from_secs(5));
+    let waker = cluster.shared.news.clone();
+    let mut messages = Messages {
+        cluster,
+        next: None,
+        place: TopicPartition {
+            topic: instances_topic(&config.application_id).into(),
+            partition: Partition(0),
+        },
+        producer: EventProducer::new(&config)?,
+        heartbeat: HEARTBEAT_MAX.min(config.session_timeout / 4),
+        last: None,
+        config,
+    };
+    Background::start("messenger", waker, move |stop| messages.exchange(stop))
+        .map_err(MessengerFault::Thread)
 }
 
 /// Why the messenger could not start.
@@ -79,20 +65,6 @@ pub(crate) enum MessengerFault {
     Producer(#[from] KafkaFault),
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
-}
-
-impl Drop for Messenger {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.cluster.shared.news.wake();
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            tracing::error!("the messenger panicked");
-        }
-    }
 }
 
 struct Messages {

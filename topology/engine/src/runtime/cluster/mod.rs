@@ -21,7 +21,7 @@ mod messenger;
 
 pub use announcement::{InstancePhase, StandbyReport};
 pub(crate) use assignment::{member_id, owners};
-pub(crate) use messenger::{Messenger, MessengerFault};
+pub(crate) use messenger::{MessengerFault, start as start_messenger};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +31,6 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use serde::Serialize;
 
 use self::announcement::{Announcement, Claim};
-use self::assignment::Members;
 use self::directory::{Directory, Neighbour};
 use super::StreamsConfig;
 use super::queries::Queries;
@@ -288,12 +287,8 @@ impl Cluster {
             let directory = self.shared.directory.read();
             directory.members_with(Instant::now(), None)
         };
-        self.placed_here(&members)
-    }
-
-    fn placed_here(&self, members: &Members) -> BTreeSet<TaskId> {
         let losses = self.shared.num_standby_replicas;
-        let places = assignment::standbys(&self.shared.plan, members, losses);
+        let places = assignment::standbys(&self.shared.plan, &members, losses);
         let here = places
             .into_iter()
             .filter(|(_, instances)| instances.contains(&self.shared.own.name));

@@ -9,18 +9,19 @@
 //! transactions that are pending are not seen, let alone applied.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use turnstile_state::{Backend, Batch, StateError};
 
 use super::{Followed, Standby, Standbys};
 use crate::runtime::StreamsConfig;
+use crate::runtime::background::Background;
 use crate::runtime::cluster::{Cluster, StandbyReport};
 use crate::runtime::kafka::{
-    ChangelogEvent, ChangelogReader, EndOffsets, Isolation, KafkaFault, Position, TopicPartition,
+    ChangelogEvent, ChangelogReader, EndOffsets, Isolation, KafkaFault, TopicPartition,
 };
 use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::{changelog_of, offset_of};
@@ -50,47 +51,17 @@ pub(crate) struct StandbySetup {
     pub(crate) metrics: Metrics,
 }
 
-/// The standby thread. Dropping it flushes and closes all standbys.
-pub(crate) struct StandbyThread {
-    standbys: Standbys,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl StandbyThread {
-    pub(crate) fn start(mut setup: StandbySetup) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (standbys, stopped) = (setup.standbys.clone(), stop.clone());
-        // A stop does not wait long for brokers that do not answer.
-        setup.config.request_timeout = setup.config.request_timeout.min(Duration::from_secs(5));
-        let mut follower = Follower {
-            setup,
-            unwanted: BTreeMap::new(),
-            last_flush: Instant::now(),
-        };
-        let thread = thread::Builder::new()
-            .name("standby".to_owned())
-            .spawn(move || follower.run(&stopped))?;
-        Ok(Self {
-            standbys,
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for StandbyThread {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.standbys.shared.news.wake();
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            tracing::error!("the standby thread panicked");
-        }
-    }
+/// Follows all standbys of this instance. Dropping the thread flushes and closes them.
+pub(crate) fn start(mut setup: StandbySetup) -> io::Result<Background> {
+    // A stop does not wait long for brokers that do not answer.
+    setup.config.request_timeout = setup.config.request_timeout.min(Duration::from_secs(5));
+    let waker = setup.standbys.shared.news.clone();
+    let mut follower = Follower {
+        setup,
+        unwanted: BTreeMap::new(),
+        last_flush: Instant::now(),
+    };
+    Background::start("standby", waker, move |stop| follower.run(stop))
 }
 
 struct Follower {
@@ -157,7 +128,7 @@ impl Follower {
             // 2.
             let applied = self.apply(reader)?;
             if applied == 0 || stale {
-                self.take_stock(&reader.positions()?);
+                self.take_stock(&reader.positions()?.into_iter().collect());
             }
             if stale {
                 self.report();
@@ -214,9 +185,6 @@ impl Follower {
                 // A query may be about to let go of it.
                 tracing::debug!(%task, error = with_sources(&error), "the stores of a standby cannot be opened now");
                 return Ok(false);
-            }
-            Err(error) if error.is_mended_by_wiping() => {
-                return Err(corrupted(task, error).into());
             }
             Err(error) => return Err(TaskError::of_state(task, error).into()),
         };
@@ -357,14 +325,15 @@ impl Follower {
     }
 
     /// Finds the standbys that have reached the ends that were sampled.
-    fn take_stock(&self, positions: &[Position]) {
+    fn take_stock(&self, positions: &BTreeMap<TopicPartition, Offset>) {
         let shared = &self.setup.standbys.shared;
         let mut state = shared.state.lock();
         for (task, standby) in &mut state.standbys {
             for followed in &mut standby.stores {
                 // Past the markers of transactions, which are no records.
-                let position = offset_of(positions, &followed.place);
-                followed.reached = followed.reached.max(position.unwrap_or(followed.reached));
+                if let Some(position) = positions.get(&followed.place) {
+                    followed.reached = followed.reached.max(*position);
+                }
             }
             if standby.has_reached_its_goal()
                 && let Some(at) = standby.sampled.take()
@@ -457,11 +426,4 @@ fn apply_some(reader: &ChangelogReader, followed: &mut Followed) -> Result<u64, 
         followed.reached = reached;
     }
     Ok(records)
-}
-
-fn corrupted(task: TaskId, error: StateError) -> TaskError {
-    TaskError::Corrupted {
-        task,
-        source: Box::new(error),
-    }
 }

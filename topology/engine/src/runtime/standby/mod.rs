@@ -17,7 +17,7 @@
 
 mod follower;
 
-pub(crate) use follower::{StandbySetup, StandbyThread};
+pub(crate) use follower::{StandbySetup, start as start_following};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

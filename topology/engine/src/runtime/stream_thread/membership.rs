@@ -12,8 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use turnstile_state::{Backend, StateError};
-
+use super::opening::open;
 use super::slot::TaskSlot;
 use super::work::Work;
 use super::{ThreadFault, ThreadSetup};
@@ -23,7 +22,7 @@ use crate::runtime::kafka::{
 };
 use crate::runtime::ownership::{Hold, Ownership, source_partitions};
 use crate::runtime::restorer::{RestoreJob, RestoreResult, Restorer};
-use crate::task::{Task, TaskError};
+use crate::task::TaskError;
 use crate::{SubtopologyId, TaskId, TaskStatus, clock};
 
 /// Events of one group that are served before the next group has its turn.
@@ -32,8 +31,6 @@ const EVENTS_PER_TURN: usize = 500;
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
-/// How long another thread of this process may take to close a task's stores.
-const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where the records of a topic go.
 struct Route {
@@ -526,73 +523,4 @@ fn routes_of(setup: &ThreadSetup, group: &Arc<str>) -> Vec<Route> {
             source,
         })
         .collect()
-}
-
-/// A task on its stores: those that its standby has open here, or those on disk. Stores
-/// that cannot be used are wiped, to be restored.
-fn open(setup: &ThreadSetup, id: TaskId) -> Result<Task, ThreadFault> {
-    let backend = match setup.standbys.take(id) {
-        Some(backend) => backend,
-        None => match open_stores(setup, id) {
-            Ok(backend) => backend,
-            Err(fault) => {
-                setup.standbys.give_back(id);
-                return Err(fault);
-            }
-        },
-    };
-    let plan = setup
-        .plan
-        .subtopology(id.subtopology)
-        .expect("tasks are of subtopologies of the plan");
-    Ok(Task::new(
-        id,
-        setup.plan.topology.clone(),
-        plan.clone(),
-        backend,
-    ))
-}
-
-fn open_stores(setup: &ThreadSetup, id: TaskId) -> Result<Arc<dyn Backend>, ThreadFault> {
-    let begun = Instant::now();
-    loop {
-        match setup.stores.open(id) {
-            Ok(backend) => return Ok(backend),
-            Err(error) if error.is_mended_by_wiping() => {
-                return Err(TaskError::Corrupted {
-                    task: id,
-                    source: Box::new(error),
-                }
-                .into());
-            }
-            // Another thread of this process, or a query, may be about to let go of it.
-            Err(error @ StateError::RocksDb { .. }) => {
-                if begun.elapsed() > OPEN_LIMIT || setup.stopping() {
-                    let reason = super::with_sources(&error);
-                    return Err(KafkaFault::Retriable {
-                        action: "open the stores of a task",
-                        reason,
-                    }
-                    .into());
-                }
-                std::thread::park_timeout(Duration::from_millis(20));
-            }
-            Err(error) => {
-                return Err(TaskError::State {
-                    task: id,
-                    source: error,
-                }
-                .into());
-            }
-        }
-    }
-}
-
-/// Removes the stores of a task; the next membership restores them.
-pub(super) fn wipe(setup: &ThreadSetup, id: TaskId) -> Result<(), StateError> {
-    // Nobody may have them open, so a standby that has been opened since is closed.
-    drop(setup.standbys.take(id));
-    let wiped = setup.stores.wipe(id);
-    setup.standbys.give_back(id);
-    wiped
 }
