@@ -143,9 +143,9 @@ pub trait Backend: Send + Sync {
     /// Applies `batch`: all of it or, on an error, none of it.
     fn write(&self, batch: Batch) -> Result<(), StateError>;
 
-    /// The next changelog offset to read to bring `store` up to date: all records
-    /// before it are in the store. `None`: the changelog was never applied.
-    fn changelog_offset(&self, store: StoreId) -> Result<Option<i64>, StateError>;
+    /// The next changelog offset to read to bring the stores up to date: all records
+    /// before it are in them. `None`: the changelog was never applied.
+    fn changelog_offset(&self) -> Result<Option<i64>, StateError>;
 
     /// Makes what was written so far survive a crash of the machine or process.
     /// Without it a crash costs a longer restore, never a wrong state.

@@ -11,11 +11,11 @@ pub(crate) struct Write {
     pub(crate) value: Option<Box<[u8]>>,
 }
 
-/// Writes to the stores of one task, and the changelog offsets they reach.
+/// Writes to the stores of one task, and the changelog offset they reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     pub(crate) writes: Vec<Write>,
-    pub(crate) changelog_offsets: Vec<(StoreId, i64)>,
+    pub(crate) changelog_offset: Option<i64>,
 }
 
 impl Batch {
@@ -43,15 +43,9 @@ impl Batch {
         });
     }
 
-    /// Says that with this batch `store` holds every changelog record before `next_offset`.
-    pub fn set_changelog_offset(&mut self, store: StoreId, next_offset: i64) {
-        self.changelog_offsets.push((store, next_offset));
-    }
-
-    /// The stores that the batch names, as often as it names them.
-    pub(crate) fn stores(&self) -> impl Iterator<Item = StoreId> {
-        let written = self.writes.iter().map(|write| write.store);
-        written.chain(self.changelog_offsets.iter().map(|(store, _)| *store))
+    /// Says that with this batch the stores hold every changelog record before `next_offset`.
+    pub fn set_changelog_offset(&mut self, next_offset: i64) {
+        self.changelog_offset = Some(next_offset);
     }
 
     /// The number of writes.
@@ -63,6 +57,6 @@ impl Batch {
     /// Whether there is neither a write nor an offset.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.changelog_offsets.is_empty()
+        self.writes.is_empty() && self.changelog_offset.is_none()
     }
 }

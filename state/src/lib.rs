@@ -3,11 +3,11 @@
 //! The model, bottom up:
 //!
 //! - A [`Backend`] is the *committed* state of one task: an ordered map for each
-//!   of its stores, plus, for each store with a changelog, the changelog offset
-//!   that the map reflects. [`RocksBackend`] keeps it on disk (one database a
-//!   task, a column family a store), [`MemoryBackend`] in memory. A [`Batch`]
-//!   changes all stores and their offsets together or not at all, so a backend
-//!   always equals some committed point of its changelogs and knows which.
+//!   of its stores, plus the offset of their changelog that the maps reflect.
+//!   [`RocksBackend`] keeps it on disk (one database a task, a column family a
+//!   store), [`MemoryBackend`] in memory. A [`Batch`] changes all stores and the
+//!   offset together or not at all, so a backend always equals some committed
+//!   point of its changelog and knows which.
 //! - An [`Overlay`] holds the writes of the open transaction on top of a backend:
 //!   whoever writes reads its own writes, everyone else reads the backend. Commit
 //!   turns the overlay into one [`Batch`]; abort forgets it.
@@ -31,7 +31,7 @@ mod state_dir;
 
 pub use backend::{Backend, Entry, KeyRange, ScanDirection, StoreId, StoreSpec, StoreStats};
 pub use batch::Batch;
-pub use changelog::{ChangelogRecord, UnreadableChangelog};
+pub use changelog::{ChangelogRecord, StoreTag, UnreadableChangelog};
 pub use codec::{Codec, CodecError};
 pub use error::StateError;
 pub use memory::MemoryBackend;

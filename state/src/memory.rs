@@ -16,7 +16,13 @@ use crate::{
 /// A [`Backend`] that forgets everything when it is dropped.
 #[derive(Debug)]
 pub struct MemoryBackend {
-    stores: RwLock<Vec<Store>>,
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    stores: Vec<Store>,
+    changelog_offset: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -24,7 +30,6 @@ struct Store {
     entries: BTreeMap<Box<[u8]>, Box<[u8]>>,
     /// Of all keys and values.
     bytes: u64,
-    changelog_offset: Option<i64>,
 }
 
 impl Store {
@@ -52,12 +57,15 @@ impl MemoryBackend {
     #[must_use]
     pub fn new(stores: &[StoreSpec]) -> Self {
         Self {
-            stores: RwLock::new(vec![Store::default(); stores.len()]),
+            state: RwLock::new(State {
+                stores: vec![Store::default(); stores.len()],
+                changelog_offset: None,
+            }),
         }
     }
 
     fn read<T>(&self, store: StoreId, read: impl FnOnce(&Store) -> T) -> Result<T, StateError> {
-        let stores = self.stores.read();
+        let stores = &self.state.read().stores;
         stores
             .get(store.index())
             .map(read)
@@ -94,14 +102,16 @@ impl Backend for MemoryBackend {
     }
 
     fn write(&self, batch: Batch) -> Result<(), StateError> {
-        let mut stores = self.stores.write();
+        let mut state = self.state.write();
         // All stores are looked up before the first write, so that a batch with a
         // wrong one changes nothing.
-        if let Some(unknown) = batch.stores().find(|store| store.index() >= stores.len()) {
+        let mut written = batch.writes.iter().map(|write| write.store);
+        if let Some(unknown) = written.find(|store| store.index() >= state.stores.len()) {
             return Err(StateError::UnknownStore(unknown));
         }
         for write in batch.writes {
-            let store = stores
+            let store = state
+                .stores
                 .get_mut(write.store.index())
                 .expect("the stores of the batch were checked");
             match write.value {
@@ -109,17 +119,12 @@ impl Backend for MemoryBackend {
                 None => store.delete(&write.key),
             }
         }
-        for (store, next_offset) in batch.changelog_offsets {
-            stores
-                .get_mut(store.index())
-                .expect("the stores of the batch were checked")
-                .changelog_offset = Some(next_offset);
-        }
+        state.changelog_offset = batch.changelog_offset.or(state.changelog_offset);
         Ok(())
     }
 
-    fn changelog_offset(&self, store: StoreId) -> Result<Option<i64>, StateError> {
-        self.read(store, |store| store.changelog_offset)
+    fn changelog_offset(&self) -> Result<Option<i64>, StateError> {
+        Ok(self.state.read().changelog_offset)
     }
 
     /// Does nothing: there is nothing that could survive.

@@ -4,15 +4,15 @@
 //! 2_3/              the directory of one task
 //!   FORMAT          the marker: format version, names of the stores
 //!   db/             RocksDB
-//!     default       column family: changelog offsets, by store name
+//!     default       column family: the changelog offset
 //!     store-<name>  column family of one store
 //! ```
 //!
 //! There is no write-ahead log: the changelogs are one. A batch changes all
 //! column families in memory at once, and a flush (asked for, or RocksDB's own
 //! when its buffers are full) writes all of them as of one point in time. So
-//! after a crash the stores and their changelog offsets equal some batch that was
-//! written, perhaps not the last one, and the offsets say which.
+//! after a crash the stores and their changelog offset equal some batch that was
+//! written, perhaps not the last one, and the offset says which.
 //!
 //! Closing does not flush. Whoever stops in good order calls [`Backend::flush`]
 //! first; whoever abandons a task just drops it.
@@ -51,7 +51,10 @@ const DATABASE: &str = "db";
 const DISCARDED_DATABASE: &str = "db.discarded";
 
 /// RocksDB always has this column family.
-const OFFSETS: &str = "default";
+const POSITION: &str = "default";
+
+/// The one key of that column family.
+const CHANGELOG_OFFSET: &[u8] = b"changelog-offset";
 
 /// A [`Backend`] on disk.
 ///
@@ -60,13 +63,8 @@ const OFFSETS: &str = "default";
 pub struct RocksBackend {
     database: DB,
     path: PathBuf,
-    stores: Vec<Store>,
-}
-
-#[derive(Debug)]
-struct Store {
-    name: String,
-    column_family: String,
+    /// The names of their column families, by store.
+    stores: Vec<String>,
 }
 
 impl RocksBackend {
@@ -101,13 +99,8 @@ impl RocksBackend {
             }
         }
         remove_if_there(&path.join(DISCARDED_DATABASE))?;
-        let stores: Vec<Store> = stores
-            .iter()
-            .map(|spec| Store {
-                name: spec.name.clone(),
-                column_family: format!("store-{}", spec.name),
-            })
-            .collect();
+        let stores = stores.iter().map(|spec| format!("store-{}", spec.name));
+        let stores: Vec<String> = stores.collect();
         let database = open_database(&path.join(DATABASE), &stores, options)
             .map_err(StateError::rocks(path, "open the database"))?;
         Ok(Self {
@@ -145,12 +138,10 @@ impl RocksBackend {
         remove_if_there(path)
     }
 
-    fn store(&self, store: StoreId) -> Result<(&Store, &ColumnFamily), StateError> {
-        let found = self
-            .stores
-            .get(store.index())
-            .ok_or(StateError::UnknownStore(store))?;
-        Ok((found, self.column_family(&found.column_family)))
+    fn store(&self, store: StoreId) -> Result<&ColumnFamily, StateError> {
+        let name = self.stores.get(store.index());
+        let name = name.ok_or(StateError::UnknownStore(store))?;
+        Ok(self.column_family(name))
     }
 
     fn column_family(&self, name: &str) -> &ColumnFamily {
@@ -166,7 +157,7 @@ impl RocksBackend {
 
 impl Backend for RocksBackend {
     fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        let (_, column_family) = self.store(store)?;
+        let column_family = self.store(store)?;
         self.database
             .get_cf(column_family, key)
             .map_err(self.rocks("read a key"))
@@ -178,7 +169,7 @@ impl Backend for RocksBackend {
         range: &KeyRange,
         direction: ScanDirection,
     ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError> {
-        let (_, column_family) = self.store(store)?;
+        let column_family = self.store(store)?;
         let Some((start, end)) = range.bounds() else {
             return Ok(Box::new(std::iter::empty()));
         };
@@ -207,28 +198,26 @@ impl Backend for RocksBackend {
     fn write(&self, batch: Batch) -> Result<(), StateError> {
         let mut writes = WriteBatch::default();
         for write in &batch.writes {
-            let (_, column_family) = self.store(write.store)?;
+            let column_family = self.store(write.store)?;
             match &write.value {
                 Some(value) => writes.put_cf(column_family, &write.key, value),
                 None => writes.delete_cf(column_family, &write.key),
             }
         }
-        let offsets = self.column_family(OFFSETS);
-        for (store, next_offset) in &batch.changelog_offsets {
-            let (store, _) = self.store(*store)?;
-            writes.put_cf(offsets, &store.name, next_offset.to_be_bytes());
+        if let Some(next_offset) = batch.changelog_offset {
+            let position = self.column_family(POSITION);
+            writes.put_cf(position, CHANGELOG_OFFSET, next_offset.to_be_bytes());
         }
         self.database
             .write_opt(writes, &without_log())
             .map_err(self.rocks("write a batch"))
     }
 
-    fn changelog_offset(&self, store: StoreId) -> Result<Option<i64>, StateError> {
-        let (store, _) = self.store(store)?;
+    fn changelog_offset(&self) -> Result<Option<i64>, StateError> {
         let found = self
             .database
-            .get_cf(self.column_family(OFFSETS), &store.name)
-            .map_err(self.rocks("read a changelog offset"))?;
+            .get_cf(self.column_family(POSITION), CHANGELOG_OFFSET)
+            .map_err(self.rocks("read the changelog offset"))?;
         let Some(found) = found else {
             return Ok(None);
         };
@@ -236,20 +225,16 @@ impl Backend for RocksBackend {
             Ok(bytes) => Ok(Some(i64::from_be_bytes(bytes))),
             Err(_) => Err(StateError::Corrupted {
                 path: self.path.clone(),
-                what: format!(
-                    "the changelog offset of {} has {} bytes",
-                    store.name,
-                    found.len()
-                ),
+                what: format!("the changelog offset has {} bytes", found.len()),
                 source: None,
             }),
         }
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        let mut column_families = vec![self.column_family(OFFSETS)];
+        let mut column_families = vec![self.column_family(POSITION)];
         for store in &self.stores {
-            column_families.push(self.column_family(&store.column_family));
+            column_families.push(self.column_family(store));
         }
         let column_families: Vec<&&ColumnFamily> = column_families.iter().collect();
         self.database
@@ -258,7 +243,7 @@ impl Backend for RocksBackend {
     }
 
     fn stats(&self, store: StoreId) -> Result<StoreStats, StateError> {
-        let (_, column_family) = self.store(store)?;
+        let column_family = self.store(store)?;
         let [keys, on_disk, in_memory] = [
             properties::ESTIMATE_NUM_KEYS,
             properties::TOTAL_SST_FILES_SIZE,
@@ -286,13 +271,13 @@ fn without_log() -> WriteOptions {
 
 fn open_database(
     path: &Path,
-    stores: &[Store],
+    stores: &[String],
     options: &RocksOptions,
 ) -> Result<DB, rocksdb::Error> {
     let options = options.to_rocksdb()?;
-    let names = stores.iter().map(|store| store.column_family.as_str());
+    let names = stores.iter().map(String::as_str);
     let column_families = names
-        .chain([OFFSETS])
+        .chain([POSITION])
         .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
     DB::open_cf_descriptors(&options, path, column_families)
 }

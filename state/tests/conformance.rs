@@ -152,7 +152,7 @@ conformance! {
     maps: what_is_put_is_read, a_delete_removes, stores_are_apart, empty_keys_and_values_are_entries,
         scans_honour_every_kind_of_bound, large_values_survive, an_unknown_store_is_an_error;
     backends: a_batch_with_an_unknown_store_changes_nothing, the_last_write_of_a_batch_wins,
-        an_empty_batch_is_fine, offsets_are_kept_by_store, a_scan_sees_one_point_in_time,
+        an_empty_batch_is_fine, the_last_offset_is_kept, a_scan_sees_one_point_in_time,
         readers_see_whole_batches, stats_follow_the_writes, a_flush_changes_nothing_that_is_read;
 }
 
@@ -267,18 +267,12 @@ fn an_unknown_store_is_an_error(map: &mut dyn Map) {
 fn a_batch_with_an_unknown_store_changes_nothing(backend: &dyn Backend) {
     let mut batch = Batch::new();
     batch.put(A, *b"k", *b"v");
-    batch.set_changelog_offset(A, 1);
-    let mut unknown_write = batch.clone();
-    unknown_write.put(UNKNOWN, *b"k", *b"v");
-    let mut unknown_offset = batch;
-    unknown_offset.set_changelog_offset(UNKNOWN, 1);
-    for batch in [unknown_write, unknown_offset] {
-        let error = backend.write(batch).expect_err("the batch is wrong");
-        assert!(matches!(error, StateError::UnknownStore(UNKNOWN)));
-        assert_eq!(backend.get(A, b"k").expect("get"), None);
-        assert_eq!(backend.changelog_offset(A).expect("offset"), None);
-    }
-    assert!(backend.changelog_offset(UNKNOWN).is_err());
+    batch.set_changelog_offset(1);
+    batch.put(UNKNOWN, *b"k", *b"v");
+    let error = backend.write(batch).expect_err("the batch is wrong");
+    assert!(matches!(error, StateError::UnknownStore(UNKNOWN)));
+    assert_eq!(backend.get(A, b"k").expect("get"), None);
+    assert_eq!(backend.changelog_offset().expect("offset"), None);
     assert!(backend.stats(UNKNOWN).is_err());
 }
 
@@ -289,33 +283,33 @@ fn the_last_write_of_a_batch_wins(backend: &dyn Backend) {
     batch.put(A, *b"put", *b"2");
     batch.put(A, *b"deleted", *b"1");
     batch.delete(A, *b"deleted");
-    batch.set_changelog_offset(A, 1);
-    batch.set_changelog_offset(A, 2);
+    batch.set_changelog_offset(1);
+    batch.set_changelog_offset(2);
     backend.write(batch).expect("write");
     assert_eq!(
         backend.get(A, b"put").expect("get").as_deref(),
         Some(&b"2"[..])
     );
     assert_eq!(backend.get(A, b"deleted").expect("get"), None);
-    assert_eq!(backend.changelog_offset(A).expect("offset"), Some(2));
+    assert_eq!(backend.changelog_offset().expect("offset"), Some(2));
 }
 
 fn an_empty_batch_is_fine(backend: &dyn Backend) {
     backend.write(Batch::new()).expect("write");
-    assert_eq!(backend.changelog_offset(A).expect("offset"), None);
+    assert_eq!(backend.changelog_offset().expect("offset"), None);
 }
 
-fn offsets_are_kept_by_store(backend: &dyn Backend) {
-    for (store, offset) in [(A, 0), (B, i64::MAX), (A, 17)] {
+fn the_last_offset_is_kept(backend: &dyn Backend) {
+    for offset in [0, i64::MAX, 17] {
         let mut batch = Batch::new();
-        batch.set_changelog_offset(store, offset);
+        batch.set_changelog_offset(offset);
         backend.write(batch).expect("write");
-        assert_eq!(
-            backend.changelog_offset(store).expect("offset"),
-            Some(offset)
-        );
+        let mut without = Batch::new();
+        without.put(B, *b"k", *b"v");
+        without.delete(B, *b"k");
+        backend.write(without).expect("write");
+        assert_eq!(backend.changelog_offset().expect("offset"), Some(offset));
     }
-    assert_eq!(backend.changelog_offset(B).expect("offset"), Some(i64::MAX));
     let rows = backend.scan(A, &KeyRange::all(), ScanDirection::Forward);
     assert_eq!(rows.expect("scan").count(), 0, "offsets are no entries");
 }
@@ -405,7 +399,7 @@ fn a_flush_changes_nothing_that_is_read(backend: &dyn Backend) {
     backend.flush().expect("a flush of nothing");
     let mut batch = Batch::new();
     batch.put(A, *b"k", *b"v");
-    batch.set_changelog_offset(A, 9);
+    batch.set_changelog_offset(9);
     backend.write(batch).expect("write");
     backend.flush().expect("flush");
     assert_eq!(
@@ -413,5 +407,5 @@ fn a_flush_changes_nothing_that_is_read(backend: &dyn Backend) {
         Some(&b"v"[..])
     );
     assert_eq!(backend.get(B, b"k").expect("get"), None);
-    assert_eq!(backend.changelog_offset(A).expect("offset"), Some(9));
+    assert_eq!(backend.changelog_offset().expect("offset"), Some(9));
 }

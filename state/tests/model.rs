@@ -14,9 +14,6 @@ use turnstile_state::{
     Backend, Entry, KeyRange, MemoryBackend, Overlay, Savepoint, ScanDirection, StoreId,
 };
 
-/// The store whose changelog offset is followed.
-const A: StoreId = StoreId(0);
-
 type Key = Vec<u8>;
 
 #[derive(Debug, Clone)]
@@ -211,7 +208,7 @@ fn step(mut system: System, model: &mut Model, op: Op) -> System {
             model.working.changelog_offset = Some(next_offset);
             model.end_transaction_at(model.working.clone());
             let mut batch = system.overlay.take_batch();
-            batch.set_changelog_offset(A, next_offset);
+            batch.set_changelog_offset(next_offset);
             system.overlay.backend().write(batch).expect("write");
             system.savepoints.clear();
         }
@@ -265,11 +262,7 @@ fn check(system: &System, model: &mut Model) {
         assert_eq!(committed, model.committed.scan(store, &all, forward));
         check_changes(system, model, store);
     }
-    let offset = system
-        .overlay
-        .backend()
-        .changelog_offset(A)
-        .expect("offset");
+    let offset = system.overlay.backend().changelog_offset().expect("offset");
     assert_eq!(offset, model.committed.changelog_offset);
     assert_eq!(system.overlay.len(), written);
     assert_eq!(system.overlay.is_empty(), written == 0);

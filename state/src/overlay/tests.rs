@@ -175,7 +175,7 @@ impl Backend for Failing {
         Ok(())
     }
 
-    fn changelog_offset(&self, _: StoreId) -> Result<Option<i64>, StateError> {
+    fn changelog_offset(&self) -> Result<Option<i64>, StateError> {
         Ok(None)
     }
 

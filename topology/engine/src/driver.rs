@@ -122,7 +122,7 @@ impl TopologyTestDriver {
     ) -> (Partition, Offset) {
         let partitions = self.logs.partitions(topic);
         let partition = key.map_or(Partition(0), |key| partition_of(key.as_bytes(), partitions));
-        self.pipe_to(topic, partition, key, value, &[])
+        self.pipe_to(topic, partition, key.map(str::as_bytes), value, &[])
     }
 
     /// Appends a record to one partition of `topic`.
@@ -134,14 +134,14 @@ impl TopologyTestDriver {
         &mut self,
         topic: &str,
         partition: Partition,
-        key: Option<&str>,
+        key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: &[Header],
     ) -> (Partition, Offset) {
         let offset = self.logs.append(OutputRecord {
             topic: topic.into(),
             partition,
-            key: key.map(|key| key.as_bytes().to_vec()),
+            key: key.map(<[u8]>::to_vec),
             value: value.map(<[u8]>::to_vec),
             headers: headers.to_vec(),
             timestamp: self.now,
@@ -240,13 +240,12 @@ impl TopologyTestDriver {
     pub fn commit(&mut self) {
         self.logs.commit(self.uncommitted.drain(..));
         for task in self.tasks.values_mut() {
-            let mut reached: BTreeMap<StoreId, i64> = BTreeMap::new();
-            for (store, record) in task.changelog_records(self.now) {
+            let mut reached = None;
+            for record in task.changelog_records(self.now) {
                 let offset = self.logs.append(record);
-                reached.insert(store, offset.0 + 1);
+                reached = Some(Offset(offset.0 + 1));
             }
-            let reached: Vec<(StoreId, i64)> = reached.into_iter().collect();
-            let batch = task.take_batch(&reached);
+            let batch = task.take_batch(reached);
             task.backend()
                 .write(batch)
                 .expect("a memory backend with these stores takes any write");
@@ -444,17 +443,17 @@ impl TopologyTestDriver {
     }
 
     fn restore(&self, task: &Task) -> Result<(), TaskError> {
-        for mut store in task.restore()?.stores {
-            let mut batch = turnstile_state::Batch::new();
-            let mut next = store.next.unwrap_or(Offset(0));
-            let changelog = store.changelog.clone();
-            while let Some(record) = self.logs.first_from(&changelog, task.id().partition, next) {
-                store.add(&mut batch, record.key.as_deref(), record.value.as_deref())?;
-                next = Offset(record.offset.0 + 1);
-            }
-            store.write(batch, next)?;
+        let Some(mut restore) = task.restore()? else {
+            return Ok(());
+        };
+        let mut batch = turnstile_state::Batch::new();
+        let mut next = restore.next.unwrap_or(Offset(0));
+        let changelog = restore.changelog.clone();
+        while let Some(record) = self.logs.first_from(&changelog, task.id().partition, next) {
+            restore.add(&mut batch, record.key.as_deref(), record.value.as_deref())?;
+            next = Offset(record.offset.0 + 1);
         }
-        Ok(())
+        restore.write(batch, next)
     }
 }
 

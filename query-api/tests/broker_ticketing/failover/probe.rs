@@ -128,7 +128,9 @@ impl Probe {
     pub(crate) fn finish(&mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         for caller in self.callers.drain(..) {
-            RUNTIME.block_on(caller).expect("every key is answered in the end");
+            RUNTIME
+                .block_on(caller)
+                .expect("every key is answered in the end");
         }
         self.seen.lock().clone()
     }

@@ -7,7 +7,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::{RestoreListener, StoreRestoration};
+use super::{ChangelogRestoration, RestoreListener};
 use crate::task::Processed;
 use crate::{Offset, TaskId, TaskStatus};
 
@@ -132,12 +132,12 @@ impl Metrics {
             restored: add.counters(
                 "turnstile_restored_records_total",
                 "Changelog records applied to stores.",
-                &["store"],
+                &["changelog"],
             )?,
             restore_remaining: add.gauges(
                 "turnstile_restore_remaining_records",
-                "Offsets that a restoring store is behind its changelog.",
-                &["store", "partition"],
+                "Offsets that the stores of a restoring task are behind their changelog.",
+                &["changelog", "partition"],
             )?,
             timers_pending: add.gauges("turnstile_timers_pending", "Timers pending, estimated.", &["timers"])?,
             timers_fired: add.counters("turnstile_timers_fired_total", "Timers fired.", &["subtopology"])?,
@@ -160,11 +160,11 @@ impl Metrics {
             standby_records: add.counters(
                 "turnstile_standby_records_total",
                 "Changelog records applied to the stores of standbys.",
-                &["store"],
+                &["changelog"],
             )?,
             standby_behind: add.gauges(
                 "turnstile_standby_behind_records",
-                "Offsets that a standby kept here is behind the committed ends of its changelogs.",
+                "Offsets that a standby kept here is behind the committed end of its changelog.",
                 &["task"],
             )?,
             instances_alive: add.gauge(
@@ -232,32 +232,32 @@ impl Metrics {
 }
 
 impl Metrics {
-    fn remaining_of(&self, store: &StoreRestoration) -> IntGauge {
+    fn remaining_of(&self, of: &ChangelogRestoration) -> IntGauge {
         self.restore_remaining
-            .with_label_values(&[&store.store, &store.partition.to_string()])
+            .with_label_values(&[&*of.changelog, &*of.partition.to_string()])
     }
 }
 
 /// How far stores are behind the ends of their changelogs.
 impl RestoreListener for Metrics {
-    fn on_restore_start(&self, store: &StoreRestoration) {
-        self.on_batch_restored(store, store.start, 0);
+    fn on_restore_start(&self, of: &ChangelogRestoration) {
+        self.on_batch_restored(of, of.start, 0);
     }
 
-    fn on_batch_restored(&self, store: &StoreRestoration, reached: Offset, records: u64) {
+    fn on_batch_restored(&self, of: &ChangelogRestoration, reached: Offset, records: u64) {
         self.restored
-            .with_label_values(&[&store.store])
+            .with_label_values(&[&*of.changelog])
             .inc_by(records);
-        self.remaining_of(store)
-            .set(store.end.0.saturating_sub(reached.0).max(0));
+        self.remaining_of(of)
+            .set(of.end.0.saturating_sub(reached.0).max(0));
     }
 
-    fn on_restore_end(&self, store: &StoreRestoration, _total: u64) {
-        self.remaining_of(store).set(0);
+    fn on_restore_end(&self, of: &ChangelogRestoration, _total: u64) {
+        self.remaining_of(of).set(0);
     }
 
-    fn on_restore_suspended(&self, store: &StoreRestoration, _total: u64) {
+    fn on_restore_suspended(&self, of: &ChangelogRestoration, _total: u64) {
         // Nobody restores it here; an old number would say that somebody does.
-        self.remaining_of(store).set(0);
+        self.remaining_of(of).set(0);
     }
 }

@@ -38,5 +38,5 @@ pub use metrics::Metrics;
 #[doc(hidden)]
 pub use queries::Rehearsal;
 pub use queries::{Queries, QueryError, RowRange, StoreAnswer, StoreRead, StoreRequest, Watch};
-pub use restore_listener::{RestoreListener, StoreRestoration};
+pub use restore_listener::{ChangelogRestoration, RestoreListener};
 pub use status::{InstanceStatus, TaskReport};

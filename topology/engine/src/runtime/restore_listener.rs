@@ -5,11 +5,11 @@
 //!                        0 or more       └─► on_restore_suspended
 //! ```
 //!
-//! Each store with a changelog is told of each time its task is restored, also when
-//! it is up to date: then its end follows its start with 0 records between them.
-//! Whatever ends a restore early (the task moves away, the cluster does not answer,
-//! another store of the same batch is corrupted) suspends it; the next one starts
-//! where the store then is.
+//! The stores of a task share a changelog and are restored together. They are told of
+//! each time, also when they are up to date: then the end follows the start with 0
+//! records between them. Whatever ends a restore early (the task moves away, the cluster
+//! does not answer, another task of the same batch is corrupted) suspends it; the next
+//! one starts where the stores then are.
 //!
 //! A listener only hears. It is called on the thread that restores, so that it must
 //! not block: what takes long it hands on. When it panics, that is logged, and the
@@ -21,18 +21,18 @@ use std::sync::Arc;
 
 use crate::{Offset, Partition, TaskId};
 
-/// A store that is brought from one offset of its changelog to another.
+/// The stores of a task, which are brought from one offset of their changelog to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreRestoration {
-    /// The task whose store it is.
+pub struct ChangelogRestoration {
+    /// The task.
     pub task: TaskId,
-    /// The store.
-    pub store: String,
-    /// The topic of its changelog.
+    /// Its stores, but for those that are derived from others.
+    pub stores: Vec<String>,
+    /// The topic of their changelog.
     pub changelog: Arc<str>,
-    /// The partition of its changelog.
+    /// The partition of their changelog.
     pub partition: Partition,
-    /// The next record to apply when it begins; 0 for a store that holds nothing.
+    /// The next record to apply when it begins; 0 for stores that hold nothing.
     pub start: Offset,
     /// Where the changelog ends, transaction markers included. Between start and end
     /// there can be fewer records than offsets, and none at all.
@@ -42,17 +42,17 @@ pub struct StoreRestoration {
 /// Hears how stores are restored from their changelogs. It must not block.
 pub trait RestoreListener: Send + Sync {
     /// Restoring begins.
-    fn on_restore_start(&self, _store: &StoreRestoration) {}
+    fn on_restore_start(&self, _of: &ChangelogRestoration) {}
 
-    /// `records` more are in the store, which now holds all before the offset `reached`.
-    fn on_batch_restored(&self, _store: &StoreRestoration, _reached: Offset, _records: u64) {}
+    /// `records` more are in the stores, which now hold all before the offset `reached`.
+    fn on_batch_restored(&self, _of: &ChangelogRestoration, _reached: Offset, _records: u64) {}
 
-    /// The store is restored, by `total` records.
-    fn on_restore_end(&self, _store: &StoreRestoration, _total: u64) {}
+    /// The stores are restored, by `total` records.
+    fn on_restore_end(&self, _of: &ChangelogRestoration, _total: u64) {}
 
-    /// Restoring ended before its time, after `total` records, which the store keeps
-    /// unless it is corrupted.
-    fn on_restore_suspended(&self, _store: &StoreRestoration, _total: u64) {}
+    /// Restoring ended before its time, after `total` records, which the stores keep
+    /// unless they are corrupted.
+    fn on_restore_suspended(&self, _of: &ChangelogRestoration, _total: u64) {}
 }
 
 impl fmt::Debug for dyn RestoreListener {
@@ -69,7 +69,7 @@ impl RestoreListeners {
     fn each(
         &self,
         callback: &'static str,
-        store: &StoreRestoration,
+        of: &ChangelogRestoration,
         call: impl Fn(&dyn RestoreListener),
     ) {
         for listener in &self.0 {
@@ -77,34 +77,34 @@ impl RestoreListeners {
             // the restore shares nothing with it.
             let called = catch_unwind(AssertUnwindSafe(|| call(listener.as_ref())));
             if called.is_err() {
-                tracing::error!(task = %store.task, store = store.store, callback, "a restore listener panicked; the restore goes on");
+                tracing::error!(task = %of.task, callback, "a restore listener panicked; the restore goes on");
             }
         }
     }
 }
 
 impl RestoreListener for RestoreListeners {
-    fn on_restore_start(&self, store: &StoreRestoration) {
-        self.each("on_restore_start", store, |listener| {
-            listener.on_restore_start(store);
+    fn on_restore_start(&self, of: &ChangelogRestoration) {
+        self.each("on_restore_start", of, |listener| {
+            listener.on_restore_start(of);
         });
     }
 
-    fn on_batch_restored(&self, store: &StoreRestoration, reached: Offset, records: u64) {
-        self.each("on_batch_restored", store, |listener| {
-            listener.on_batch_restored(store, reached, records);
+    fn on_batch_restored(&self, of: &ChangelogRestoration, reached: Offset, records: u64) {
+        self.each("on_batch_restored", of, |listener| {
+            listener.on_batch_restored(of, reached, records);
         });
     }
 
-    fn on_restore_end(&self, store: &StoreRestoration, total: u64) {
-        self.each("on_restore_end", store, |listener| {
-            listener.on_restore_end(store, total);
+    fn on_restore_end(&self, of: &ChangelogRestoration, total: u64) {
+        self.each("on_restore_end", of, |listener| {
+            listener.on_restore_end(of, total);
         });
     }
 
-    fn on_restore_suspended(&self, store: &StoreRestoration, total: u64) {
-        self.each("on_restore_suspended", store, |listener| {
-            listener.on_restore_suspended(store, total);
+    fn on_restore_suspended(&self, of: &ChangelogRestoration, total: u64) {
+        self.each("on_restore_suspended", of, |listener| {
+            listener.on_restore_suspended(of, total);
         });
     }
 }
@@ -126,19 +126,19 @@ mod tests {
     }
 
     impl RestoreListener for Heard {
-        fn on_restore_start(&self, store: &StoreRestoration) {
-            self.say(format!("start {} to {}", store.start, store.end));
+        fn on_restore_start(&self, of: &ChangelogRestoration) {
+            self.say(format!("start {} to {}", of.start, of.end));
         }
 
-        fn on_batch_restored(&self, _: &StoreRestoration, reached: Offset, records: u64) {
+        fn on_batch_restored(&self, _: &ChangelogRestoration, reached: Offset, records: u64) {
             self.say(format!("{records} to {reached}"));
         }
 
-        fn on_restore_end(&self, _: &StoreRestoration, total: u64) {
+        fn on_restore_end(&self, _: &ChangelogRestoration, total: u64) {
             self.say(format!("end {total}"));
         }
 
-        fn on_restore_suspended(&self, _: &StoreRestoration, total: u64) {
+        fn on_restore_suspended(&self, _: &ChangelogRestoration, total: u64) {
             self.say(format!("suspended {total}"));
         }
     }
@@ -147,19 +147,19 @@ mod tests {
     struct Panicking;
 
     impl RestoreListener for Panicking {
-        fn on_restore_start(&self, _: &StoreRestoration) {
+        fn on_restore_start(&self, _: &ChangelogRestoration) {
             panic!("at the start");
         }
 
-        fn on_batch_restored(&self, _: &StoreRestoration, _: Offset, _: u64) {
+        fn on_batch_restored(&self, _: &ChangelogRestoration, _: Offset, _: u64) {
             panic!("at a batch");
         }
 
-        fn on_restore_end(&self, _: &StoreRestoration, _: u64) {
+        fn on_restore_end(&self, _: &ChangelogRestoration, _: u64) {
             panic!("at the end");
         }
 
-        fn on_restore_suspended(&self, _: &StoreRestoration, _: u64) {
+        fn on_restore_suspended(&self, _: &ChangelogRestoration, _: u64) {
             panic!("when suspended");
         }
     }
@@ -168,21 +168,21 @@ mod tests {
     fn a_panic_of_one_listener_keeps_nothing_from_the_others() {
         let heard = Arc::new(Heard::default());
         let listeners = RestoreListeners(vec![Arc::new(Panicking), heard.clone()]);
-        let store = StoreRestoration {
+        let of = ChangelogRestoration {
             task: TaskId {
                 subtopology: SubtopologyId(0),
                 partition: Partition(3),
             },
-            store: "rows".to_owned(),
+            stores: vec!["rows".to_owned()],
             changelog: "app-rows-changelog".into(),
             partition: Partition(3),
             start: Offset(4),
             end: Offset(9),
         };
-        listeners.on_restore_start(&store);
-        listeners.on_batch_restored(&store, Offset(7), 2);
-        listeners.on_restore_suspended(&store, 2);
-        listeners.on_restore_end(&store, 3);
+        listeners.on_restore_start(&of);
+        listeners.on_batch_restored(&of, Offset(7), 2);
+        listeners.on_restore_suspended(&of, 2);
+        listeners.on_restore_end(&of, 3);
         assert_eq!(
             *heard.0.lock(),
             ["start 4 to 9", "2 to 7", "suspended 2", "end 3"]

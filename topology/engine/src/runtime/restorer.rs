@@ -29,9 +29,9 @@ use super::kafka::{
     TopicPartition,
 };
 use super::metrics::Metrics;
-use super::restore_listener::{RestoreListener, RestoreListeners, StoreRestoration};
+use super::restore_listener::{ChangelogRestoration, RestoreListener, RestoreListeners};
 use super::wake::Waker;
-use crate::task::{StoreRestore, TaskError, TaskRestore};
+use crate::task::{ChangelogRestore, TaskError};
 use crate::{Offset, TaskId};
 
 /// Changelog records that are written to a store at once.
@@ -44,7 +44,9 @@ const HANGING: Duration = Duration::from_secs(60);
 
 /// A task to restore.
 pub(crate) struct RestoreJob {
-    pub(crate) restore: TaskRestore,
+    pub(crate) task: TaskId,
+    /// Its stores, if it has any.
+    pub(crate) restore: Option<ChangelogRestore>,
     /// The source partitions of the task, by group.
     pub(crate) sources: Vec<(CommittedReader, Vec<TopicPartition>)>,
     /// Given back with the result, so that a late result is told from a current one.
@@ -160,7 +162,7 @@ impl Drop for Restorer {
 fn latest_of_each(jobs: impl Iterator<Item = RestoreJob>) -> Vec<RestoreJob> {
     let mut latest: Vec<RestoreJob> = Vec::new();
     for job in jobs {
-        latest.retain(|earlier| earlier.restore.task != job.restore.task);
+        latest.retain(|earlier| earlier.task != job.task);
         latest.push(job);
     }
     latest
@@ -176,9 +178,9 @@ struct Worker {
 
 /// One changelog that is being read.
 struct Reading {
-    store: StoreRestore,
+    stores: ChangelogRestore,
     /// What the listeners are told of it.
-    told: StoreRestoration,
+    told: ChangelogRestoration,
     place: TopicPartition,
     batch: Batch,
     /// The offset after the last record of the batch.
@@ -189,23 +191,23 @@ struct Reading {
 }
 
 impl Reading {
-    fn of(store: StoreRestore, ends: &[Position]) -> Result<Self, TaskError> {
-        let place = changelog_of(&store);
+    fn of(stores: ChangelogRestore, ends: &[Position]) -> Result<Self, TaskError> {
+        let place = changelog_of(&stores);
         let end = offset_of(ends, &place).unwrap_or(Offset(0));
-        let next = store.next.unwrap_or(Offset(0));
+        let next = stores.next.unwrap_or(Offset(0));
         if next > end {
-            return Err(store.is_ahead_of(end));
+            return Err(stores.is_ahead_of(end));
         }
-        let told = StoreRestoration {
-            task: store.task,
-            store: store.name.clone(),
-            changelog: store.changelog.clone(),
+        let told = ChangelogRestoration {
+            task: stores.task,
+            stores: stores.stores(),
+            changelog: stores.changelog.clone(),
             partition: place.partition,
             start: next,
             end,
         };
         Ok(Self {
-            store,
+            stores,
             told,
             place,
             batch: Batch::new(),
@@ -219,10 +221,7 @@ impl Reading {
 impl Worker {
     fn restore(&self, jobs: Vec<RestoreJob>) -> Vec<RestoreResult> {
         let begun = Instant::now();
-        let ids: Vec<(TaskId, u64)> = jobs
-            .iter()
-            .map(|job| (job.restore.task, job.epoch))
-            .collect();
+        let ids: Vec<(TaskId, u64)> = jobs.iter().map(|job| (job.task, job.epoch)).collect();
         // A thread that ended without a word would leave its tasks waiting for ever.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.restore_all(jobs)));
         let outcome = outcome.unwrap_or_else(|_| Err(RestoreFault::panicked()));
@@ -273,16 +272,14 @@ impl Worker {
             positions.push(of_task);
         }
         // 2.
-        let stores: Vec<StoreRestore> = jobs
-            .into_iter()
-            .flat_map(|job| job.restore.stores)
-            .collect();
-        let places: Vec<TopicPartition> = stores.iter().map(changelog_of).collect();
+        let restores = jobs.into_iter().filter_map(|job| job.restore);
+        let restores: Vec<ChangelogRestore> = restores.collect();
+        let places: Vec<TopicPartition> = restores.iter().map(changelog_of).collect();
         let ends = self.log_ends.of(&places)?;
         // 3.
         self.wait_until_stable(&places, &ends)?;
         // 4.
-        let readings = stores.into_iter().map(|store| Reading::of(store, &ends));
+        let readings = restores.into_iter().map(|of| Reading::of(of, &ends));
         let mut readings: Vec<Reading> = readings.collect::<Result<_, _>>()?;
         self.read_and_tell(&mut readings)?;
         let records = readings.iter().map(|reading| reading.records).sum();
@@ -340,7 +337,7 @@ impl Worker {
         let starts: Vec<(TopicPartition, Option<Offset>)> = readings
             .iter()
             .filter(|reading| !reading.done)
-            .map(|reading| (reading.place.clone(), reading.store.next))
+            .map(|reading| (reading.place.clone(), reading.stores.next))
             .collect();
         if starts.is_empty() {
             return Ok(());
@@ -379,7 +376,7 @@ impl Worker {
         let mut records = 0;
         let mut ended = false;
         let Reading {
-            store,
+            stores,
             told,
             place,
             batch,
@@ -389,7 +386,7 @@ impl Worker {
         reader.read(place, BATCH_RECORDS, |event| -> Result<(), RestoreFault> {
             match event {
                 ChangelogEvent::Record { offset, key, value } => {
-                    store.add(batch, key, value)?;
+                    stores.add(batch, key, value)?;
                     *next = Offset(offset.0 + 1);
                     records += 1;
                 }
@@ -403,7 +400,7 @@ impl Worker {
             *next = (*next).max(told.end);
         }
         if records > 0 || ended {
-            store.write(std::mem::take(batch), *next)?;
+            stores.write(std::mem::take(batch), *next)?;
         }
         reading.records += records;
         reading.done = ended;
@@ -444,11 +441,11 @@ impl Worker {
     }
 }
 
-/// The partition that holds the changelog of a store.
-pub(super) fn changelog_of(store: &StoreRestore) -> TopicPartition {
+/// The partition that holds the changelog of a task.
+pub(super) fn changelog_of(restore: &ChangelogRestore) -> TopicPartition {
     TopicPartition {
-        topic: store.changelog.clone(),
-        partition: store.task.partition,
+        topic: restore.changelog.clone(),
+        partition: restore.task.partition,
     }
 }
 
@@ -467,13 +464,11 @@ mod tests {
 
     fn job(partition: i32, epoch: u64) -> RestoreJob {
         RestoreJob {
-            restore: TaskRestore {
-                task: TaskId {
-                    subtopology: SubtopologyId(0),
-                    partition: Partition(partition),
-                },
-                stores: Vec::new(),
+            task: TaskId {
+                subtopology: SubtopologyId(0),
+                partition: Partition(partition),
             },
+            restore: None,
             sources: Vec::new(),
             epoch,
         }
@@ -485,7 +480,7 @@ mod tests {
             .map(|(partition, epoch)| job(*partition, *epoch));
         let latest = latest_of_each(jobs).into_iter();
         latest
-            .map(|job| (job.restore.task.partition.0, job.epoch))
+            .map(|job| (job.task.partition.0, job.epoch))
             .collect()
     }
 

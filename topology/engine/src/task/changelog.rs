@@ -3,7 +3,7 @@
 //! A key that was written many times in a transaction makes one record. Within a
 //! store deletes precede puts, on which the index of timers relies.
 
-use turnstile_state::{ChangelogRecord, Overlay, StoreId};
+use turnstile_state::{ChangelogRecord, Overlay};
 
 use crate::record::OutputRecord;
 use crate::topology::SubtopologyPlan;
@@ -14,23 +14,29 @@ pub(super) fn records(
     plan: &SubtopologyPlan,
     overlay: &Overlay,
     now: TimestampMs,
-) -> Vec<(StoreId, OutputRecord)> {
+) -> Vec<OutputRecord> {
+    let Some(changelog) = &plan.changelog else {
+        return Vec::new();
+    };
     let mut records = Vec::new();
     for (id, store) in plan.stores_by_id() {
-        let Some(changelog) = &store.changelog else {
+        let Some(tag) = store.tag else {
             continue;
         };
         records.extend(overlay.changes(id).map(|(key, value)| {
-            let record = ChangelogRecord { key, value };
-            let output = OutputRecord {
+            let record = ChangelogRecord {
+                store: tag,
+                key,
+                value,
+            };
+            OutputRecord {
                 topic: changelog.clone(),
                 partition: task.partition,
-                key: Some(key.to_vec()),
+                key: Some(record.encode_key()),
                 value: record.encode_value(),
                 headers: Vec::new(),
                 timestamp: now,
-            };
-            (id, output)
+            }
         }));
     }
     records

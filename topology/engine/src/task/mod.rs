@@ -30,7 +30,7 @@ use turnstile_state::{Backend, Batch, StoreId};
 
 pub use context::Context;
 pub use error::TaskError;
-pub(crate) use restore::{StoreRestore, TaskRestore};
+pub(crate) use restore::ChangelogRestore;
 pub use status::TaskStatus;
 
 use self::context::{RecordContext, TaskCore};
@@ -42,7 +42,7 @@ use crate::source::ErrorPolicy;
 use crate::topology::{
     Handled, HandlingError, Home, PlanSource, SourceRole, SubtopologyPlan, Topology,
 };
-use crate::{Partition, TaskId, TimestampMs};
+use crate::{Offset, Partition, TaskId, TimestampMs};
 
 /// What a task did with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,9 +121,10 @@ impl Task {
         self.core.overlay.backend()
     }
 
-    /// What has to be read from changelogs before the task may run.
-    pub(crate) fn restore(&self) -> Result<TaskRestore, TaskError> {
-        TaskRestore::of(self.id, &self.core.plan, self.backend())
+    /// What has to be read from its changelog before the task may run; nothing for a task
+    /// without stores.
+    pub(crate) fn restore(&self) -> Result<Option<ChangelogRestore>, TaskError> {
+        ChangelogRestore::of(self.id, &self.core.plan, self.backend())
     }
 
     /// Begins to run on a restored backend: forgets what an earlier run left in memory.
@@ -296,8 +297,8 @@ impl Task {
         self.core.overlay.bytes()
     }
 
-    /// The uncommitted writes as changelog records, and the store of each.
-    pub(crate) fn changelog_records(&self, now: TimestampMs) -> Vec<(StoreId, OutputRecord)> {
+    /// The uncommitted writes as changelog records.
+    pub(crate) fn changelog_records(&self, now: TimestampMs) -> Vec<OutputRecord> {
         changelog::records(self.id, &self.core.plan, &self.core.overlay, now)
     }
 
@@ -314,13 +315,13 @@ impl Task {
             .collect()
     }
 
-    /// The writes as one batch that reaches these changelog offsets: to be written
-    /// once the transaction that holds their changelog records is committed.
-    pub(crate) fn take_batch(&mut self, changelog_offsets: &[(StoreId, i64)]) -> Batch {
+    /// The writes as one batch that reaches this changelog offset: to be written once
+    /// the transaction that holds their changelog records is committed.
+    pub(crate) fn take_batch(&mut self, reached: Option<Offset>) -> Batch {
         self.committed_punctuations.clone_from(&self.punctuations);
         let mut batch = self.core.overlay.take_batch();
-        for (store, next_offset) in changelog_offsets {
-            batch.set_changelog_offset(*store, *next_offset);
+        if let Some(next_offset) = reached {
+            batch.set_changelog_offset(next_offset.0);
         }
         batch
     }

@@ -1,82 +1,96 @@
-//! Brings the stores of a task up to date from their changelogs.
+//! Brings the stores of a task up to date from their changelog.
 //!
-//! This is the part that needs no Kafka: which store is behind which offset of
-//! which changelog, and how its records are applied. It runs off the thread that
-//! processes, on the backend alone, while the task waits.
+//! This is the part that needs no Kafka: at which offset of its changelog a task is,
+//! and how records are applied. It runs off the thread that processes, on the backend
+//! alone, while the task waits.
+//!
+//! Records of stores that the topology does not have any more are passed over.
 
 use std::sync::Arc;
 
-use turnstile_state::{Backend, Batch, ChangelogRecord, StoreId};
+use turnstile_state::{Backend, Batch, ChangelogRecord, StoreId, StoreTag};
 
 use super::error::TaskError;
 use crate::timer::Timers;
-use crate::topology::{PlanStoreKind, SubtopologyPlan};
+use crate::topology::{PlanStore, PlanStoreKind, SubtopologyPlan};
 use crate::{Offset, TaskId};
 
-/// What a task has to read before it may run.
-pub(crate) struct TaskRestore {
+/// The stores of one task that follow their changelog.
+pub(crate) struct ChangelogRestore {
     pub(crate) task: TaskId,
-    pub(crate) stores: Vec<StoreRestore>,
+    pub(crate) changelog: Arc<str>,
+    /// The next offset to read; nothing: from the start.
+    pub(crate) next: Option<Offset>,
+    stores: Vec<RestoredStore>,
+    backend: Arc<dyn Backend>,
 }
 
-impl TaskRestore {
+struct RestoredStore {
+    tag: StoreTag,
+    id: StoreId,
+    name: String,
+    /// Where its rows are timers, which have an index.
+    timers: Option<Timers>,
+}
+
+impl RestoredStore {
+    fn of(plan: &SubtopologyPlan, id: StoreId, store: &PlanStore) -> Option<Self> {
+        let timers = match store.kind {
+            PlanStoreKind::TimerRows(processor) => {
+                let index = plan
+                    .stores_by_id()
+                    .find(|(_, store)| store.kind == PlanStoreKind::TimerIndex(processor))
+                    .map(|(id, _)| id);
+                index.map(|index| Timers::new(id, index, 1))
+            }
+            PlanStoreKind::Declared(_) | PlanStoreKind::TimerIndex(_) => None,
+        };
+        Some(Self {
+            tag: store.tag?,
+            id,
+            name: store.name.clone(),
+            timers,
+        })
+    }
+}
+
+impl ChangelogRestore {
     pub(crate) fn of(
         task: TaskId,
         plan: &SubtopologyPlan,
         backend: &Arc<dyn Backend>,
-    ) -> Result<Self, TaskError> {
-        let mut stores = Vec::new();
-        for (id, store) in plan.stores_by_id() {
-            let Some(changelog) = &store.changelog else {
-                continue;
-            };
-            let next = backend
-                .changelog_offset(id)
-                .map_err(|error| TaskError::of_state(task, error))?;
-            let timers = match store.kind {
-                PlanStoreKind::TimerRows(processor) => {
-                    let index = plan
-                        .stores_by_id()
-                        .find(|(_, store)| store.kind == PlanStoreKind::TimerIndex(processor))
-                        .map(|(id, _)| id);
-                    index.map(|index| Timers::new(id, index, 1))
-                }
-                PlanStoreKind::Declared(_) | PlanStoreKind::TimerIndex(_) => None,
-            };
-            stores.push(StoreRestore {
-                task,
-                store: id,
-                name: store.name.clone(),
-                changelog: changelog.clone(),
-                next: next.map(Offset),
-                timers,
-                backend: backend.clone(),
-            });
-        }
-        Ok(Self { task, stores })
+    ) -> Result<Option<Self>, TaskError> {
+        let Some(changelog) = &plan.changelog else {
+            return Ok(None);
+        };
+        let next = backend
+            .changelog_offset()
+            .map_err(|error| TaskError::of_state(task, error))?;
+        let stores = plan.stores_by_id();
+        Ok(Some(Self {
+            task,
+            changelog: changelog.clone(),
+            next: next.map(Offset),
+            stores: stores
+                .filter_map(|(id, store)| RestoredStore::of(plan, id, store))
+                .collect(),
+            backend: backend.clone(),
+        }))
     }
-}
 
-/// One store that follows its changelog.
-pub(crate) struct StoreRestore {
-    pub(crate) task: TaskId,
-    pub(crate) store: StoreId,
-    pub(crate) name: String,
-    pub(crate) changelog: Arc<str>,
-    /// The next offset to read; nothing: from the start.
-    pub(crate) next: Option<Offset>,
-    timers: Option<Timers>,
-    backend: Arc<dyn Backend>,
-}
+    /// The stores that it restores.
+    pub(crate) fn stores(&self) -> Vec<String> {
+        let stores = self.stores.iter();
+        stores.map(|store| store.name.clone()).collect()
+    }
 
-impl StoreRestore {
-    /// The fault of a store that holds more than its changelog: the topic was
-    /// made anew or has lost records, and the store is that of another history.
+    /// The fault of stores that hold more than their changelog: the topic was made
+    /// anew or has lost records, and the stores are those of another history.
     pub(crate) fn is_ahead_of(&self, end: Offset) -> TaskError {
         let next = self.next.unwrap_or(Offset(0));
         let found = format!(
-            "store {} holds changelog records up to offset {next}, but {} ends at {end}",
-            self.name, self.changelog
+            "the stores hold changelog records up to offset {next}, but {} ends at {end}",
+            self.changelog
         );
         TaskError::Corrupted {
             task: self.task,
@@ -99,23 +113,27 @@ impl StoreRestore {
             task: self.task,
             source: Box::new(error),
         })?;
-        match (&self.timers, record.value) {
+        let mut stores = self.stores.iter();
+        let Some(store) = stores.find(|store| store.tag == record.store) else {
+            return Ok(());
+        };
+        match (&store.timers, record.value) {
             (Some(timers), value) => timers
                 .apply_changelog(batch, record.key, value)
                 .map_err(|error| TaskError::of_state(self.task, error))?,
-            (None, Some(value)) => batch.put(self.store, record.key, value),
-            (None, None) => batch.delete(self.store, record.key),
+            (None, Some(value)) => batch.put(store.id, record.key, value),
+            (None, None) => batch.delete(store.id, record.key),
         }
         Ok(())
     }
 
-    /// Writes `batch`: the store then holds all records before `next`.
+    /// Writes `batch`: the stores then hold all records before `next`.
     ///
     /// # Errors
     ///
-    /// When the store cannot be written.
+    /// When the stores cannot be written.
     pub(crate) fn write(&mut self, mut batch: Batch, next: Offset) -> Result<(), TaskError> {
-        batch.set_changelog_offset(self.store, next.0);
+        batch.set_changelog_offset(next.0);
         self.backend
             .write(batch)
             .map_err(|error| TaskError::of_state(self.task, error))?;

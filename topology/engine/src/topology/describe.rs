@@ -243,6 +243,8 @@ impl Names<'_> {
             .filter(|processor| processor.timers)
             .map(|processor| processor.timers_store());
         let stores = stores.map(|store| store.name.clone()).chain(timers);
+        let changelog = part.first_store(self.topology);
+        let changelog = changelog.map(|name| self.internal(&name, "changelog"));
         let sources: Vec<SourceDescription> =
             sources.map(|source| self.source(source, None)).collect();
         SubtopologyDescription {
@@ -252,7 +254,7 @@ impl Names<'_> {
             sources,
             stores: stores
                 .map(|name| StoreDescription {
-                    changelog: Some(self.internal(&name, "changelog")),
+                    changelog: changelog.clone(),
                     name,
                 })
                 .collect(),
@@ -273,7 +275,7 @@ impl Names<'_> {
                 .collect(),
             processors: self.processors(&part.processors, &sources),
             sources,
-            stores: part.stores.iter().map(store).collect(),
+            stores: part.stores.iter().map(|of| store(part, of)).collect(),
         }
     }
 
@@ -410,10 +412,11 @@ impl Names<'_> {
     }
 }
 
-fn store(store: &PlanStore) -> StoreDescription {
+fn store(plan: &SubtopologyPlan, store: &PlanStore) -> StoreDescription {
+    let changelog = plan.changelog.as_deref().filter(|_| store.tag.is_some());
     StoreDescription {
         name: store.name.clone(),
-        changelog: store.changelog.as_deref().map(str::to_owned),
+        changelog: changelog.map(str::to_owned),
     }
 }
 

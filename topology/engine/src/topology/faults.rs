@@ -23,6 +23,14 @@ pub enum TopologyFault {
         /// The name.
         name: String,
     },
+    /// Two stores would be taken for each other in a changelog.
+    #[error("stores {first} and {second} have the same tag in changelogs: rename one")]
+    SameTag {
+        /// One store.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// Nothing flows into a processor.
     #[error("processor {processor} has no input")]
     NoInput {

@@ -96,6 +96,23 @@ pub(crate) struct SubtopologyDef {
     pub(crate) stores: Vec<usize>,
 }
 
+impl SubtopologyDef {
+    /// The store that is declared first, or else the first timers: the changelog of all
+    /// stores has its name.
+    pub(crate) fn first_store(&self, topology: &Topology) -> Option<String> {
+        let mut declared = self.stores.iter();
+        let first = declared.find_map(|index| topology.stores.get(*index));
+        first.map(|store| store.name.clone()).or_else(|| {
+            let mut processors = self.processors.iter();
+            let timed = processors.find_map(|index| {
+                let processor = topology.processors.get(*index);
+                processor.filter(|processor| processor.timers)
+            });
+            timed.map(ProcessorDef::timers_store)
+        })
+    }
+}
+
 /// Hands the message in an `Option<T>` to a processor.
 pub(crate) type Deliver =
     fn(&mut dyn Node, &mut Context<'_>, &mut dyn Any) -> Result<(), ProcessorError>;

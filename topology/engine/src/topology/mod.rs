@@ -20,4 +20,4 @@ pub use handles::{Outlet, Sink, Store, Stream};
 pub use plan::{InternalTopic, InternalTopicKind, Plan};
 
 pub(crate) use graph::{Edge, Handled, HandlingError, Home, Node, ProcessorDef};
-pub(crate) use plan::{PlanSource, PlanStoreKind, SourceRole, SubtopologyPlan};
+pub(crate) use plan::{PlanSource, PlanStore, PlanStoreKind, SourceRole, SubtopologyPlan};

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use turnstile_state::{StoreId, StoreSpec};
+use turnstile_state::{StoreId, StoreSpec, StoreTag};
 
 use super::graph::{SinkTopic, SourceOrigin, Topology};
 use crate::{Partition, SubtopologyId, TaskId};
@@ -26,6 +26,8 @@ pub(crate) struct SubtopologyPlan {
     /// Indices of processors in the topology.
     pub(crate) processors: Vec<usize>,
     pub(crate) stores: Vec<PlanStore>,
+    /// The topic that holds the changelog of all stores, if there are any.
+    pub(crate) changelog: Option<Arc<str>>,
     /// Of each sink of the topology: topic and partition count.
     pub(crate) sinks: Arc<Vec<PlanSink>>,
     pub(crate) dead_letters: Arc<str>,
@@ -56,8 +58,8 @@ pub(crate) enum SourceRole {
 pub(crate) struct PlanStore {
     pub(crate) name: String,
     pub(crate) kind: PlanStoreKind,
-    /// Its changelog, unless it is derived from another store.
-    pub(crate) changelog: Option<Arc<str>>,
+    /// What it is called in the changelog; nothing where it is derived from another store.
+    pub(crate) tag: Option<StoreTag>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,11 +188,7 @@ impl Plan {
                     kind,
                 });
             };
-            for changelog in subtopology
-                .stores
-                .iter()
-                .filter_map(|store| store.changelog.as_ref())
-            {
+            if let Some(changelog) = &subtopology.changelog {
                 add(changelog, InternalTopicKind::Changelog);
             }
             for source in &subtopology.sources {

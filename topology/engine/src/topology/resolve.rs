@@ -11,6 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use turnstile_state::StoreTag;
+
 use super::faults::{TopologyFault, TopologyFaults};
 use super::graph::{SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology};
 use super::plan::{
@@ -73,6 +75,7 @@ impl Resolver<'_> {
                 sources,
                 processors: Vec::new(),
                 stores: Vec::new(),
+                changelog: None,
                 sinks: sinks.clone(),
                 dead_letters: dead_letters.clone(),
                 dead_letter_partitions,
@@ -80,9 +83,12 @@ impl Resolver<'_> {
         let mut planned = Vec::new();
         for ((part, partitions), sources) in topology.subtopologies.iter().zip(counts).zip(sources)
         {
+            let changelog = part.first_store(topology);
             planned.push(SubtopologyPlan {
                 processors: part.processors.clone(),
                 stores: self.stores(part),
+                changelog: changelog
+                    .map(|name| format!("{}-{name}-changelog", self.application_id).into()),
                 ..rekeying(part.id, partitions, sources)
             });
         }
@@ -253,7 +259,7 @@ impl Resolver<'_> {
         let durable = |name: &str, kind| PlanStore {
             name: name.to_owned(),
             kind,
-            changelog: Some(format!("{}-{name}-changelog", self.application_id).into()),
+            tag: Some(StoreTag::of(name)),
         };
         let mut stores = Vec::new();
         for (index, store) in part
@@ -276,7 +282,7 @@ impl Resolver<'_> {
                 stores.push(PlanStore {
                     name: processor.timers_index(),
                     kind: PlanStoreKind::TimerIndex(index),
-                    changelog: None,
+                    tag: None,
                 });
             }
         }

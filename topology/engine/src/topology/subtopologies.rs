@@ -7,10 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use turnstile_state::StoreTag;
+
 use super::faults::TopologyFault;
 use super::graph::{SinkTopic, SourceOrigin, SubtopologyDef, Topology};
 use super::handles::StreamEnd;
 use crate::SubtopologyId;
+
+/// What faults of names call stores.
+const STORES: &str = "stores";
 
 /// The connected parts.
 pub(super) fn connected(topology: &Topology) -> Vec<SubtopologyDef> {
@@ -172,7 +177,7 @@ fn name_faults(topology: &Topology) -> Vec<TopologyFault> {
     let stores = topology
         .stores
         .iter()
-        .map(|store| ("stores", store.name.clone()));
+        .map(|store| (STORES, store.name.clone()));
     let sinks = topology.sinks.iter().filter_map(|sink| match &sink.topic {
         SinkTopic::Repartition(name) => Some(("repartition topics", name.clone())),
         SinkTopic::Topic(_) => None,
@@ -195,8 +200,8 @@ fn name_faults(topology: &Topology) -> Vec<TopologyFault> {
     let derived: BTreeSet<(&'static str, String)> = timed
         .flat_map(|processor| {
             [
-                ("stores", processor.timers_store()),
-                ("stores", processor.timers_index()),
+                (STORES, processor.timers_store()),
+                (STORES, processor.timers_index()),
             ]
         })
         .collect();
@@ -215,9 +220,17 @@ fn name_faults(topology: &Topology) -> Vec<TopologyFault> {
         }
     }
     let mut seen = BTreeSet::new();
+    let mut tags: BTreeMap<StoreTag, String> = BTreeMap::new();
     for (kind, name) in declared.into_iter().chain(derived) {
         if !seen.insert((kind, name.clone())) {
             faults.push(TopologyFault::DuplicateName { kind, name });
+        } else if kind == STORES
+            && let Some(first) = tags.insert(StoreTag::of(&name), name.clone())
+        {
+            faults.push(TopologyFault::SameTag {
+                first,
+                second: name,
+            });
         }
     }
     faults

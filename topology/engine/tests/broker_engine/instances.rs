@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use turnstile_engine::runtime::{InstancePhase, RestoreListener, StoreRestoration, StreamsConfig};
+use turnstile_engine::runtime::{
+    ChangelogRestoration, InstancePhase, RestoreListener, StreamsConfig,
+};
 use turnstile_engine::{Offset, TaskId};
 
 use crate::application::Counting;
@@ -20,7 +22,7 @@ const ROUNDS: usize = 12;
 struct Restored(AtomicU64);
 
 impl RestoreListener for Restored {
-    fn on_batch_restored(&self, _: &StoreRestoration, _: Offset, records: u64) {
+    fn on_batch_restored(&self, _: &ChangelogRestoration, _: Offset, records: u64) {
         self.0.fetch_add(records, Ordering::Relaxed);
     }
 }
@@ -125,7 +127,7 @@ fn a_failover_restores_the_tail_only() {
     });
     let tail = restored.records() - before;
     println!(
-        "{tail} records restored of {} in the changelogs",
+        "{tail} records restored of {} in the changelog",
         WORDS * ROUNDS
     );
     assert!(tail < 100, "{tail} records were restored");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use turnstile_engine::runtime::{RestoreListener, StoreRestoration};
+use turnstile_engine::runtime::{ChangelogRestoration, RestoreListener};
 use turnstile_engine::{Codec, Offset, Partition};
 use turnstile_state::{
     Backend, Batch, RocksBackend, RocksMemory, RocksOptions, StateDir, StoreId, StoreSpec,
@@ -16,10 +16,10 @@ use crate::cluster::{Cluster, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 4;
-/// Stores with a changelog in each task.
-const STORES: [&str; 2] = ["counter-timers", "counts"];
+/// The stores of each task that its changelog holds.
+const STORES: [&str; 2] = ["counts", "counter-timers"];
 
-/// What was said of one store.
+/// What was said of one task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Told {
     starts: Vec<(Offset, Offset)>,
@@ -35,43 +35,39 @@ impl Told {
     }
 }
 
-/// Remembers what it hears, by store and partition.
+/// Remembers what it hears, by partition.
 #[derive(Default)]
-struct Recorder(Mutex<BTreeMap<(String, i32), Told>>);
+struct Recorder(Mutex<BTreeMap<i32, Told>>);
 
 impl Recorder {
-    fn note(&self, store: &StoreRestoration, note: impl FnOnce(&mut Told)) {
-        assert_eq!(store.task.partition, store.partition);
-        assert!(
-            store
-                .changelog
-                .ends_with(&format!("-{}-changelog", store.store))
-        );
+    fn note(&self, of: &ChangelogRestoration, note: impl FnOnce(&mut Told)) {
+        assert_eq!(of.task.partition, of.partition);
+        assert!(of.changelog.ends_with("-counts-changelog"));
+        assert_eq!(of.stores, STORES);
         let mut told = self.0.lock().expect("no callback panics");
-        let key = (store.store.clone(), store.partition.0);
-        note(told.entry(key).or_default());
+        note(told.entry(of.partition.0).or_default());
     }
 
-    fn told(&self) -> BTreeMap<(String, i32), Told> {
+    fn told(&self) -> BTreeMap<i32, Told> {
         self.0.lock().expect("no callback panics").clone()
     }
 }
 
 impl RestoreListener for Recorder {
-    fn on_restore_start(&self, store: &StoreRestoration) {
-        self.note(store, |told| told.starts.push((store.start, store.end)));
+    fn on_restore_start(&self, of: &ChangelogRestoration) {
+        self.note(of, |told| told.starts.push((of.start, of.end)));
     }
 
-    fn on_batch_restored(&self, store: &StoreRestoration, reached: Offset, records: u64) {
-        self.note(store, |told| told.batches.push((reached, records)));
+    fn on_batch_restored(&self, of: &ChangelogRestoration, reached: Offset, records: u64) {
+        self.note(of, |told| told.batches.push((reached, records)));
     }
 
-    fn on_restore_end(&self, store: &StoreRestoration, total: u64) {
-        self.note(store, |told| told.ends.push(total));
+    fn on_restore_end(&self, of: &ChangelogRestoration, total: u64) {
+        self.note(of, |told| told.ends.push(total));
     }
 
-    fn on_restore_suspended(&self, store: &StoreRestoration, total: u64) {
-        self.note(store, |told| told.suspended.push(total));
+    fn on_restore_suspended(&self, of: &ChangelogRestoration, total: u64) {
+        self.note(of, |told| told.suspended.push(total));
     }
 }
 
@@ -84,13 +80,12 @@ fn start_heard(cluster: &Cluster) -> (Counting, Arc<Recorder>) {
     (counting, recorder)
 }
 
-fn changelog(cluster: &Cluster, store: &str) -> String {
-    format!("{}-{store}-changelog", cluster.application())
+fn changelog(cluster: &Cluster) -> String {
+    format!("{}-counts-changelog", cluster.application())
 }
 
-fn all_stores() -> Vec<(String, i32)> {
-    let partitions = |store: &'static str| (0..PARTITIONS).map(move |n| (store.to_owned(), n));
-    STORES.into_iter().flat_map(partitions).collect()
+fn all_partitions() -> Vec<i32> {
+    (0..PARTITIONS).collect()
 }
 
 /// A lost state is restored record by record; a kept one not at all, and both are told.
@@ -110,27 +105,23 @@ fn a_listener_hears_every_record_that_is_restored() {
     cluster.lose_state("a");
     let (counting, recorder) = start_heard(&cluster);
     let told = recorder.told();
-    assert_eq!(told.keys().cloned().collect::<Vec<_>>(), all_stores());
-    for ((store, partition), told) in &told {
-        let end = cluster.end(&changelog(&cluster, store), *partition);
-        assert_eq!(told.starts, [(Offset(0), end)], "{store} {partition}");
-        assert_eq!(told.ends, [told.records()], "{store} {partition}");
+    assert_eq!(told.keys().copied().collect::<Vec<_>>(), all_partitions());
+    for (partition, told) in &told {
+        let end = cluster.end(&changelog(&cluster), *partition);
+        assert_eq!(told.starts, [(Offset(0), end)], "{partition}");
+        assert_eq!(told.ends, [told.records()], "{partition}");
         assert!(told.suspended.is_empty());
         assert!(told.batches.is_sorted());
         assert!(told.batches.iter().all(|(reached, _)| *reached <= end));
     }
-    let records = |store: &str| -> u64 {
-        let of_store = told.iter().filter(|((name, _), _)| name == store);
-        of_store.map(|(_, told)| told.records()).sum()
-    };
-    let written = cluster.read_committed(&changelog(&cluster, "counts"), 30);
-    assert_eq!(usize::try_from(records("counts")), Ok(written.len()));
-    assert_eq!(records("counter-timers"), 0);
+    let records: u64 = told.values().map(Told::records).sum();
+    let written = cluster.read_committed(&changelog(&cluster), 30);
+    assert_eq!(usize::try_from(records), Ok(written.len()));
     counting.stop();
 
     let (counting, recorder) = start_heard(&cluster);
     let told = recorder.told();
-    assert_eq!(told.keys().cloned().collect::<Vec<_>>(), all_stores());
+    assert_eq!(told.keys().copied().collect::<Vec<_>>(), all_partitions());
     for told in told.values() {
         assert_eq!(told.starts.len(), 1);
         assert_eq!((&*told.batches, &*told.ends), (&[][..], &[0][..]));
@@ -138,21 +129,21 @@ fn a_listener_hears_every_record_that_is_restored() {
     counting.stop();
 }
 
-/// A changelog that cannot be read suspends the restore of its store.
+/// A changelog that cannot be read suspends the restore of its task.
 #[test]
 fn a_listener_hears_of_a_restore_that_does_not_end() {
     let cluster = Cluster::new("suspended");
     Counting::start(&cluster, "a").stop();
     cluster.lose_state("a");
     // No task writes a value without a format.
-    cluster.send_to(&changelog(&cluster, "counts"), 2, "w1", "");
+    cluster.send_to(&changelog(&cluster), 2, "a tag and a key", "");
     cluster.flush();
     let recorder = Arc::new(Recorder::default());
     let listener = recorder.clone();
     let counting = Counting::launch(&cluster, "a", |config| {
         config.restore_listener = Some(listener);
     });
-    let unreadable = ("counts".to_owned(), 2);
+    let unreadable = 2;
     eventually("the restore is suspended", LIMIT, || {
         let told = recorder.told();
         told.get(&unreadable)
@@ -166,8 +157,8 @@ fn a_listener_hears_of_a_restore_that_does_not_end() {
     assert_eq!(unreadable.starts.len(), unreadable.suspended.len());
 }
 
-/// A store that holds more than its changelog is of another history: it is wiped and
-/// restored, alone.
+/// Stores that hold more than their changelog are of another history: they are wiped and
+/// restored, and no others.
 #[test]
 fn a_store_ahead_of_its_changelog_is_restored_from_it() {
     let cluster = Cluster::new("ahead");
@@ -185,10 +176,9 @@ fn a_store_ahead_of_its_changelog_is_restored_from_it() {
     for n in 0..30 {
         assert_eq!(counting.stored(&format!("w{n}")), Some(10));
     }
-    for ((store, partition), told) in recorder.told() {
+    for (partition, told) in recorder.told() {
         let restored = told.records() > 0;
-        let expected = store == "counts" && partition == ahead.0;
-        assert_eq!(restored, expected, "{store} {partition}");
+        assert_eq!(restored, partition == ahead.0, "{partition}");
         if partition == ahead.0 {
             assert_eq!(
                 told.starts.first().map(|(start, _)| *start),
@@ -220,7 +210,7 @@ fn put_ahead(cluster: &Cluster, partition: Partition, word: &str) {
         RocksBackend::open(&folder.task_path(&name), &specs, &options).expect("the task's stores");
     let mut batch = Batch::new();
     batch.put(COUNTS, word.as_bytes(), 999_u64.to_bytes());
-    batch.set_changelog_offset(COUNTS, 1_000_000);
+    batch.set_changelog_offset(1_000_000);
     backend.write(batch).expect("the store can be written");
     backend.flush().expect("the store can be flushed");
 }

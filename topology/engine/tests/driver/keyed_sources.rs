@@ -92,7 +92,7 @@ fn every_record_reaches_the_task_of_its_id() {
             driver.pipe_to(
                 "events",
                 Partition(partition),
-                Some("foreign"),
+                Some(b"foreign"),
                 Some(value.as_bytes()),
                 &[],
             );
@@ -133,7 +133,7 @@ fn a_detour_changes_the_key_and_nothing_else() {
     let home = partition_of(b"a", PARTITIONS);
     let elsewhere = Partition((home.0 + 1) % PARTITIONS);
     let driver = &mut fixture.driver;
-    driver.pipe_to("events", elsewhere, Some("key"), Some(b"a v"), &headers());
+    driver.pipe_to("events", elsewhere, Some(b"key"), Some(b"a v"), &headers());
     let time = driver.now();
     driver.set_now(time.plus(std::time::Duration::from_secs(9)));
     driver.run().unwrap();
@@ -177,7 +177,13 @@ fn what_cannot_be_read_becomes_a_dead_letter_where_it_is() {
     for partitions in [PARTITIONS, 3] {
         let mut fixture = fixture(partitions, ErrorPolicy::DeadLetter);
         let driver = &mut fixture.driver;
-        driver.pipe_to("events", Partition(2), Some("a"), Some(&[0xff]), &headers());
+        driver.pipe_to(
+            "events",
+            Partition(2),
+            Some(b"a"),
+            Some(&[0xff]),
+            &headers(),
+        );
         driver.pipe_to("events", Partition(1), None, None, &[]);
         driver.pipe_to("events", Partition(0), None, Some(b"skip"), &[]);
         driver.run().unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use turnstile_engine::task::TaskError;
 use turnstile_engine::{ErrorPolicy, Partition, TopologyTestDriver};
+use turnstile_state::{ChangelogRecord, StoreTag};
 
 use super::script::{Committed, Handles, committed, driver, pipe, sent, topology};
 
@@ -22,7 +23,8 @@ fn nothing_is_seen_before_the_commit() {
     assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 1)]);
     assert_eq!(driver.timers("main").len(), 1);
     assert_eq!(driver.all(&driver.internal("dlq")).len(), 1);
-    assert_eq!(driver.all(&driver.internal("sums-changelog")).len(), 1);
+    // A sum and a timer.
+    assert_eq!(driver.all(&driver.internal("sums-changelog")).len(), 2);
 }
 
 #[test]
@@ -96,14 +98,35 @@ fn stores_are_restored_from_changelogs_and_nothing_else() {
     driver.run().unwrap();
     // Nobody but the task writes a changelog; so what only stands there shows where a restore reads.
     let changelog = driver.internal("sums-changelog");
-    let row = driver.all(&changelog).pop().expect("a row was written");
-    assert_eq!(row.key_text(), "b");
-    driver.pipe_to(&changelog, Partition(0), Some("a"), None, &[]);
+    let record = |key: &'static [u8], value| ChangelogRecord {
+        store: StoreTag::of("sums"),
+        key,
+        value,
+    };
+    let rows = driver.all(&changelog);
+    let b = record(b"b", None).encode_key();
+    let row = rows.iter().find(|row| row.key.as_deref() == Some(&b));
+    let row = row.expect("a row was written").clone();
+    let deleted = record(b"a", None).encode_key();
+    driver.pipe_to(&changelog, Partition(0), Some(&deleted), None, &[]);
+    let put = record(b"c", None).encode_key();
     driver.pipe_to(
         &changelog,
         Partition(0),
-        Some("c"),
+        Some(&put),
         row.value.as_deref(),
+        &[],
+    );
+    // What a store wrote that the topology does not have any more.
+    let gone = ChangelogRecord {
+        store: StoreTag::of("gone"),
+        ..record(b"a", Some(b"1"))
+    };
+    driver.pipe_to(
+        &changelog,
+        Partition(0),
+        Some(&gone.encode_key()),
+        gone.encode_value().as_deref(),
         &[],
     );
     driver.crash_and_restore().unwrap();
@@ -116,8 +139,14 @@ fn stores_are_restored_from_changelogs_and_nothing_else() {
 #[test]
 fn a_changelog_record_that_no_task_wrote_is_an_error() {
     let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
-    let timers = driver.internal("main-timers-changelog");
-    driver.pipe_to(&timers, Partition(0), Some("short"), None, &[]);
+    let changelog = driver.internal("sums-changelog");
+    let timer = ChangelogRecord {
+        store: StoreTag::of("main-timers"),
+        key: b"short",
+        value: None,
+    };
+    let key = timer.encode_key();
+    driver.pipe_to(&changelog, Partition(0), Some(&key), None, &[]);
     assert!(driver.crash_and_restore().is_err());
 }
 

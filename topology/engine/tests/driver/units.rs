@@ -96,7 +96,7 @@ fn a_dead_letter_is_the_record_with_five_headers_more() {
     driver.pipe_to(
         "scripts",
         Partition(0),
-        Some("a key"),
+        Some(b"a key"),
         Some(value),
         &headers,
     );

@@ -70,7 +70,7 @@ fn a_declaration_as_text() {
         --> topic letters
         --> topic late-by-customer-repartition
       Store open-invoices (changelog open-invoices-changelog)
-      Store ledger-timers (changelog ledger-timers-changelog)
+      Store ledger-timers (changelog open-invoices-changelog)
 
     Subtopology 1
       Source late-by-customer-repartition (group customers, on error: dead-letter)
@@ -91,7 +91,6 @@ fn the_declaration_of_an_application_has_the_names_of_its_internal_topics() {
         "payments-by-invoice-repartition",
         "late-by-customer-repartition",
         "open-invoices-changelog",
-        "ledger-timers-changelog",
         "debts-changelog",
     ] {
         let named = text.matches(&format!("dunning-{name}")).count();
@@ -120,7 +119,7 @@ fn a_plan_as_text() {
         --> topic letters
         --> topic dunning-late-by-customer-repartition
       Store open-invoices (changelog dunning-open-invoices-changelog)
-      Store ledger-timers (changelog dunning-ledger-timers-changelog)
+      Store ledger-timers (changelog dunning-open-invoices-changelog)
       Store ledger-timers-by-key (derived)
 
     Subtopology 1 (2 tasks, 1_0 to 1_1)
@@ -135,7 +134,6 @@ fn a_plan_as_text() {
       dunning-debts-changelog (changelog, 2 partitions)
       dunning-dlq (dead-letters, 2 partitions)
       dunning-late-by-customer-repartition (repartition, 2 partitions)
-      dunning-ledger-timers-changelog (changelog, 2 partitions)
       dunning-open-invoices-changelog (changelog, 2 partitions)
       dunning-payments-by-invoice-repartition (repartition, 2 partitions)
       invoices (external, 2 partitions)
@@ -162,7 +160,7 @@ fn a_plan_that_rekeys_a_topic_as_text() {
         --> topic letters
         --> topic dunning-late-by-customer-repartition
       Store open-invoices (changelog dunning-open-invoices-changelog)
-      Store ledger-timers (changelog dunning-ledger-timers-changelog)
+      Store ledger-timers (changelog dunning-open-invoices-changelog)
       Store ledger-timers-by-key (derived)
 
     Subtopology 1 (2 tasks, 1_0 to 1_1)
@@ -181,7 +179,6 @@ fn a_plan_that_rekeys_a_topic_as_text() {
       dunning-debts-changelog (changelog, 2 partitions)
       dunning-dlq (dead-letters, 2 partitions)
       dunning-late-by-customer-repartition (repartition, 2 partitions)
-      dunning-ledger-timers-changelog (changelog, 2 partitions)
       dunning-open-invoices-changelog (changelog, 2 partitions)
       dunning-payments-by-invoice-repartition (repartition, 2 partitions)
       invoices (external, 2 partitions)
@@ -230,7 +227,7 @@ fn a_plan_as_json() {
                 ],
                 "stores": [
                     { "name": "open-invoices", "changelog": "dunning-open-invoices-changelog" },
-                    { "name": "ledger-timers", "changelog": "dunning-ledger-timers-changelog" },
+                    { "name": "ledger-timers", "changelog": "dunning-open-invoices-changelog" },
                     { "name": "ledger-timers-by-key", "changelog": null },
                 ],
             },
@@ -276,7 +273,6 @@ fn a_plan_as_json() {
             { "name": "dunning-debts-changelog", "partitions": 2, "kind": "changelog" },
             { "name": "dunning-dlq", "partitions": 2, "kind": "dead-letters" },
             { "name": "dunning-late-by-customer-repartition", "partitions": 2, "kind": "repartition" },
-            { "name": "dunning-ledger-timers-changelog", "partitions": 2, "kind": "changelog" },
             { "name": "dunning-open-invoices-changelog", "partitions": 2, "kind": "changelog" },
             { "name": "dunning-payments-by-invoice-repartition", "partitions": 2, "kind": "repartition" },
             { "name": "invoices", "partitions": 2, "kind": "external" },

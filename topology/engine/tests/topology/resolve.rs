@@ -108,7 +108,6 @@ fn a_keyed_source_with_the_count_of_its_partners_is_read_directly_and_checked() 
     assert_eq!(rekeyed["group"], "purchases-group");
     let expected = [
         internal("by-country-repartition", 3, InternalTopicKind::Repartition),
-        internal("count-timers-changelog", 2, InternalTopicKind::Changelog),
         internal("counts-changelog", 2, InternalTopicKind::Changelog),
         internal("dlq", 3, InternalTopicKind::DeadLetters),
         internal(
@@ -147,7 +146,6 @@ fn a_keyed_source_with_another_count_is_rekeyed_by_a_subtopology_of_its_own_at_t
     );
     let expected = [
         internal("by-country-repartition", 1, InternalTopicKind::Repartition),
-        internal("count-timers-changelog", 2, InternalTopicKind::Changelog),
         internal("counts-changelog", 2, InternalTopicKind::Changelog),
         internal("dlq", 4, InternalTopicKind::DeadLetters),
         internal(

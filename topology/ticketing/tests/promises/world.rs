@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::said::with_id;
 use serde_json::Value;
 use turnstile_engine::driver::{LogRecord, TopologyTestDriver};
+use turnstile_engine::topology::InternalTopicKind;
 use turnstile_engine::{Partition, TimestampMs};
+use turnstile_state::{ChangelogRecord, StoreTag};
 use turnstile_ticketing::ids::{CommandId, OrderId, TicketId};
 use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey};
 use turnstile_ticketing::{Service, Ticketing, TicketingConfig, topics, topology};
@@ -92,7 +94,7 @@ impl World {
         self.driver.pipe_to(
             topic,
             Partition(partition),
-            key,
+            key.map(str::as_bytes),
             Some(value.as_bytes()),
             &[],
         );
@@ -231,12 +233,21 @@ impl World {
 
     /// How many rows a store has by its changelog, over all partitions.
     pub(crate) fn rows(&self, store: &str) -> usize {
-        let changelog = self.driver.internal(&format!("{store}-changelog"));
-        let changes = self.driver.all(&changelog).into_iter();
-        let rows: BTreeMap<_, _> = changes
-            .map(|change| ((change.partition.0, change.key), change.value))
-            .collect();
-        rows.values().filter(|value| value.is_some()).count()
+        let mut rows = BTreeMap::new();
+        let topics = self.driver.plan().internal_topics().into_iter();
+        for topic in topics.filter(|topic| topic.kind == InternalTopicKind::Changelog) {
+            for change in self.driver.all(&topic.name) {
+                let record =
+                    ChangelogRecord::decode(change.key.as_deref(), change.value.as_deref());
+                let record = record.expect("tasks write readable changelogs");
+                if record.store == StoreTag::of(store) {
+                    let place = (change.partition.0, record.key.to_vec());
+                    rows.insert(place, record.value.is_some());
+                }
+            }
+        }
+        assert!(!rows.is_empty(), "nobody ever wrote to {store}");
+        rows.into_values().filter(|is_there| *is_there).count()
     }
 
     /// The versions of a ticket's events.

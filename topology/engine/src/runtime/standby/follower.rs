@@ -1,8 +1,8 @@
 //! The standby thread: follows the changelogs of all standbys of this instance.
 //!
 //! 1. Opens what belongs here and nobody else has open; closes what does not any more.
-//! 2. Applies what has come, a bounded batch of one store at a time.
-//! 3. Every second asks where the changelogs end; a standby that has reached those ends
+//! 2. Applies what has come, a bounded batch of one task at a time.
+//! 3. Every second asks where the changelogs end; a standby that has reached its end
 //!    holds everything that was committed until it was asked.
 //!
 //! Between two batches a stream thread can take the open stores away. Records of
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use turnstile_state::{Backend, Batch, StateError};
 
-use super::{Followed, Standby, Standbys};
+use super::{Standby, Standbys};
 use crate::runtime::StreamsConfig;
 use crate::runtime::background::Background;
 use crate::runtime::cluster::{Cluster, StandbyReport};
@@ -27,7 +27,7 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::{changelog_of, offset_of};
 use crate::runtime::stream_thread::with_sources;
 use crate::runtime::task_stores::TaskStores;
-use crate::task::{TaskError, TaskRestore};
+use crate::task::{ChangelogRestore, TaskError};
 use crate::topology::Plan;
 use crate::{Offset, TaskId};
 
@@ -190,19 +190,16 @@ impl Follower {
         };
         let plan = self.setup.plan.subtopology(task.subtopology);
         let plan = plan.expect("tasks are of subtopologies of the plan");
-        let restore = TaskRestore::of(task, plan, &backend)?;
-        let stores = restore.stores.into_iter().map(|store| Followed {
-            reached: store.next.unwrap_or(Offset(0)),
-            place: changelog_of(&store),
-            store,
-            end: None,
-            goal: None,
-        });
-        let stores: Vec<Followed> = stores.collect();
-        if stores.is_empty() {
+        let Some(stores) = ChangelogRestore::of(task, plan, &backend)? else {
             return Ok(false);
+        };
+        let place = changelog_of(&stores);
+        let reached = stores.next.unwrap_or(Offset(0));
+        let ends = log_ends.of(std::slice::from_ref(&place))?;
+        let end = offset_of(&ends, &place).unwrap_or(Offset(0));
+        if reached > end {
+            return Err(stores.is_ahead_of(end).into());
         }
-        check_histories(&stores, log_ends)?;
         let mut state = shared.state.lock();
         if state.taken.contains_key(&task) {
             return Ok(false);
@@ -213,6 +210,10 @@ impl Follower {
             Standby {
                 backend,
                 stores,
+                place,
+                reached,
+                end: None,
+                goal: None,
                 sampled: None,
                 as_of: None,
             },
@@ -262,17 +263,17 @@ impl Follower {
     /// The changelog partitions of all standbys.
     fn places(&self) -> Vec<TopicPartition> {
         let state = self.setup.standbys.shared.state.lock();
-        let stores = state.standbys.values().flat_map(|standby| &standby.stores);
-        stores.map(|followed| followed.place.clone()).collect()
+        let standbys = state.standbys.values();
+        standbys.map(|standby| standby.place.clone()).collect()
     }
 
-    /// Reads on from where all stores are.
+    /// Reads on from where all standbys are.
     fn start_reading(&self) -> Result<Option<ChangelogReader>, KafkaFault> {
         let starts: Vec<(TopicPartition, Option<Offset>)> = {
             let state = self.setup.standbys.shared.state.lock();
-            let stores = state.standbys.values().flat_map(|standby| &standby.stores);
-            stores
-                .map(|followed| (followed.place.clone(), followed.store.next))
+            let standbys = state.standbys.values();
+            standbys
+                .map(|standby| (standby.place.clone(), standby.stores.next))
                 .collect()
         };
         if starts.is_empty() {
@@ -282,7 +283,7 @@ impl Follower {
         ChangelogReader::start(&self.setup.config, &starts, waker).map(Some)
     }
 
-    /// Applies what has come, at most a batch a store; says how many records it was.
+    /// Applies what has come, at most a batch a task; says how many records it was.
     fn apply(&self, reader: &ChangelogReader) -> Result<u64, Ended> {
         let mut applied = 0;
         for task in self.tasks() {
@@ -290,15 +291,13 @@ impl Follower {
             let Some(standby) = state.standbys.get_mut(&task) else {
                 continue;
             };
-            for followed in &mut standby.stores {
-                let records = apply_some(reader, followed)?;
-                self.setup
-                    .metrics
-                    .standby_records
-                    .with_label_values(&[&followed.store.name])
-                    .inc_by(records);
-                applied += records;
-            }
+            let records = apply_some(reader, standby)?;
+            self.setup
+                .metrics
+                .standby_records
+                .with_label_values(&[&*standby.stores.changelog])
+                .inc_by(records);
+            applied += records;
         }
         Ok(applied)
     }
@@ -313,11 +312,9 @@ impl Follower {
             // A sample that was not reached yet stays the goal: one that is always a little
             // behind reaches every goal in the end.
             let is_goal = standby.sampled.is_none();
-            for followed in &mut standby.stores {
-                followed.end = ends.get(&followed.place).copied().or(followed.end);
-                if is_goal {
-                    followed.goal = followed.end;
-                }
+            standby.end = ends.get(&standby.place).copied().or(standby.end);
+            if is_goal {
+                standby.goal = standby.end;
             }
             standby.sampled.get_or_insert(at);
         }
@@ -329,11 +326,9 @@ impl Follower {
         let shared = &self.setup.standbys.shared;
         let mut state = shared.state.lock();
         for (task, standby) in &mut state.standbys {
-            for followed in &mut standby.stores {
-                // Past the markers of transactions, which are no records.
-                if let Some(position) = positions.get(&followed.place) {
-                    followed.reached = followed.reached.max(*position);
-                }
+            // Past the markers of transactions, which are no records.
+            if let Some(position) = positions.get(&standby.place) {
+                standby.reached = standby.reached.max(*position);
             }
             if standby.has_reached_its_goal()
                 && let Some(at) = standby.sampled.take()
@@ -392,38 +387,25 @@ impl Follower {
     }
 }
 
-/// A store that holds more than its changelog is that of another history.
-fn check_histories(stores: &[Followed], log_ends: &EndOffsets) -> Result<(), Ended> {
-    let places: Vec<TopicPartition> = stores.iter().map(|of| of.place.clone()).collect();
-    let ends = log_ends.of(&places)?;
-    for followed in stores {
-        let end = offset_of(&ends, &followed.place).unwrap_or(Offset(0));
-        if followed.reached > end {
-            return Err(followed.store.is_ahead_of(end).into());
-        }
-    }
-    Ok(())
-}
-
 /// Applies what has come of one changelog, at most a batch. How far it is then is known
 /// from the records alone: that the reader is at an end was true when it was noted, not
 /// now, and the markers behind the last record are counted by the reader's position.
-fn apply_some(reader: &ChangelogReader, followed: &mut Followed) -> Result<u64, Ended> {
+fn apply_some(reader: &ChangelogReader, standby: &mut Standby) -> Result<u64, Ended> {
     let mut batch = Batch::new();
     let mut records = 0;
-    let mut reached = followed.reached;
-    let Followed { store, place, .. } = followed;
+    let mut reached = standby.reached;
+    let Standby { stores, place, .. } = standby;
     reader.read(place, BATCH_RECORDS, |event| -> Result<(), Ended> {
         if let ChangelogEvent::Record { offset, key, value } = event {
-            store.add(&mut batch, key, value)?;
+            stores.add(&mut batch, key, value)?;
             reached = Offset(offset.0 + 1);
             records += 1;
         }
         Ok(())
     })?;
     if records > 0 {
-        followed.store.write(batch, reached)?;
-        followed.reached = reached;
+        standby.stores.write(batch, reached)?;
+        standby.reached = reached;
     }
     Ok(records)
 }

@@ -30,45 +30,17 @@ use super::kafka::TopicPartition;
 use super::metrics::Metrics;
 use super::queries::Queries;
 use super::wake::Waker;
-use crate::task::StoreRestore;
+use crate::task::ChangelogRestore;
 use crate::{Offset, TaskId};
 
 /// What a new instance is going to own counts as up to date when it holds everything that
 /// was committed until this long ago. Ends are asked for every second.
 const ACCEPTABLE_AGE: Duration = Duration::from_secs(3);
 
-/// A task that is followed.
+/// A task whose stores follow their changelog.
 struct Standby {
     backend: Arc<dyn Backend>,
-    stores: Vec<Followed>,
-    /// When the sample was taken that it is to reach; nothing: it has reached the last one.
-    sampled: Option<Instant>,
-    /// The latest of such moments whose ends it has reached.
-    as_of: Option<Instant>,
-}
-
-impl Standby {
-    /// Changelog records beyond its stores, at the last sample; nothing: none was taken.
-    fn behind(&self) -> Option<u64> {
-        self.stores.iter().map(Followed::behind).sum()
-    }
-
-    /// Whether it holds everything up to the ends of the sample that it is to reach.
-    fn has_reached_its_goal(&self) -> bool {
-        let mut stores = self.stores.iter();
-        stores.all(|of| of.goal.is_some_and(|goal| of.reached >= goal))
-    }
-
-    /// Whether it held everything that there was a moment ago.
-    fn is_fresh(&self) -> bool {
-        self.as_of
-            .is_some_and(|as_of| as_of.elapsed() <= ACCEPTABLE_AGE)
-    }
-}
-
-/// A store that follows its changelog.
-struct Followed {
-    store: StoreRestore,
+    stores: ChangelogRestore,
     place: TopicPartition,
     /// The offset up to which it holds everything.
     reached: Offset,
@@ -76,12 +48,28 @@ struct Followed {
     end: Option<Offset>,
     /// Where they ended at the sample that is to be reached.
     goal: Option<Offset>,
+    /// When the sample was taken that it is to reach; nothing: it has reached the last one.
+    sampled: Option<Instant>,
+    /// The latest of such moments whose end it has reached.
+    as_of: Option<Instant>,
 }
 
-impl Followed {
+impl Standby {
+    /// Changelog records beyond its stores, at the last sample; nothing: none was taken.
     fn behind(&self) -> Option<u64> {
         let behind = self.end?.0.saturating_sub(self.reached.0);
         Some(u64::try_from(behind).unwrap_or(0))
+    }
+
+    /// Whether it holds everything up to the end of the sample that it is to reach.
+    fn has_reached_its_goal(&self) -> bool {
+        self.goal.is_some_and(|goal| self.reached >= goal)
+    }
+
+    /// Whether it held everything that there was a moment ago.
+    fn is_fresh(&self) -> bool {
+        self.as_of
+            .is_some_and(|as_of| as_of.elapsed() <= ACCEPTABLE_AGE)
     }
 }
 

@@ -236,8 +236,8 @@ impl<'a> Membership<'a> {
         slot.task.become_status(TaskStatus::Suspended);
         self.setup.queries.set_status(id, TaskStatus::Suspended);
         slot.epoch = 0;
-        // Others may write the changelogs before this task runs here again.
-        slot.deliveries.clear();
+        // Others may write the changelog before this task runs here again.
+        slot.changelog = None;
         let held: Vec<(Arc<str>, TopicPartition)> = slot
             .positions
             .iter()
@@ -330,6 +330,7 @@ impl<'a> Membership<'a> {
             ))
         });
         let job = RestoreJob {
+            task: id,
             sources: sources.collect(),
             restore: slot.task.restore()?,
             epoch: self.epoch,

@@ -1,10 +1,7 @@
 //! A task in the hands of a thread, with what the thread keeps about it.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::sync::Arc;
-
-use turnstile_state::StoreId;
 
 use crate::Offset;
 use crate::runtime::kafka::{Slot as DeliverySlot, TopicPartition};
@@ -20,8 +17,8 @@ pub(super) struct TaskSlot {
     pub(super) dirty: bool,
     /// Of each source partition: its group, and the position that is to be committed next.
     pub(super) positions: BTreeMap<TopicPartition, (Arc<str>, Offset)>,
-    /// Where the offsets of the changelog records of a store are found after a commit.
-    pub(super) deliveries: HashMap<StoreId, DeliverySlot>,
+    /// Where the offset of its last changelog record is found after a commit.
+    pub(super) changelog: Option<DeliverySlot>,
     /// What became of records since the last commit, by source and result.
     counts: Vec<(usize, Processed, u64)>,
 }
@@ -33,7 +30,7 @@ impl TaskSlot {
             epoch: 0,
             dirty: false,
             positions: BTreeMap::new(),
-            deliveries: HashMap::new(),
+            changelog: None,
             counts: Vec::new(),
         }
     }

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use turnstile_state::StoreId;
-
 use super::slot::TaskSlot;
 use super::{ThreadFault, ThreadSetup};
 use crate::runtime::CommitStep;
@@ -152,7 +150,7 @@ impl<'a> Work<'a> {
     /// 2. The positions of **all** source groups of every task that has anything to
     ///    commit join it, with each member's generation: that is the fence.
     /// 3. The transaction commits.
-    /// 4. Each task's writes and the changelog offsets they reach go to its stores
+    /// 4. Each task's writes and the changelog offset they reach go to its stores
     ///    in one batch.
     ///
     /// A crash before 3 leaves nothing; after 3 the stores follow from the changelogs.
@@ -229,11 +227,8 @@ impl<'a> Work<'a> {
         let Some(slot) = self.tasks.get_mut(&id) else {
             return Ok(());
         };
-        for (store, record) in slot.task.changelog_records(now) {
-            let delivery = *slot
-                .deliveries
-                .entry(store)
-                .or_insert_with(|| self.producer.slot());
+        for record in slot.task.changelog_records(now) {
+            let delivery = *slot.changelog.get_or_insert_with(|| self.producer.slot());
             self.producer.send(&record, Some(delivery))?;
         }
         Ok(())
@@ -269,17 +264,15 @@ impl<'a> Work<'a> {
         let Some(slot) = self.tasks.get_mut(&id) else {
             return Ok(());
         };
-        let reached: Vec<(StoreId, i64)> = slot
-            .deliveries
-            .iter()
-            .filter_map(|(store, delivery)| Some((*store, self.producer.next_offset(*delivery)?.0)))
-            .collect();
+        let reached = slot
+            .changelog
+            .and_then(|delivery| self.producer.next_offset(delivery));
         let written = if self.setup.queries.anyone_waits() {
             slot.task.written_keys()
         } else {
             Vec::new()
         };
-        let batch = slot.task.take_batch(&reached);
+        let batch = slot.task.take_batch(reached);
         if !batch.is_empty() {
             slot.task
                 .backend()

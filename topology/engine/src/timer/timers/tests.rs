@@ -34,8 +34,8 @@ impl Backend for CountingBackend {
         self.memory.write(batch)
     }
 
-    fn changelog_offset(&self, store: StoreId) -> Result<Option<i64>, StateError> {
-        self.memory.changelog_offset(store)
+    fn changelog_offset(&self) -> Result<Option<i64>, StateError> {
+        self.memory.changelog_offset()
     }
 
     fn flush(&self) -> Result<(), StateError> {
