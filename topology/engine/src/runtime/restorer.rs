@@ -5,7 +5,8 @@
 //! 1. Committed positions of all their source partitions are fetched, once no
 //!    transaction on them is pending. From here on nobody else can commit for
 //!    these tasks: this thread holds their partitions in every group.
-//! 2. The ends of their changelogs are taken, pending transactions included.
+//! 2. The ends of their changelogs are taken, pending transactions included; and those of
+//!    the repartition topics that they can write to.
 //! 3. Wait until no transaction is pending before those ends: the markers of a
 //!    transaction can still be on their way when its offsets are stable already.
 //! 4. Read every changelog from the store's offset to its end, in bounded batches.
@@ -14,6 +15,7 @@
 //!
 //! A task whose stores are up to date costs the first three steps.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +51,8 @@ pub(crate) struct RestoreJob {
     pub(crate) restore: Option<ChangelogRestore>,
     /// The source partitions of the task, by group.
     pub(crate) sources: Vec<(CommittedReader, Vec<TopicPartition>)>,
+    /// The partitions of repartition topics that it can write to.
+    pub(crate) repartitions: Vec<TopicPartition>,
     /// Given back with the result, so that a late result is told from a current one.
     pub(crate) epoch: u64,
 }
@@ -57,8 +61,17 @@ pub(crate) struct RestoreJob {
 pub(crate) struct RestoreResult {
     pub(crate) task: TaskId,
     pub(crate) epoch: u64,
-    /// Committed positions of its source partitions.
-    pub(crate) outcome: Result<Vec<Position>, RestoreFault>,
+    pub(crate) outcome: Result<Restored, RestoreFault>,
+}
+
+/// Where a restored task goes on.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    /// The committed positions of its source partitions.
+    pub(crate) positions: Vec<Position>,
+    /// The ends of the repartition topics that it can write to: what its former owner
+    /// sent is before them.
+    pub(crate) repartition_ends: Vec<Position>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -132,8 +145,8 @@ impl Restorer {
     }
 
     pub(crate) fn submit(&self, job: RestoreJob) -> Result<(), KafkaFault> {
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
-        if matches!(sent, Some(Ok(()))) {
+        let jobs = self.jobs.as_ref();
+        if jobs.is_some_and(|jobs| jobs.send(job).is_ok()) {
             return Ok(());
         }
         Err(KafkaFault::Retriable {
@@ -226,19 +239,19 @@ impl Worker {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.restore_all(jobs)));
         let outcome = outcome.unwrap_or_else(|_| Err(RestoreFault::panicked()));
         match outcome {
-            Ok((positions, records)) => {
+            Ok((restored, records)) => {
                 tracing::info!(
                     tasks = ids.len(),
                     records,
                     seconds = begun.elapsed().as_secs_f64(),
                     "tasks are restored"
                 );
-                let results = ids.into_iter().zip(positions);
+                let results = ids.into_iter().zip(restored);
                 results
-                    .map(|((task, epoch), positions)| RestoreResult {
+                    .map(|((task, epoch), restored)| RestoreResult {
                         task,
                         epoch,
-                        outcome: Ok(positions),
+                        outcome: Ok(restored),
                     })
                     .collect()
             }
@@ -257,21 +270,31 @@ impl Worker {
         }
     }
 
-    fn restore_all(
-        &self,
-        jobs: Vec<RestoreJob>,
-    ) -> Result<(Vec<Vec<Position>>, u64), RestoreFault> {
+    fn restore_all(&self, jobs: Vec<RestoreJob>) -> Result<(Vec<Restored>, u64), RestoreFault> {
         // 1.
-        let mut positions = Vec::with_capacity(jobs.len());
+        let mut restored = Vec::with_capacity(jobs.len());
         for job in &jobs {
             let mut of_task = Vec::new();
             for (reader, partitions) in &job.sources {
                 of_task.extend(reader.committed(partitions, self.config.request_timeout)?);
                 self.check_cancelled()?;
             }
-            positions.push(of_task);
+            restored.push(Restored {
+                positions: of_task,
+                repartition_ends: Vec::new(),
+            });
         }
         // 2.
+        let written: BTreeSet<TopicPartition> = jobs
+            .iter()
+            .flat_map(|job| job.repartitions.iter().cloned())
+            .collect();
+        let written_ends = self.log_ends.of(&Vec::from_iter(written))?;
+        for (restored, job) in restored.iter_mut().zip(&jobs) {
+            let of_task = written_ends.iter();
+            let of_task = of_task.filter(|(place, _)| job.repartitions.contains(place));
+            restored.repartition_ends = of_task.cloned().collect();
+        }
         let restores = jobs.into_iter().filter_map(|job| job.restore);
         let restores: Vec<ChangelogRestore> = restores.collect();
         let places: Vec<TopicPartition> = restores.iter().map(changelog_of).collect();
@@ -283,7 +306,7 @@ impl Worker {
         let mut readings: Vec<Reading> = readings.collect::<Result<_, _>>()?;
         self.read_and_tell(&mut readings)?;
         let records = readings.iter().map(|reading| reading.records).sum();
-        Ok((positions, records))
+        Ok((restored, records))
     }
 
     /// Reads to all ends, and tells the listeners whatever comes of it.
@@ -470,6 +493,7 @@ mod tests {
             },
             restore: None,
             sources: Vec::new(),
+            repartitions: Vec::new(),
             epoch,
         }
     }

@@ -7,6 +7,7 @@
 
 mod membership;
 mod opening;
+mod shortcuts;
 mod slot;
 mod work;
 

@@ -244,7 +244,9 @@ impl Context<'_> {
         self.record.key
     }
 
-    /// Where the record was read; nothing for a timer or punctuation.
+    /// Where the record was read; nothing for a timer or punctuation. A record that another
+    /// task of the thread has sent can come without a way through its repartition topic:
+    /// then it is where the record was read for which it was sent.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
         self.record.origin

@@ -147,6 +147,63 @@ impl Task {
         record: &InputRecord<'_>,
         now: TimestampMs,
     ) -> Result<Processed, TaskError> {
+        let origin = self.origin(source, record.offset);
+        match self.handle(source, record, &origin, now) {
+            Ok(processed) => Ok(processed),
+            Err(error) => self.reject(source, &origin, record, error),
+        }
+    }
+
+    /// Handles one record that another task has sent to the source at `source`, without a
+    /// way through its topic: as a whole, or not at all where it is rejected. Then there is
+    /// no result, and the record has to come through the topic, whose coordinates its dead
+    /// letter needs. `origin` is where the record was read for which it was sent.
+    ///
+    /// # Errors
+    ///
+    /// When the task cannot go on; the record is then not processed.
+    pub(crate) fn take_over(
+        &mut self,
+        source: usize,
+        record: &OutputRecord,
+        origin: &Origin,
+        now: TimestampMs,
+    ) -> Result<Option<Processed>, TaskError> {
+        let input = InputRecord {
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &record.headers,
+            timestamp: record.timestamp,
+            offset: origin.offset,
+        };
+        match self.handle(source, &input, origin, now) {
+            Ok(processed) => Ok(Some(processed)),
+            Err(
+                HandlingError::Decode(_)
+                | HandlingError::Processor(ProcessorError::Rejected { .. }),
+            ) => Ok(None),
+            Err(HandlingError::Processor(error)) => Err(TaskError::of_processor(self.id, error)),
+        }
+    }
+
+    /// What a record of the source at `source` is known by.
+    pub(crate) fn origin(&self, source: usize, offset: Offset) -> Origin {
+        let from = self.core.plan.sources.get(source);
+        let from = from.expect("records come from sources of the plan");
+        Origin {
+            topic: from.topic.clone(),
+            partition: self.id.partition,
+            offset,
+        }
+    }
+
+    fn handle(
+        &mut self,
+        source: usize,
+        record: &InputRecord<'_>,
+        origin: &Origin,
+        now: TimestampMs,
+    ) -> Result<Processed, HandlingError> {
         self.assert_running();
         let plan = self.core.plan.clone();
         let topology = self.core.topology.clone();
@@ -158,18 +215,13 @@ impl Task {
             .sources
             .get(from.node)
             .expect("a plan's sources are nodes of its topology");
-        let origin = Origin {
-            topic: from.topic.clone(),
-            partition: self.id.partition,
-            offset: record.offset,
-        };
         self.punctuations.observe(record.timestamp);
         let unit = Unit::begin(&mut self.core);
         let context = RecordContext {
             timestamp: record.timestamp,
             headers: record.headers,
             key: record.key,
-            origin: Some(&origin),
+            origin: Some(origin),
             now,
         };
         let home = home(from, self.id.partition, plan.partitions);
@@ -193,14 +245,14 @@ impl Task {
             }
             Err(error) => {
                 unit.undo(&mut self.core);
-                self.reject(node.policy, &origin, record, error)
+                Err(error)
             }
         }
     }
 
     fn reject(
         &mut self,
-        policy: ErrorPolicy,
+        source: usize,
         origin: &Origin,
         record: &InputRecord<'_>,
         error: HandlingError,
@@ -210,7 +262,11 @@ impl Task {
             HandlingError::Processor(ProcessorError::Rejected { kind, reason }) => (kind, reason),
             HandlingError::Processor(error) => return Err(TaskError::of_processor(self.id, error)),
         };
-        match policy {
+        let sources = &self.core.topology.sources;
+        let node = self.core.plan.sources.get(source);
+        let node = node.and_then(|source| sources.get(source.node));
+        let node = node.expect("records come from sources of the plan");
+        match node.policy {
             ErrorPolicy::DeadLetter => {
                 self.core.dead_letter(DeadLetter {
                     origin: origin.clone(),

@@ -218,6 +218,45 @@ impl Plan {
         topics.into_iter().collect()
     }
 
+    /// The names of all repartition topics.
+    pub(crate) fn repartition_topics(&self) -> BTreeSet<String> {
+        let topics = self.internal_topics().into_iter();
+        topics
+            .filter(|topic| topic.kind == InternalTopicKind::Repartition)
+            .map(|topic| topic.name)
+            .collect()
+    }
+
+    /// The partitions of repartition topics that tasks of a subtopology can write to.
+    pub(crate) fn repartitions_of(
+        &self,
+        subtopology: &SubtopologyPlan,
+    ) -> Vec<(Arc<str>, Partition)> {
+        let processors = subtopology.processors.iter();
+        let sinks = processors
+            .filter_map(|index| self.topology.processors.get(*index))
+            .flat_map(|processor| &processor.sinks)
+            .filter(|index| {
+                let sink = self.topology.sinks.get(**index);
+                sink.is_some_and(|sink| matches!(sink.topic, SinkTopic::Repartition(_)))
+            })
+            .filter_map(|index| subtopology.sinks.get(*index))
+            .map(|sink| (sink.topic.clone(), sink.partitions));
+        let rekeyed = subtopology
+            .sources
+            .iter()
+            .filter_map(|source| match &source.role {
+                SourceRole::Placed => None,
+                SourceRole::Checked(topic) => Some((topic.clone(), subtopology.partitions)),
+                SourceRole::Rekeyed(topic, partitions) => Some((topic.clone(), *partitions)),
+            });
+        let topics: BTreeSet<(Arc<str>, i32)> = sinks.chain(rekeyed).collect();
+        let partitions = topics.into_iter().flat_map(|(topic, partitions)| {
+            (0..partitions).map(move |partition| (topic.clone(), Partition(partition)))
+        });
+        partitions.collect()
+    }
+
     pub(crate) fn subtopology(&self, id: SubtopologyId) -> Option<&Arc<SubtopologyPlan>> {
         self.subtopologies.get(usize::from(id.0))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnstile_engine::runtime::{
-    Cluster as InstanceDirectory, Metrics, Streams, StreamsConfig, TopicSpec,
+    Cluster as InstanceDirectory, Metrics, QueryError, Streams, StreamsConfig, TopicSpec,
 };
 use turnstile_engine::{
     Context, DecodeError, Decoded, Encode, InputRecord, Processor, ProcessorError, Sink, Source,
@@ -189,10 +189,13 @@ impl Counting {
     }
 
     pub(crate) fn stored(&self, word: &str) -> Option<u64> {
-        self.streams
-            .queries()
-            .get(self.store, word, &word.to_owned())
-            .expect("the task runs here")
+        self.stored_here(word).expect("the task runs here")
+    }
+
+    /// The same where the task may run elsewhere.
+    pub(crate) fn stored_here(&self, word: &str) -> Result<Option<u64>, QueryError> {
+        let queries = self.streams.queries();
+        queries.get(self.store, word, &word.to_owned())
     }
 
     /// What it knows of the other instances.

@@ -120,26 +120,49 @@ fn timers_survive_a_restart() {
     counting.stop();
 }
 
-/// Records of a topic with another partition count find their task through a repartition topic.
+/// Records of a topic with another partition count find their task through a repartition
+/// topic where that runs on another instance, and without a way through it where it does not.
 #[test]
 fn a_topic_with_another_partition_count_is_rekeyed() {
     let cluster = Cluster::new("rekey");
     cluster.create_topic(&format!("{}-resets", cluster.application()), 7);
     let counting = Counting::start(&cluster, "a");
-    for n in 0..20 {
-        cluster.send(&counting.words(), &format!("w{n}"), "x");
-    }
-    cluster.read_committed(&counting.counts(), 20);
-    for n in 0..20 {
-        cluster.send(&counting.resets(), &format!("w{n}"), "reset");
-    }
-    cluster.flush();
-    eventually("all are reset", LIMIT, || {
-        (0..20).all(|n| counting.stored(&format!("w{n}")).is_none())
-    });
     let repartition = format!("{}-resets-repartition", cluster.application());
+    reset(&cluster, &[&counting], 20);
+    let sent = || (0..4).map(|n| cluster.end(&repartition, n).0).sum::<i64>();
+    assert_eq!(sent(), 0);
+    let other = Counting::start(&cluster, "b");
+    eventually("the tasks are shared", LIMIT, || {
+        counting.running() > 0 && counting.running() + other.running() == counting.tasks()
+    });
+    reset(&cluster, &[&counting, &other], 200);
+    assert!(sent() > 0);
     eventually("what was read is deleted", LIMIT, || {
         cluster.kept(&repartition) == 0
     });
     counting.stop();
+    other.stop();
+}
+
+/// Counts some words, and resets them.
+fn reset(cluster: &Cluster, instances: &[&Counting], words: usize) {
+    let counting = instances.first().expect("there is one");
+    let stored = |n: usize| {
+        let mut here = instances.iter().map(|of| of.stored_here(&format!("w{n}")));
+        here.find_map(Result::ok)
+    };
+    for n in 0..words {
+        cluster.send(&counting.words(), &format!("w{n}"), "x");
+    }
+    cluster.flush();
+    eventually("all are counted", LIMIT, || {
+        (0..words).all(|n| stored(n).is_some_and(|count| count.is_some()))
+    });
+    for n in 0..words {
+        cluster.send(&counting.resets(), &format!("w{n}"), "reset");
+    }
+    cluster.flush();
+    eventually("all are reset", LIMIT, || {
+        (0..words).all(|n| stored(n).is_some_and(|count| count.is_none()))
+    });
 }

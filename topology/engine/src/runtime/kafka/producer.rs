@@ -82,6 +82,13 @@ enum Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Slot(usize);
 
+#[cfg(test)]
+impl Slot {
+    pub(crate) fn numbered(number: usize) -> Self {
+        Self(number)
+    }
+}
+
 /// A transactional producer for one stream thread.
 pub(crate) struct TransactionalProducer {
     producer: Arc<BaseProducer<Deliveries>>,

@@ -21,7 +21,7 @@ use crate::runtime::kafka::{
     GroupConsumer, GroupEvent, KafkaFault, Position, TopicPartition, TransactionalProducer,
 };
 use crate::runtime::ownership::{Hold, Ownership, source_partitions};
-use crate::runtime::restorer::{RestoreJob, RestoreResult, Restorer};
+use crate::runtime::restorer::{RestoreJob, RestoreResult, Restored, Restorer};
 use crate::task::TaskError;
 use crate::{SubtopologyId, TaskId, TaskStatus, clock};
 
@@ -329,9 +329,17 @@ impl<'a> Membership<'a> {
                 by_group.remove(&consumer.group)?,
             ))
         });
+        let repartitions = self
+            .setup
+            .plan
+            .repartitions_of(slot.task.plan())
+            .into_iter();
+        let repartitions =
+            repartitions.map(|(topic, partition)| TopicPartition { topic, partition });
         let job = RestoreJob {
             task: id,
             sources: sources.collect(),
+            repartitions: repartitions.collect(),
             restore: slot.task.restore()?,
             epoch: self.epoch,
         };
@@ -355,7 +363,10 @@ impl<'a> Membership<'a> {
             else {
                 continue;
             };
-            let positions = outcome?;
+            let Restored {
+                positions,
+                repartition_ends,
+            } = outcome?;
             slot.positions.clear();
             for (group, place) in source_partitions(slot.task.plan(), id) {
                 let committed = positions.iter().find(|(found, _)| *found == place);
@@ -384,6 +395,7 @@ impl<'a> Membership<'a> {
                     consumer.resume(&of_group)?;
                 }
             }
+            self.work.begins(&repartition_ends);
             self.report();
         }
         Ok(())

@@ -1,11 +1,13 @@
 //! The tasks of a thread and the producer they write through: process, fire, commit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::shortcuts::Shortcuts;
 use super::slot::TaskSlot;
 use super::{ThreadFault, ThreadSetup};
+use crate::record::{Origin, OutputRecord};
 use crate::runtime::CommitStep;
 use crate::runtime::kafka::{
     GroupConsumer, GroupOffsets, Position, TopicPartition, TransactionalProducer,
@@ -24,6 +26,9 @@ pub(super) struct Work<'a> {
     setup: &'a ThreadSetup,
     producer: TransactionalProducer,
     pub(super) tasks: BTreeMap<TaskId, TaskSlot>,
+    shortcuts: Shortcuts,
+    /// What was sent while a record was processed, and is yet to be produced or taken over.
+    sent: VecDeque<OutputRecord>,
     last_commit: Instant,
 }
 
@@ -33,6 +38,8 @@ impl<'a> Work<'a> {
             setup,
             producer,
             tasks: BTreeMap::new(),
+            shortcuts: Shortcuts::new(&setup.plan),
+            sent: VecDeque::new(),
             last_commit: Instant::now(),
         }
     }
@@ -55,8 +62,10 @@ impl<'a> Work<'a> {
         let processed = slot.task.process(source, record, now)?;
         slot.count(source, processed);
         slot.dirty = true;
-        for output in slot.task.take_outputs() {
-            self.producer.send(&output, None)?;
+        self.sent.extend(slot.task.take_outputs());
+        if !self.sent.is_empty() {
+            let origin = slot.task.origin(source, record.offset);
+            self.pass_on(&origin, now)?;
         }
         self.setup
             .metrics
@@ -69,10 +78,69 @@ impl<'a> Work<'a> {
         Ok(true)
     }
 
+    /// Hands what was sent for one record to its readers, and what those send; or produces it.
+    fn pass_on(&mut self, origin: &Origin, now: TimestampMs) -> Result<(), ThreadFault> {
+        while let Some(output) = self.sent.pop_front() {
+            if !self.take_over(&output, origin, now)? {
+                self.produce(&output)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Processes a record in the task that it is for, if that runs here and the way is open.
+    fn take_over(
+        &mut self,
+        output: &OutputRecord,
+        origin: &Origin,
+        now: TimestampMs,
+    ) -> Result<bool, ThreadFault> {
+        let Some((task, source)) = self.shortcuts.reader(&output.topic, output.partition) else {
+            return Ok(false);
+        };
+        let slot = self.tasks.get_mut(&task);
+        let Some(slot) = slot.filter(|slot| slot.task.status() == TaskStatus::Running) else {
+            return Ok(false);
+        };
+        let Some(processed) = slot.task.take_over(source, output, origin, now)? else {
+            return Ok(false);
+        };
+        slot.count(source, processed);
+        slot.dirty = true;
+        self.sent.extend(slot.task.take_outputs());
+        Ok(true)
+    }
+
+    fn produce(&mut self, output: &OutputRecord) -> Result<(), ThreadFault> {
+        let producer = &self.producer;
+        let delivery = self
+            .shortcuts
+            .close(&output.topic, output.partition, || producer.slot());
+        Ok(self.producer.send(output, delivery)?)
+    }
+
+    /// A task begins to run here, whose former owner may have sent what is before these ends.
+    pub(super) fn begins(&mut self, repartition_ends: &[Position]) {
+        for (place, end) in repartition_ends {
+            self.shortcuts.begins(place, *end);
+        }
+        self.open_shortcuts();
+    }
+
+    fn open_shortcuts(&mut self) {
+        let tasks = &self.tasks;
+        self.shortcuts.open(|task, place| {
+            let slot = tasks.get(&task)?;
+            let (_, position) = slot.positions.get(place)?;
+            (slot.task.status() == TaskStatus::Running).then_some(*position)
+        });
+    }
+
     /// Fires due timers and punctuators; says whether there were any.
     pub(super) fn fire_due(&mut self) -> Result<bool, ThreadFault> {
         let now = clock::now();
         let mut any = false;
+        let mut sent = Vec::new();
         let running = self
             .tasks
             .values_mut()
@@ -95,9 +163,10 @@ impl<'a> Work<'a> {
                 slot.dirty = true;
                 any = true;
             }
-            for output in outputs {
-                self.producer.send(&output, None)?;
-            }
+            sent.extend(outputs);
+        }
+        for output in sent {
+            self.produce(&output)?;
         }
         Ok(any)
     }
@@ -177,6 +246,9 @@ impl<'a> Work<'a> {
             self.has_done(CommitStep::TaskStored);
         }
         self.has_done(CommitStep::AllStored);
+        let producer = &self.producer;
+        self.shortcuts.committed(|slot| producer.next_offset(slot));
+        self.open_shortcuts();
         self.last_commit = Instant::now();
         self.setup.metrics.commits.inc();
         self.setup
