@@ -5,6 +5,7 @@
 //! readable from the moment it runs until another may run it: in a rebalance it is
 //! suspended, and read on, until its partition is assigned elsewhere.
 
+mod places;
 mod presence;
 mod rehearsal;
 mod request;
@@ -20,14 +21,15 @@ use turnstile_state::{
     Backend, Codec, CodecError, Entry, KeyRange, ScanDirection, StateError, StoreId,
 };
 
+use self::places::{Place, Places};
 use self::presence::Shared;
 #[doc(hidden)]
 pub use self::rehearsal::Rehearsal;
 pub use self::request::{RowRange, StoreAnswer, StoreRead, StoreRequest};
 pub use self::watch::Watch;
 use crate::partitioner::partition_of;
-use crate::topology::{Plan, PlanStoreKind, Store};
-use crate::{Partition, SubtopologyId, TaskId, TaskStatus};
+use crate::topology::{Plan, Store};
+use crate::{Partition, TaskId, TaskStatus};
 
 /// Why a query has no answer here.
 #[derive(Debug, Error)]
@@ -69,32 +71,14 @@ pub enum QueryError {
 #[derive(Clone)]
 pub struct Queries {
     plan: Arc<Plan>,
+    places: Arc<Places>,
     shared: Arc<Shared>,
-}
-
-/// Where a store is.
-struct Place {
-    subtopology: SubtopologyId,
-    partitions: i32,
-    id: StoreId,
-}
-
-impl Place {
-    fn task(&self, partition: Partition) -> TaskId {
-        TaskId {
-            subtopology: self.subtopology,
-            partition,
-        }
-    }
-
-    fn task_of(&self, partition_key: &str) -> TaskId {
-        self.task(partition_of(partition_key.as_bytes(), self.partitions))
-    }
 }
 
 impl Queries {
     pub(crate) fn new(plan: Arc<Plan>) -> Self {
         Self {
+            places: Arc::new(Places::of(&plan)),
             plan,
             shared: Arc::default(),
         }
@@ -321,28 +305,13 @@ impl Queries {
     }
 
     fn place<K, V>(&self, store: Store<K, V>) -> Result<Place, QueryError> {
-        let declared = PlanStoreKind::Declared(store.index);
-        let found = self.find(|_, kind| kind == declared);
+        let found = self.places.at(store.index);
         found.ok_or_else(|| QueryError::UnknownStore(self.store_name(store)))
     }
 
-    /// The place of a declared store; rows of timers are nobody's to read.
     fn place_named(&self, name: &str) -> Result<Place, QueryError> {
-        let found =
-            self.find(|found, kind| found == name && matches!(kind, PlanStoreKind::Declared(_)));
+        let found = self.places.named(name);
         found.ok_or_else(|| QueryError::UnknownStore(name.to_owned()))
-    }
-
-    fn find(&self, is_it: impl Fn(&str, PlanStoreKind) -> bool) -> Option<Place> {
-        self.plan.subtopologies.iter().find_map(|subtopology| {
-            let mut stores = subtopology.stores_by_id();
-            let (id, _) = stores.find(|(_, store)| is_it(&store.name, store.kind))?;
-            Some(Place {
-                subtopology: subtopology.id,
-                partitions: subtopology.partitions,
-                id,
-            })
-        })
     }
 
     fn unreadable<K, V>(&self, store: Store<K, V>, source: CodecError) -> QueryError {

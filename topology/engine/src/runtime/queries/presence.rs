@@ -31,15 +31,21 @@ enum Presence {
     NotRunning(TaskStatus),
 }
 
+/// What can be read of the tasks that run here; under one lock, which every read takes.
+#[derive(Default)]
+struct Here {
+    tasks: HashMap<TaskId, Presence>,
+    /// Until when what ran here last may be taken for current; nothing: for ever.
+    lease: Option<Instant>,
+}
+
 /// What is shared between the stream threads and the readers.
 #[derive(Default)]
 pub(super) struct Shared {
-    tasks: RwLock<HashMap<TaskId, Presence>>,
+    here: RwLock<Here>,
     pub(super) watches: Arc<Watches>,
     /// Tasks that run elsewhere, whose stores are followed here.
     standbys: RwLock<HashMap<TaskId, Standby>>,
-    /// Until when what ran here last may be taken for current; nothing: for ever.
-    lease: RwLock<Option<Instant>>,
     /// Is woken when a task begins or ceases to run here.
     on_change: Mutex<Option<Waker>>,
 }
@@ -49,7 +55,7 @@ impl Queries {
     /// stays readable while it waits: until it is closed or lost, nobody else runs it.
     pub(crate) fn set_status(&self, task: TaskId, status: TaskStatus) {
         {
-            let mut tasks = self.shared.tasks.write();
+            let tasks = &mut self.shared.here.write().tasks;
             match (status, tasks.get(&task)) {
                 (TaskStatus::Closed, _) => drop(tasks.remove(&task)),
                 (_, Some(Presence::Readable { .. })) => {}
@@ -65,7 +71,7 @@ impl Queries {
     /// Says that a task that waits here may run elsewhere from now on.
     pub(crate) fn set_lost(&self, task: TaskId) {
         let waits = Presence::NotRunning(TaskStatus::Suspended);
-        self.shared.tasks.write().insert(task, waits);
+        self.shared.here.write().tasks.insert(task, waits);
         self.shared.watches.tell_all(|of| of == task);
         self.tell_of_change();
     }
@@ -73,17 +79,15 @@ impl Queries {
     /// Says that a task runs and can be read.
     pub(crate) fn set_running(&self, task: TaskId, backend: Arc<dyn Backend>) {
         let since = clock::now();
-        self.shared
-            .tasks
-            .write()
-            .insert(task, Presence::Readable { backend, since });
+        let runs = Presence::Readable { backend, since };
+        self.shared.here.write().tasks.insert(task, runs);
         self.tell_of_change();
     }
 
     /// Says that what runs here may be taken for current until then: somebody who is cut
     /// off longer may have lost his tasks without knowing.
     pub(crate) fn extend_lease(&self, until: Instant) {
-        let mut lease = self.shared.lease.write();
+        let lease = &mut self.shared.here.write().lease;
         *lease = lease.map_or(Some(until), |before| Some(before.max(until)));
     }
 
@@ -121,8 +125,9 @@ impl Queries {
 
     /// The tasks that can be read here, by id, and since when they run.
     pub(crate) fn readable_since(&self) -> BTreeMap<TaskId, TimestampMs> {
-        let tasks = self.shared.tasks.read();
-        let running = tasks.iter().filter_map(|(task, presence)| match presence {
+        let here = self.shared.here.read();
+        let tasks = here.tasks.iter();
+        let running = tasks.filter_map(|(task, presence)| match presence {
             Presence::Readable { since, .. } => Some((*task, *since)),
             Presence::NotRunning(_) => None,
         });
@@ -131,8 +136,9 @@ impl Queries {
 
     /// The tasks that can be read, with their stores.
     pub(crate) fn readable(&self) -> Vec<(TaskId, Arc<dyn Backend>)> {
-        let tasks = self.shared.tasks.read();
-        let running = tasks.iter().filter_map(|(task, presence)| match presence {
+        let here = self.shared.here.read();
+        let tasks = here.tasks.iter();
+        let running = tasks.filter_map(|(task, presence)| match presence {
             Presence::Readable { backend, .. } => Some((*task, backend.clone())),
             Presence::NotRunning(_) => None,
         });
@@ -145,10 +151,10 @@ impl Queries {
         task: TaskId,
         store: impl FnOnce() -> String,
     ) -> Result<Arc<dyn Backend>, QueryError> {
-        let lease = *self.shared.lease.read();
-        match self.shared.tasks.read().get(&task) {
+        let here = self.shared.here.read();
+        match here.tasks.get(&task) {
             Some(Presence::Readable { .. })
-                if lease.is_some_and(|until| Instant::now() > until) =>
+                if here.lease.is_some_and(|until| Instant::now() > until) =>
             {
                 Err(QueryError::NotRunning {
                     task,

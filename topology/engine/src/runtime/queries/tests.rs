@@ -4,7 +4,10 @@ use std::time::Instant;
 use turnstile_state::{Batch, MemoryBackend};
 
 use super::*;
-use crate::{Context, Decoded, InputRecord, Processor, ProcessorError, Source, TopologyBuilder};
+use crate::{
+    Context, Decoded, InputRecord, Processor, ProcessorError, Source, SubtopologyId,
+    TopologyBuilder,
+};
 
 struct Quiet;
 
