@@ -19,6 +19,7 @@
 //!
 //! A directory that is not a task of ours is refused, never wiped or overwritten.
 
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::Bound;
@@ -65,6 +66,17 @@ pub struct RocksBackend {
     path: PathBuf,
     /// The names of their column families, by store.
     stores: Vec<String>,
+    /// Of lookups of single keys: made once, for they are all alike.
+    lookup: Lookup,
+}
+
+/// How a single key is read.
+struct Lookup(ReadOptions);
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lookup")
+    }
 }
 
 impl RocksBackend {
@@ -107,6 +119,7 @@ impl RocksBackend {
             database,
             path: path.to_owned(),
             stores,
+            lookup: Lookup(ReadOptions::default()),
         })
     }
 
@@ -159,7 +172,7 @@ impl Backend for RocksBackend {
     fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         let column_family = self.store(store)?;
         self.database
-            .get_cf(column_family, key)
+            .get_cf_opt(column_family, key, &self.lookup.0)
             .map_err(self.rocks("read a key"))
     }
 
