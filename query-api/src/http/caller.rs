@@ -6,7 +6,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::Deserialize;
 use turnstile_ticketing::ids::UserId;
@@ -17,7 +17,7 @@ use crate::config::Authentication;
 use crate::peers::origin;
 
 /// The header that is believed in development.
-const DEV_HEADER: &str = "x-user-id";
+const DEV_HEADER: HeaderName = HeaderName::from_static("x-user-id");
 
 /// Finds out who calls.
 pub struct Authenticator {

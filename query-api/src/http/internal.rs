@@ -70,7 +70,7 @@ pub async fn read(
 }
 
 async fn answer(api: &Api, read: &ReadRequest) -> ReadReply {
-    let Ok(_permit) = api.shared.peer_permits.try_acquire() else {
+    let Some(_place) = api.shared.peer_room.take() else {
         return ReadReply::Refusal(Refusal::Busy);
     };
     match api.instance().application() {

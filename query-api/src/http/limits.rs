@@ -4,46 +4,114 @@
 //! on requests keeps a flood from taking the memory of those that are under way.
 
 use std::any::Any;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::poll_fn;
 
 use super::Api;
 use super::problem::{Problem, ProblemKind};
-use super::server::Crowded;
 
 /// Beyond the waits that a route has: for reading its body and writing its command.
 const ROUTE_OVERHEAD: Duration = Duration::from_secs(30);
 
-/// Lets a request in unless too many are, and out before it has taken too long.
-pub async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let overloaded = || Problem::new(ProblemKind::Overloaded).into_response();
-    if request.extensions().get::<Crowded>().is_some() {
-        return overloaded();
+/// Room for a number of requests at once.
+pub(super) struct Room {
+    places: usize,
+    taken: AtomicUsize,
+}
+
+/// A place in a [`Room`], until it is dropped.
+pub(super) struct Place<'r>(&'r Room);
+
+impl Room {
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            places,
+            taken: AtomicUsize::new(0),
+        }
     }
-    let Ok(_permit) = api.shared.permits.try_acquire() else {
-        return overloaded();
+
+    /// A place, if there is one left.
+    pub(super) fn take(&self) -> Option<Place<'_>> {
+        let one_more = |taken| (taken < self.places).then_some(taken + 1);
+        // Nothing but the number itself is shared by those who count here.
+        let taken = self
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.is_ok().then(|| Place(self))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets a request to the API in unless too many are.
+pub(super) fn admit(api: &Api, is_crowded: bool) -> Result<Place<'_>, Problem> {
+    let place = api.shared.room.take().filter(|_| !is_crowded);
+    place.ok_or_else(|| Problem::new(ProblemKind::Overloaded))
+}
+
+/// The answer of a route, before it has taken too long.
+pub(super) async fn bounded(
+    api: &Api,
+    mut answer: Pin<&mut impl Future<Output = Result<Response, Infallible>>>,
+) -> Response {
+    // Most have their answer at once, and need no timer.
+    let at_once = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
+    let answered = match at_once {
+        Poll::Ready(answered) => answered,
+        Poll::Pending => {
+            let longest = api.shared.command_timeout + api.shared.recovery_wait + ROUTE_OVERHEAD;
+            match tokio::time::timeout(longest, answer).await {
+                Ok(answered) => answered,
+                Err(_) => return Problem::new(ProblemKind::OutcomePending).into_response(),
+            }
+        }
     };
-    let longest = api.shared.command_timeout + api.shared.recovery_wait + ROUTE_OVERHEAD;
-    match tokio::time::timeout(longest, next.run(request)).await {
+    match answered {
         Ok(response) => response,
-        Err(_) => Problem::new(ProblemKind::OutcomePending).into_response(),
+        Err(never) => match never {},
     }
 }
 
 /// The answer of a route that panicked.
-#[must_use]
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "the layer that catches panics hands it over"
+    reason = "whoever catches a panic owns what it said"
 )]
-pub fn panicked(panic: Box<dyn Any + Send>) -> Response {
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let said = panic.downcast_ref::<String>().map(String::as_str);
     let said = said
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("nothing readable");
     tracing::error!(panic = said, "a route panicked");
     Problem::new(ProblemKind::Internal).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_has_as_many_places_as_it_says_and_takes_them_back() {
+        let room = Room::new(2);
+        let first = room.take();
+        let second = room.take();
+        assert!(first.is_some() && second.is_some());
+        // Whoever is turned away takes nothing and gives nothing back.
+        for _ in 0..3 {
+            assert!(room.take().is_none());
+        }
+        drop(first);
+        let third = room.take();
+        assert!(third.is_some() && room.take().is_none());
+    }
 }

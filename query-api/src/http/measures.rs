@@ -1,8 +1,12 @@
 //! What HTTP counts and times.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use parking_lot::RwLock;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 /// Upper bounds of latencies, in seconds.
 const SECONDS: [f64; 14] = [
@@ -66,13 +70,37 @@ impl Measures {
         Ok(measures)
     }
 
-    pub(super) fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
-        self.requests
-            .with_label_values(&[method, route, &status.to_string()])
-            .inc();
-        self.request_seconds
-            .with_label_values(&[method, route])
-            .observe(took.as_secs_f64());
+    /// Counts and times a request, by its method and the route that it matched, where
+    /// `found` is what was found for that route before.
+    pub(super) fn request(
+        &self,
+        found: &RouteMeasures,
+        (method, route): (&str, &str),
+        status: u16,
+        took: Duration,
+    ) {
+        let found = found.0.get_or_init(|| Found {
+            method: method.to_owned(),
+            route: route.to_owned(),
+            answers: RwLock::default(),
+            seconds: self.seconds_of(method, route),
+        });
+        if found.method == method && found.route == route {
+            found.answered(status, || self.requests_of(method, route, status));
+            found.seconds.observe(took.as_secs_f64());
+        } else {
+            self.requests_of(method, route, status).inc();
+            self.seconds_of(method, route).observe(took.as_secs_f64());
+        }
+    }
+
+    fn requests_of(&self, method: &str, route: &str, status: u16) -> IntCounter {
+        let status = status.to_string();
+        self.requests.with_label_values(&[method, route, &status])
+    }
+
+    fn seconds_of(&self, method: &str, route: &str) -> Histogram {
+        self.request_seconds.with_label_values(&[method, route])
     }
 
     pub(super) fn command(&self, command: &str, result: &str, took: Duration) {
@@ -89,11 +117,81 @@ impl Measures {
     }
 }
 
+/// The metrics of the requests that one handler answers: found by their labels once, not
+/// for each request. They are of the first request that it answered; what differs in
+/// method or route (all that match none have one handler) is found anew.
+#[derive(Default)]
+pub(super) struct RouteMeasures(OnceLock<Found>);
+
+struct Found {
+    method: String,
+    route: String,
+    /// By status: a handful.
+    answers: RwLock<Vec<(u16, IntCounter)>>,
+    seconds: Histogram,
+}
+
+impl Found {
+    fn answered(&self, status: u16, find: impl FnOnce() -> IntCounter) {
+        let counted = self.answers.read().iter().find_map(|(of, counter)| {
+            let is_it = *of == status;
+            is_it.then(|| counter.inc())
+        });
+        if counted.is_none() {
+            let counter = find();
+            counter.inc();
+            // If two come here at once, the counter is there twice, and either counts.
+            self.answers.write().push((status, counter));
+        }
+    }
+}
+
 /// A request that is being answered.
 pub(super) struct InFlight(IntGauge);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::TextEncoder;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_what_they_are_whatever_the_route_was_asked_first() {
+        let registry = Registry::new();
+        let measures = Measures::new(&registry).unwrap();
+        let found = RouteMeasures::default();
+        for (method, route, status) in [
+            ("GET", "/a", 503),
+            ("GET", "/a", 200),
+            ("HEAD", "/a", 200),
+            ("GET", "none", 404),
+            ("GET", "/a", 200),
+        ] {
+            measures.request(&found, (method, route), status, Duration::from_millis(1));
+        }
+        let text = TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
+        for line in [
+            "requests_total{method=\"GET\",route=\"/a\",status=\"503\"} 1",
+            "requests_total{method=\"GET\",route=\"/a\",status=\"200\"} 2",
+            "requests_total{method=\"HEAD\",route=\"/a\",status=\"200\"} 1",
+            "requests_total{method=\"GET\",route=\"none\",status=\"404\"} 1",
+            "request_duration_seconds_count{method=\"GET\",route=\"/a\"} 3",
+            "request_duration_seconds_count{method=\"HEAD\",route=\"/a\"} 1",
+            "request_duration_seconds_count{method=\"GET\",route=\"none\"} 1",
+        ] {
+            let line = format!("ticketing_http_{line}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is in\n{text}"
+            );
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! - [`commands`]: how a command is sent and its outcome awaited.
 //! - [`reads`]: how a row is read while tasks move; [`staleness`]: how stale it may be.
 //! - [`internal`]: what other instances ask.
+//! - [`surround`]: what is done with every request, whatever its route.
 //! - [`server`]: connections, time-outs, and how they end.
 
 pub mod body;
@@ -15,9 +16,9 @@ pub mod caller;
 pub mod commands;
 pub mod idempotency;
 pub mod internal;
-pub mod limits;
+mod limits;
 pub mod measures;
-pub mod observe;
+mod observe;
 pub mod operations;
 pub mod orders;
 pub mod page;
@@ -26,9 +27,11 @@ pub mod payments;
 pub mod problem;
 pub mod problem_responses;
 pub mod reads;
+mod request_id;
 mod router;
 pub mod server;
 pub mod staleness;
+mod surround;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
@@ -37,7 +40,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use tokio::sync::Semaphore;
 use turnstile_ticketing::Service;
 
 use crate::config::Authentication;
@@ -45,6 +47,7 @@ use crate::instance::Instance;
 use crate::peers::{ClusterKey, PeerMeasures};
 use caller::Authenticator;
 use idempotency::KeyUses;
+use limits::Room;
 use measures::Measures;
 use problem::{Problem, ProblemKind};
 
@@ -65,11 +68,11 @@ struct Shared {
     openapi: String,
     command_timeout: Duration,
     recovery_wait: Duration,
-    permits: Semaphore,
+    room: Room,
     cluster_key: ClusterKey,
     peer_measures: PeerMeasures,
     /// Of reads of other instances.
-    peer_permits: Semaphore,
+    peer_room: Room,
 }
 
 /// How the API is to behave.
@@ -109,10 +112,10 @@ impl Api {
             openapi: openapi(),
             command_timeout: config.command_timeout,
             recovery_wait: config.recovery_wait,
-            permits: Semaphore::new(config.max_requests),
+            room: Room::new(config.max_requests),
             cluster_key: config.cluster_key.clone(),
             peer_measures,
-            peer_permits: Semaphore::new(internal::READS_MAX),
+            peer_room: Room::new(internal::READS_MAX),
         };
         Ok(Self {
             shared: Arc::new(shared),

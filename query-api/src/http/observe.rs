@@ -5,57 +5,84 @@
 //! a stranger's paths cannot fill the memory.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method};
-use axum::middleware::Next;
-use axum::response::Response;
-use tokio::time::Instant;
-use tower_http::request_id::RequestId;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 
 use super::Api;
-use crate::peers::origin::Origin;
-use crate::peers::wire::HOP_HEADER;
+use super::measures::RouteMeasures;
 
 /// The route of requests that match none.
 const NO_ROUTE: &str = "none";
 
-/// Counts, times and logs a request.
-pub async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let _in_flight = api.measures().in_flight();
-    let method = method_name(request.method());
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    let path = request.uri().path().to_owned();
-    let id = request
-        .extensions()
-        .get::<RequestId>()
-        .map(|id| id.header_value().clone());
-    let has_hopped = request.headers().contains_key(HOP_HEADER);
-    let origin = Origin::new(id.clone(), has_hopped);
-    let response = origin.scope(next.run(request)).await;
+/// What all routes of the API begin with; the others are of probes, scrapers, people who
+/// look after the instance, and other instances.
+const API: &str = "/api/";
 
-    let (took, status) = (begun.elapsed(), response.status());
-    let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-    api.measures().request(method, route, status.as_u16(), took);
-    let (status, took_ms) = (status.as_u16(), rounded_ms(took));
-    let request_id = id.as_ref().map(text);
-    let request_id = request_id.as_deref();
-    if response.status().is_server_error() && !is_probe_or_scrape(route) {
-        tracing::info!(
-            method,
-            route,
-            path,
-            status,
-            took_ms,
-            request_id,
-            "request failed"
-        );
-    } else {
-        tracing::debug!(method, route, path, status, took_ms, request_id, "request");
+/// What is to be said of a request once it is answered.
+pub(super) struct Observed {
+    begun: Instant,
+    method: &'static str,
+    matched: Option<MatchedPath>,
+    uri: Uri,
+}
+
+impl Observed {
+    /// A request that begins now.
+    pub(super) fn begin(request: &Request) -> Self {
+        Self {
+            begun: Instant::now(),
+            method: method_name(request.method()),
+            matched: request.extensions().get().cloned(),
+            uri: request.uri().clone(),
+        }
     }
-    response
+
+    fn route(&self) -> &str {
+        self.matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str)
+    }
+
+    /// Whether it is to a route of the API.
+    pub(super) fn is_of_api(&self) -> bool {
+        self.route().starts_with(API)
+    }
+
+    /// Counts, times and logs it: it was answered with this status.
+    pub(super) fn end(
+        self,
+        api: &Api,
+        measures: &RouteMeasures,
+        id: &HeaderValue,
+        status: StatusCode,
+    ) {
+        let (took, method, route) = (self.begun.elapsed(), self.method, self.route());
+        api.measures()
+            .request(measures, (method, route), status.as_u16(), took);
+        let (failed, status) = (status.is_server_error(), status.as_u16());
+        // Only what is logged is put into words.
+        if failed && !is_probe_or_scrape(route) {
+            tracing::info!(
+                method,
+                route,
+                path = self.uri.path(),
+                status,
+                took_ms = rounded_ms(took),
+                request_id = text(id).as_ref(),
+                "request failed"
+            );
+        } else {
+            tracing::debug!(
+                method,
+                route,
+                path = self.uri.path(),
+                status,
+                took_ms = rounded_ms(took),
+                request_id = text(id).as_ref(),
+                "request"
+            );
+        }
+    }
 }
 
 /// Probes and scrapers ask again and again, also while 503 is what is expected, and what

@@ -1,12 +1,8 @@
 //! The routes, and what surrounds them all.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, Method, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::http::{Method, Uri};
 use axum::routing::post;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
@@ -14,10 +10,10 @@ use utoipa::openapi::security::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::BODY_BYTES_MAX;
 use super::problem::{Problem, ProblemKind};
-use super::{Api, internal, limits, observe, operations, orders, payments, tickets};
-use crate::peers::wire::{READ_PATH, REQUEST_ID_HEADER};
+use super::surround::Surround;
+use super::{Api, internal, operations, orders, payments, tickets};
+use crate::peers::wire::READ_PATH;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -91,23 +87,15 @@ pub fn openapi() -> String {
 
 /// Everything that is served.
 pub fn router(api: Api) -> Router {
-    // Probes and metrics are answered also when there are too many requests.
     let (api_routes, _) = api_routes().split_for_parts();
-    let api_routes = api_routes.layer(from_fn_with_state(api.clone(), limits::admit));
     let (operations_routes, _) = operations_routes().split_for_parts();
-    // Other instances are let in by a bound of their own.
     let internal_routes = Router::new().route(READ_PATH, post(internal::read));
-    let request_id = HeaderName::from_static(REQUEST_ID_HEADER);
     api_routes
         .merge(operations_routes)
         .merge(internal_routes)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(CatchPanicLayer::custom(limits::panicked))
-        .layer(from_fn_with_state(api.clone(), observe::observe))
-        .layer(PropagateRequestIdLayer::new(request_id.clone()))
-        .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+        .layer(Surround::new(&api))
         .with_state(api)
 }
 

@@ -23,9 +23,9 @@ pub struct Origin {
 impl Origin {
     /// A request; `has_hopped` where an instance made it, which must not be asked further.
     #[must_use]
-    pub fn new(request_id: Option<HeaderValue>, has_hopped: bool) -> Self {
+    pub fn new(request_id: HeaderValue, has_hopped: bool) -> Self {
         Self {
-            request_id,
+            request_id: Some(request_id),
             caller: OnceLock::new(),
             has_hopped,
         }

@@ -1,0 +1,114 @@
+//! What surrounds every route, from outside in:
+//!
+//! 1. The request has a name, which its answer carries, and is counted as in flight.
+//! 2. One to the API is let in, or turned away at once.
+//! 3. It is answered, in bounded time, whatever panics.
+//! 4. It is counted, timed and logged by its route.
+//!
+//! All of it is one service with one future: as layers of their own these four would cost
+//! every request several allocations and copies each.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::Request;
+use axum::http::HeaderName;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tower::{Layer, Service};
+
+use super::measures::RouteMeasures;
+use super::observe::Observed;
+use super::server::Crowded;
+use super::{Api, limits, request_id};
+use crate::application::BoxFuture;
+use crate::peers::origin::Origin;
+use crate::peers::wire::HOP_HEADER;
+
+/// Says that another instance asks.
+const HOP: HeaderName = HeaderName::from_static(HOP_HEADER);
+
+/// The layer around all routes.
+#[derive(Clone)]
+pub(super) struct Surround {
+    api: Api,
+}
+
+impl Surround {
+    pub(super) fn new(api: &Api) -> Self {
+        Self { api: api.clone() }
+    }
+}
+
+impl<S> Layer<S> for Surround {
+    type Service = Surrounded<S>;
+
+    fn layer(&self, route: S) -> Surrounded<S> {
+        Surrounded {
+            route,
+            api: self.api.clone(),
+            measures: Arc::default(),
+        }
+    }
+}
+
+/// A route and what surrounds it.
+#[derive(Clone)]
+pub(super) struct Surrounded<S> {
+    route: S,
+    api: Api,
+    measures: Arc<RouteMeasures>,
+}
+
+impl<S> Service<Request> for Surrounded<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.route.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (api, measures) = (self.api.clone(), self.measures.clone());
+        // 1.
+        let id = request_id::of(request.headers());
+        let observed = Observed::begin(&request);
+        let is_crowded = request.extensions().get::<Crowded>().is_some();
+        let has_hopped = request.headers().contains_key(HOP);
+        let origin = Origin::new(id.clone(), has_hopped);
+        let answer = self.route.call(request);
+        Box::pin(async move {
+            let answer = pin!(answer);
+            let _in_flight = api.measures().in_flight();
+            // 2.
+            let place = if observed.is_of_api() {
+                limits::admit(&api, is_crowded).map(Some)
+            } else {
+                Ok(None)
+            };
+            // 3.
+            let mut response = match place {
+                Ok(_place) => {
+                    let bounded = limits::bounded(&api, answer);
+                    let caught = AssertUnwindSafe(origin.scope(bounded)).catch_unwind();
+                    caught.await.unwrap_or_else(limits::panicked)
+                }
+                Err(overloaded) => overloaded.into_response(),
+            };
+            response
+                .headers_mut()
+                .insert(request_id::HEADER, id.clone());
+            // 4.
+            observed.end(&api, &measures, &id, response.status());
+            Ok(response)
+        })
+    }
+}
