@@ -67,6 +67,9 @@ pub enum RunError {
 /// How long a request waits for a task that is on its way, before it is answered 503.
 const RECOVERY_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a connection may idle.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long a stop waits for a start that is under way.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -116,6 +119,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     }
     let server_config = ServerConfig {
         max_connections: config.max_connections,
+        idle_timeout: IDLE_TIMEOUT,
         drain_timeout: config.drain_timeout,
     };
     let (stop_http, stopping) = watch::channel(false);

@@ -8,12 +8,13 @@
 //! - [`commands`]: how a command is sent and its outcome awaited.
 //! - [`reads`]: how a row is read while tasks move; [`staleness`]: how stale it may be.
 //! - [`internal`]: what other instances ask.
-//! - [`surround`]: what is done with every request, whatever its route.
-//! - [`server`]: connections, time-outs, and how they end.
+//! - `surround`: what is done with every request, whatever its route.
+//! - [`server`]: connections, and how they end; `connection`: one of them.
 
 pub mod body;
 pub mod caller;
 pub mod commands;
+mod connection;
 pub mod idempotency;
 pub mod internal;
 mod limits;

@@ -3,24 +3,25 @@
 //! 1. While it serves, it takes connections up to a number. A few more are taken for
 //!    other instances and for probes: clients are turned away there, so that however many
 //!    there are, instances reach each other. Beyond these connections wait in the backlog
-//!    of the system. A head that does not come in time closes its connection.
+//!    of the system. One that is idle for too long is closed (`connection`).
 //! 2. When it is to stop, it takes no more, closes those that are idle, and lets each
 //!    request that is under way end, for a bounded time.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Extension, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::{Builder, Http1Builder};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-/// How long the head of a request may take to come; also how long a connection may idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+use super::connection::Connection;
+
+/// How often an HTTP/2 connection on which nothing comes is asked whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// How long to wait after a connection could not be taken, for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -36,8 +37,8 @@ const RESET_STREAMS_MAX: usize = 4_096;
 /// How many connections are open beyond those for everybody.
 const RESERVED: usize = 256;
 
-/// How long the head of a request may take on those.
-const RESERVED_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long those may be idle at most.
+const RESERVED_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Goes with requests that come when all connections for clients are taken.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,9 @@ pub struct Crowded;
 pub struct ServerConfig {
     /// How many connections of clients are open at once.
     pub max_connections: usize,
+    /// How long a connection is kept on which no request is under way, be it that the
+    /// next one does not begin or that its head does not end.
+    pub idle_timeout: Duration,
     /// How long a stop waits for requests that are under way.
     pub drain_timeout: Duration,
 }
@@ -59,15 +63,21 @@ pub async fn serve(
     config: ServerConfig,
     mut stop: watch::Receiver<bool>,
 ) -> bool {
-    let open = Kind::new(config.max_connections, router.clone(), |http1| {
-        http1.header_read_timeout(HEAD_TIMEOUT);
-    });
-    let reserved = Kind::new(RESERVED, router.layer(Extension(Crowded)), |http1| {
-        http1
-            .header_read_timeout(RESERVED_HEAD_TIMEOUT)
-            .keep_alive(false);
-    });
-    let graceful = GracefulShutdown::new();
+    let ServerConfig {
+        max_connections,
+        idle_timeout,
+        drain_timeout,
+    } = config;
+    let reserved_idle_timeout = idle_timeout.min(RESERVED_IDLE_TIMEOUT);
+    let open = Kind::new(max_connections, router.clone(), idle_timeout);
+    let mut reserved = Kind::new(
+        RESERVED,
+        router.layer(Extension(Crowded)),
+        reserved_idle_timeout,
+    );
+    reserved.builder.http1().keep_alive(false);
+    // Nothing is sent: when the last connection has let go of it, all have ended.
+    let (under_way, mut ended) = mpsc::channel::<Infallible>(1);
 
     // 1.
     loop {
@@ -93,22 +103,21 @@ pub async fn serve(
                 "answers may be delayed"
             );
         }
-        let service = TowerToHyperService::new(kind.router.clone());
-        let connection = kind
-            .builder
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
-        let connection = graceful.watch(connection);
+        let connection = Connection {
+            stream,
+            router: kind.router.clone(),
+            idle_timeout: kind.idle_timeout,
+            stop: stop.clone(),
+        };
+        let (builder, under_way) = (kind.builder.clone(), under_way.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection ended badly");
-            }
-            drop(permit);
+            connection.serve(&builder).await;
+            drop((permit, under_way));
         });
     }
     // 2.
-    drop(listener);
-    tokio::time::timeout(config.drain_timeout, graceful.shutdown())
+    drop((listener, under_way));
+    tokio::time::timeout(drain_timeout, ended.recv())
         .await
         .is_ok()
 }
@@ -117,26 +126,29 @@ pub async fn serve(
 struct Kind {
     permits: Arc<Semaphore>,
     router: Router,
+    idle_timeout: Duration,
     builder: Builder<TokioExecutor>,
 }
 
 impl Kind {
-    fn new(
-        number: usize,
-        router: Router,
-        http1: impl FnOnce(&mut Http1Builder<'_, TokioExecutor>),
-    ) -> Self {
+    fn new(number: usize, router: Router, idle_timeout: Duration) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(HEAD_TIMEOUT)
+            .keep_alive_interval(KEEP_ALIVE)
             .max_concurrent_streams(STREAMS_MAX)
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX);
-        http1(builder.http1().timer(TokioTimer::new()));
+        // A head that is slow makes an idle connection, whose time is watched anyway: a
+        // timer for each request is not needed.
+        builder.http1().header_read_timeout(None);
+        // Answers are short: to copy one behind its head costs less than to hand the
+        // system two pieces.
+        builder.http1().writev(false);
         Self {
             permits: Arc::new(Semaphore::new(number)),
             router,
+            idle_timeout,
             builder,
         }
     }

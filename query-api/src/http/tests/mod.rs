@@ -1,5 +1,6 @@
 //! The routes on the topology test driver: every status of the contract's table.
 
+mod connections;
 mod idempotency;
 mod lists;
 mod operations;

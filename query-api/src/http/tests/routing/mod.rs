@@ -46,6 +46,7 @@ fn listen(router: AxumRouter, max_connections: usize) -> (String, Runtime) {
     runtime.spawn(async move {
         let config = ServerConfig {
             max_connections,
+            idle_timeout: LIMIT,
             drain_timeout: Duration::ZERO,
         };
         let (_go_on, stop) = watch::channel(false);

@@ -1,0 +1,133 @@
+//! One connection: it ends when its client ends it, when it has been idle for too long, or
+//! when the server stops.
+//!
+//! It is idle while no request is under way on it, from when it was taken or its last
+//! request was answered. So one that never sends a byte is idle, as is one whose head does
+//! not end, one whose answer is not read, and an HTTP/2 connection without streams, whether
+//! or not its client answers pings. Whoever is idle for too long is told, where the protocol
+//! can, and gone a moment later.
+//!
+//! One timer a connection, which most requests do not touch: they only note the time.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::http::Request;
+use axum::{BoxError, Router};
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tower::Service;
+
+/// How long a client that is told to go may take.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// A connection that was taken.
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) router: Router,
+    pub(super) idle_timeout: Duration,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// Answers its requests until it ends.
+    pub(super) async fn serve(self, builder: &Builder<TokioExecutor>) {
+        let Self {
+            stream,
+            router,
+            idle_timeout,
+            mut stop,
+        } = self;
+        let activity = Arc::new(Activity::new());
+        let requests = activity.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let under_way = requests.begin();
+            let answer = router.clone().call(request);
+            answer.inspect(move |_| drop(under_way))
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let is_idle = tokio::select! {
+            biased;
+            ended = connection.as_mut() => return note(ended),
+            () = activity.idle_for(idle_timeout) => true,
+            _ = stop.wait_for(|stop| *stop) => false,
+        };
+        connection.as_mut().graceful_shutdown();
+        if !is_idle {
+            // How long a stop waits is for the server to say.
+            return note(connection.await);
+        }
+        // A request may have come meanwhile: it is answered.
+        tokio::select! {
+            biased;
+            ended = connection => note(ended),
+            () = activity.idle_for(idle_timeout + GOODBYE) => {
+                tracing::debug!("a connection that was idle has not gone by itself");
+            }
+        }
+    }
+}
+
+fn note(ended: Result<(), BoxError>) {
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection ended badly");
+    }
+}
+
+/// What is under way on a connection.
+struct Activity {
+    taken: Instant,
+    requests: AtomicUsize,
+    /// When there was none last, in milliseconds since it was taken.
+    idle_since_ms: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            taken: Instant::now(),
+            requests: AtomicUsize::new(0),
+            idle_since_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self.clone())
+    }
+
+    /// Returns once nothing has been under way for so long.
+    async fn idle_for(&self, limit: Duration) {
+        loop {
+            // Those who end a request note the time before they take it off the number.
+            let is_idle = self.requests.load(Ordering::Acquire) == 0;
+            let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
+            let now = Instant::now();
+            let due = if is_idle { self.taken + since } else { now } + limit;
+            if due <= now {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+}
+
+/// A request that is under way, until it is answered or called off.
+struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let now_ms = u64::try_from(self.0.taken.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.idle_since_ms.store(now_ms, Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Release);
+    }
+}

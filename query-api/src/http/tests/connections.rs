@@ -1,0 +1,98 @@
+//! Connections that are idle end, and others do not.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::*;
+use crate::http::server::{ServerConfig, serve};
+
+/// How long a connection may be idle.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Longer than anything takes that is to happen.
+const LIMIT: Duration = Duration::from_secs(20);
+
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HTTP2_EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// A connection to what is served, until the sender is dropped.
+async fn connect(served: &Served) -> (TcpStream, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = ServerConfig {
+        max_connections: 1,
+        idle_timeout: IDLE,
+        drain_timeout: Duration::ZERO,
+    };
+    let (go_on, stop) = watch::channel(false);
+    tokio::spawn(serve(listener, served.router.clone(), config, stop));
+    (TcpStream::connect(address).await.unwrap(), go_on)
+}
+
+/// What the server says until it closes the connection.
+async fn all(mut stream: TcpStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    let read = tokio::time::timeout(LIMIT, stream.read_to_end(&mut said));
+    read.await.expect("the connection is closed").unwrap();
+    said
+}
+
+#[tokio::test]
+async fn a_connection_without_a_whole_head_is_closed() {
+    let served = Served::new();
+    for sent in [
+        &b""[..],
+        b"PRI",
+        b"GET /health/live HTTP/1.1\r\nHost: a\r\n",
+    ] {
+        let (mut stream, _go_on) = connect(&served).await;
+        stream.write_all(sent).await.unwrap();
+        assert_eq!(all(stream).await, b"", "{sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_closed_some_time_after_its_last_answer() {
+    let (mut stream, _go_on) = connect(&Served::new()).await;
+    let request = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let said = String::from_utf8(all(stream).await).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
+    assert!(said.ends_with(r#"{"status":"live"}"#), "{said}");
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_told_to_go_and_closed() {
+    let (mut stream, _go_on) = connect(&Served::new()).await;
+    stream.write_all(HTTP2_PREFACE).await.unwrap();
+    stream.write_all(HTTP2_EMPTY_SETTINGS).await.unwrap();
+    let said = all(stream).await;
+    // Frames: length (3 bytes), type, flags, stream (4 bytes), payload.
+    let mut types = Vec::new();
+    let mut rest = said.as_slice();
+    while let Some((head, after)) = rest.split_first_chunk::<9>() {
+        types.push(head[3]);
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        rest = &after[usize::try_from(length).unwrap()..];
+    }
+    const GOAWAY: u8 = 7;
+    assert!(types.contains(&GOAWAY), "{types:?}");
+}
+
+#[tokio::test]
+async fn a_connection_with_a_request_under_way_is_not_idle() {
+    let served = Served::new();
+    // The answer comes when the wait for the outcome is over, after several times the
+    // time that a connection may be idle.
+    served.application.plant(Fault::Deaf);
+    let (mut stream, _go_on) = connect(&served).await;
+    let body = r#"{"title":"A","price":1}"#;
+    let request = format!(
+        "POST /api/tickets HTTP/1.1\r\nHost: a\r\nX-User-Id: u\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let said = String::from_utf8(all(stream).await).unwrap();
+    assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
+}
