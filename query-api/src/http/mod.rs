@@ -17,6 +17,7 @@ pub mod commands;
 mod connection;
 pub mod idempotency;
 pub mod internal;
+mod json;
 mod limits;
 pub mod measures;
 mod observe;

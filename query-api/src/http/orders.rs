@@ -3,7 +3,6 @@
 //! The id of an order that is made here is chosen so that its rows lie where those of
 //! its ticket do: whoever waits for both then waits for one instance.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -24,6 +23,7 @@ use super::body::Body;
 use super::caller::Caller;
 use super::commands::{Submission, outcome_pending, unexpected_answer};
 use super::idempotency::IdempotencyKey;
+use super::json::Json;
 use super::page::{Page, PageQuery, Reading};
 use super::path::IdPath;
 use super::problem::{PROBLEM_JSON, Problem, ProblemKind};

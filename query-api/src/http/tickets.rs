@@ -3,7 +3,6 @@
 //! A ticket that was created or edited here can be ordered, at its new price, as soon as
 //! that is answered: the answer waits until the catalog of Orders has caught up.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -24,6 +23,7 @@ use super::body::Body;
 use super::caller::Caller;
 use super::commands::{Submission, outcome_pending};
 use super::idempotency::IdempotencyKey;
+use super::json::Json;
 use super::page::{Page, PageQuery, Reading};
 use super::path::IdPath;
 use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
