@@ -240,7 +240,7 @@ pub async fn list(
     MaxStale(max_stale): MaxStale,
 ) -> Result<Found<Json<Page<OrderView>>>, Problem> {
     let part = page.part(Listing::Orders)?;
-    let (application, patience) = (api.application()?, api.patience_with(max_stale));
+    let (application, patience) = (api.application()?, api.patience_of_page(max_stale));
     let rows = application.rows();
     let caller = &caller;
     let read = |partition: Partition, after: Option<String>, limit: usize| -> Reading<'_, Order> {

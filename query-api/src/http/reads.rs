@@ -1,7 +1,7 @@
 //! Reading rows while tasks start, move and stop.
 //!
 //! A row that nobody who has it can give at the moment is waited for, up to
-//! `recovery_wait`; then the answer is 503.
+//! `recovery_wait`; then the answer is 503. A page of a list waits less, and goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,20 @@ impl Api {
             ..self.patience()
         }
     }
+
+    /// The same for a page of a list, which can name what is missing.
+    pub(super) fn patience_of_page(&self, max_stale: Option<Duration>) -> Patience {
+        Patience {
+            deadline: Instant::now() + self.shared.recovery_wait.min(PAGE_WAIT),
+            max_stale,
+        }
+    }
 }
+
+/// How long a page waits at most for a partition that nobody can give, before it goes on
+/// without it: an instance that hangs is asked once in that time, and one that has died is
+/// not replaced sooner than a page can do without it.
+const PAGE_WAIT: Duration = Duration::from_secs(2);
 
 /// What a client is told when a row cannot be read.
 impl From<Unavailable> for Problem {

@@ -215,7 +215,7 @@ pub async fn list(
     MaxStale(max_stale): MaxStale,
 ) -> Result<Found<Json<Page<TicketView>>>, Problem> {
     let part = page.part(Listing::Tickets)?;
-    let (application, patience) = (api.application()?, api.patience_with(max_stale));
+    let (application, patience) = (api.application()?, api.patience_of_page(max_stale));
     let rows = application.rows();
     let read = |partition: Partition, after: Option<String>, limit: usize| -> Reading<'_, Ticket> {
         Box::pin(async move {
