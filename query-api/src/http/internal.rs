@@ -9,15 +9,21 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
+use turnstile_engine::runtime::StoreRead;
 
 use super::Api;
 use super::body::Body;
+use super::page::LIMIT_MAX;
 use super::problem::{Problem, ProblemKind};
 use crate::peers::wire::{CALLER_HEADER, HOP, HOP_HEADER, REQUEST_ID_HEADER, decode, encode};
 use crate::peers::{ReadReply, ReadRequest, Refusal};
 
 /// How many reads of other instances are answered at once, most of which wait.
 pub(super) const READS_MAX: usize = 32_768;
+
+/// How many rows one read of a range gives at most, whatever it asks for: those of a page,
+/// and one more, which shows whether anything follows.
+const ROWS_MAX: usize = LIMIT_MAX + 1;
 
 /// Another instance; anybody else is answered 401.
 pub struct Peer;
@@ -47,9 +53,10 @@ pub async fn read(
     body: Body,
 ) -> Result<Response, Problem> {
     let begun = Instant::now();
-    let read: ReadRequest = decode(body.bytes()).map_err(|error| {
+    let mut read: ReadRequest = decode(body.bytes()).map_err(|error| {
         Problem::with_detail(ProblemKind::InvalidBody, format!("not a read: {error}"))
     })?;
+    bound(&mut read.request.read);
     let reply = answer(&api, &read).await;
     let result = match &reply {
         ReadReply::Answer(_) => "ok",
@@ -69,6 +76,16 @@ pub async fn read(
     Ok((content_type, encode(&reply)).into_response())
 }
 
+/// Bounds what a read costs; what it may name by keys is bounded by its body.
+fn bound(read: &mut StoreRead) {
+    match read {
+        StoreRead::Keys(_) => {}
+        StoreRead::Range(range) | StoreRead::Indexed { range, .. } => {
+            range.limit = range.limit.min(ROWS_MAX);
+        }
+    }
+}
+
 async fn answer(api: &Api, read: &ReadRequest) -> ReadReply {
     let Some(_place) = api.shared.peer_room.take() else {
         return ReadReply::Refusal(Refusal::Busy);
@@ -85,4 +102,30 @@ async fn answer(api: &Api, read: &ReadRequest) -> ReadReply {
 /// What a header says, for the log; the token vouches for who wrote it.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use turnstile_engine::runtime::RowRange;
+    use turnstile_state::{KeyRange, ScanDirection};
+
+    use super::*;
+
+    #[test]
+    fn no_read_of_a_range_gives_more_rows_than_a_page_takes() {
+        let range = |limit| RowRange::new(KeyRange::all(), ScanDirection::Forward, limit);
+        let indexed = |limit| StoreRead::Indexed {
+            range: range(limit),
+            prefix_bytes: 1,
+            rows: "orders".to_owned(),
+        };
+        for (asked, given) in [(1, 1), (LIMIT_MAX + 1, 201), (202, 201), (usize::MAX, 201)] {
+            let mut read = StoreRead::Range(range(asked));
+            bound(&mut read);
+            assert_eq!(read, StoreRead::Range(range(given)));
+            let mut read = indexed(asked);
+            bound(&mut read);
+            assert_eq!(read, indexed(given));
+        }
+    }
 }
