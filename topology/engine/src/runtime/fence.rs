@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::StreamsConfig;
 use super::cluster::{Cluster, Silent, member_id};
-use super::kafka::{KafkaFault, TransactionalProducer};
+use super::kafka::{FencingProducer, KafkaFault, TransactionalProducer};
 use crate::TaskId;
 
 /// The transactional id of a stream thread.
@@ -68,7 +68,7 @@ impl Fence {
         for thread in 0..silent.threads {
             let id = transactional_id(&self.config.application_id, instance, thread);
             let ended: Result<TransactionalProducer, KafkaFault> =
-                TransactionalProducer::start(&self.config, &id);
+                TransactionalProducer::begin(&self.config, &id).and_then(FencingProducer::wait);
             if let Err(fault) = ended {
                 tracing::warn!(%instance, %fault, "could not end a transaction of a lost instance; trying again");
                 self.fenced.lock().remove(silent);

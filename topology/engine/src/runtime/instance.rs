@@ -156,6 +156,7 @@ impl Streams {
                 memory,
                 lag,
                 purger,
+                stores,
             },
             config,
         )?;

@@ -1,5 +1,6 @@
 //! The housekeeping of an instance: samples what is too costly to keep up to date
-//! (lag, sizes, pending timers), and purges repartition topics.
+//! (lag, sizes, pending timers), purges repartition topics, and closes stores that were
+//! opened ahead in vain.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::metrics::Metrics;
 use super::purge::Purger;
 use super::queries::Queries;
 use super::status::StatusBoard;
+use super::task_stores::TaskStores;
 use super::wake::Waker;
 use crate::topology::{Plan, PlanStoreKind};
 
@@ -31,6 +33,7 @@ pub(crate) struct Sampler {
     pub(crate) memory: RocksMemory,
     pub(crate) lag: LagBoard,
     pub(crate) purger: Purger,
+    pub(crate) stores: TaskStores,
 }
 
 impl Sampler {
@@ -45,6 +48,9 @@ impl Sampler {
             EndOffsets::new(config, Isolation::ReadCommitted);
         while !stopped() {
             self.metrics.set_tasks(|status| self.board.count(status));
+            if self.board.all_joined() {
+                self.stores.close_unclaimed();
+            }
             self.sample_stores();
             self.sample_cluster();
             match &ends {

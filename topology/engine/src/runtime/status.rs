@@ -102,6 +102,11 @@ impl StatusBoard {
         }
     }
 
+    /// Whether every thread has an assignment of all its groups.
+    pub(crate) fn all_joined(&self) -> bool {
+        self.threads.read().values().all(|thread| thread.joined)
+    }
+
     /// How many tasks have this status.
     pub(crate) fn count(&self, status: TaskStatus) -> usize {
         let threads = self.threads.read();
@@ -134,7 +139,9 @@ mod tests {
         let running = [(task(1), (TaskStatus::Running, None))];
         board.set_thread(0, true, None, running.into());
         assert!(!board.status().ready);
+        assert!(!board.all_joined());
         board.set_thread(1, true, None, [].into());
+        assert!(board.all_joined());
         let status = board.status();
         assert!(status.ready, "{status:?}");
         assert_eq!(status.problems, [""; 0]);

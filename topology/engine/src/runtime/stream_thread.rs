@@ -5,6 +5,7 @@
 //! whose outcome nobody knows). Then it drops everything uncommitted and joins anew:
 //! it never retries in place. What is decided here, once, is which fault means what.
 
+mod clients;
 mod membership;
 mod opening;
 mod shortcuts;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use self::clients::Clients;
 use self::membership::Membership;
 use super::StreamsConfig;
 use super::cluster::{Cluster, InstancePhase, member_id};
@@ -172,31 +174,57 @@ fn warm_up(setup: &ThreadSetup) {
     }
 }
 
+/// Waits until the groups may be joined; not, if the instance stops before that.
+fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFault> {
+    while !setup.stopping() {
+        end_if_superseded(setup)?;
+        if !may_join(setup) {
+            setup.waker.wait(PAUSE_MIN);
+        } else if *warm {
+            return Ok(true);
+        } else {
+            setup.stores.open_ahead(setup.cluster.to_own());
+            warm_up(setup);
+            *warm = true;
+        }
+    }
+    Ok(false)
+}
+
+/// Of two with one instance id the later goes on: it would be fenced again and again.
+fn end_if_superseded(setup: &ThreadSetup) -> Result<(), ThreadFault> {
+    let superseded = setup.cluster.superseded();
+    superseded.map_or(Ok(()), |reason| Err(ThreadFault::Stop(reason)))
+}
+
+/// Joins the groups when it is time, and works until told to stop. `worked` tells whether
+/// any task ran.
+fn join_and_work(
+    setup: &ThreadSetup,
+    warm: &mut bool,
+    worked: &mut bool,
+) -> Result<(), ThreadFault> {
+    end_if_superseded(setup)?;
+    let clients = Clients::connect(setup)?;
+    if !wait_for_turn(setup, warm)? {
+        return Ok(());
+    }
+    setup.cluster.enter(InstancePhase::Running);
+    Membership::join(setup, clients)?.work(worked)
+}
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// Runs until told to stop; an error is one that ends the instance.
 pub(crate) fn run(setup: &ThreadSetup) -> Result<(), String> {
-    const PAUSE_MIN: Duration = Duration::from_millis(100);
-    const PAUSE_MAX: Duration = Duration::from_secs(5);
     let mut pause = PAUSE_MIN;
     let mut warm = false;
     while !setup.stopping() {
-        // Of two with one instance id the later goes on: it would be fenced again and again.
-        if let Some(reason) = setup.cluster.superseded() {
-            tracing::error!(thread = setup.number, %reason, "the stream thread stops");
-            return Err(reason);
-        }
-        if !may_join(setup) {
-            setup.waker.wait(PAUSE_MIN);
-            continue;
-        }
-        if !warm {
-            warm_up(setup);
-            warm = true;
-            continue;
-        }
-        setup.cluster.enter(InstancePhase::Running);
         let mut worked = false;
-        let ended = Membership::join(setup).and_then(|membership| membership.work(&mut worked));
-        let Err(fault) = ended else { break };
+        let Err(fault) = join_and_work(setup, &mut warm, &mut worked) else {
+            break;
+        };
         if worked {
             pause = PAUSE_MIN;
         }

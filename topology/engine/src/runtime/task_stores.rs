@@ -5,13 +5,20 @@
 //! alone for longer could miss it, and bring the row back when they are used again. So
 //! stores say on disk until when they were kept up to date, and those that are too old
 //! are removed and restored from scratch.
+//!
+//! Opening stores takes its time, mostly that of the disk. Those that the instance is going
+//! to need are opened ahead, while it joins; whoever opens a task gets them then. Which
+//! they are is a forecast, so what nobody has asked for is closed again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::{Condvar, Mutex};
 use turnstile_state::{Backend, RocksBackend, RocksOptions, StateDir, StateError, TaskDirName};
 
 use crate::topology::Plan;
@@ -25,6 +32,24 @@ const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 /// The file in a task's folder whose time of change says until when its stores were kept
 /// up to date.
 const KEPT_UNTIL: &str = "KEPT_UNTIL";
+/// How many stores are opened ahead at the same time: they wait for the disk most of it.
+const OPENERS: usize = 4;
+
+/// Stores that were opened ahead.
+#[derive(Default)]
+struct Ahead {
+    state: Mutex<AheadState>,
+    /// One of them is open, or could not be opened.
+    opened: Condvar,
+}
+
+#[derive(Default)]
+struct AheadState {
+    begun: bool,
+    waiting: BTreeSet<TaskId>,
+    opening: BTreeSet<TaskId>,
+    open: BTreeMap<TaskId, Arc<dyn Backend>>,
+}
 
 /// The stores of tasks on the disk of this instance; cheap to clone.
 #[derive(Clone)]
@@ -32,6 +57,7 @@ pub(crate) struct TaskStores {
     state_dir: Arc<StateDir>,
     plan: Arc<Plan>,
     rocks: RocksOptions,
+    ahead: Arc<Ahead>,
 }
 
 impl TaskStores {
@@ -40,22 +66,99 @@ impl TaskStores {
             state_dir,
             plan,
             rocks,
+            ahead: Arc::default(),
         }
     }
 
     /// Opens the stores of a task, which nobody else in this process may have open.
     pub(crate) fn open(&self, task: TaskId) -> Result<Arc<dyn Backend>, StateError> {
+        if self.is_too_old(task) {
+            tracing::info!(%task, "the stores were left alone for too long to be brought up to date; restoring from scratch");
+            self.wipe(task)?;
+        }
+        match self.claim(task) {
+            Some(backend) => Ok(backend),
+            None => self.open_on_disk(task),
+        }
+    }
+
+    fn open_on_disk(&self, task: TaskId) -> Result<Arc<dyn Backend>, StateError> {
         let plan = self
             .plan
             .subtopology(task.subtopology)
             .expect("tasks are of subtopologies of the plan");
         let path = self.state_dir.task_path(&dir_name(task));
-        if self.age(task).is_some_and(|age| age > AGE_MAX) {
-            tracing::info!(%task, "the stores were left alone for too long to be brought up to date; restoring from scratch");
-            self.wipe(task)?;
-        }
         let backend = RocksBackend::open(&path, &plan.store_specs(), &self.rocks)?;
         Ok(Arc::new(backend))
+    }
+
+    /// Opens the stores of `tasks` in the background, the first time that it is called:
+    /// later some of them may be in use.
+    pub(crate) fn open_ahead(&self, tasks: BTreeSet<TaskId>) {
+        {
+            let mut state = self.ahead.state.lock();
+            if std::mem::replace(&mut state.begun, true) {
+                return;
+            }
+            state.waiting = tasks;
+        }
+        for _ in 0..OPENERS {
+            let stores = self.clone();
+            let work = move || while stores.open_next() {};
+            if let Err(error) = thread::Builder::new().name("open".to_owned()).spawn(work) {
+                tracing::warn!(%error, "cannot start a thread to open stores ahead");
+            }
+        }
+    }
+
+    /// Opens one of those that are to be opened ahead; says whether there was one.
+    fn open_next(&self) -> bool {
+        let task = {
+            let mut state = self.ahead.state.lock();
+            let Some(task) = state.waiting.pop_first() else {
+                return false;
+            };
+            state.opening.insert(task);
+            task
+        };
+        // What is too old is left to whoever needs it, and so is what cannot be opened.
+        let opened = (!self.is_too_old(task)).then(|| self.open_on_disk(task));
+        let mut state = self.ahead.state.lock();
+        state.opening.remove(&task);
+        match opened {
+            Some(Ok(backend)) => {
+                state.open.insert(task, backend);
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%task, error = &error as &dyn std::error::Error, "stores could not be opened ahead");
+            }
+            None => {}
+        }
+        self.ahead.opened.notify_all();
+        true
+    }
+
+    /// The stores of a task if they were opened ahead, or are being opened.
+    fn claim(&self, task: TaskId) -> Option<Arc<dyn Backend>> {
+        let mut state = self.ahead.state.lock();
+        state.waiting.remove(&task);
+        while state.opening.contains(&task) {
+            self.ahead.opened.wait(&mut state);
+        }
+        state.open.remove(&task)
+    }
+
+    /// Closes what was opened ahead and nobody has asked for.
+    pub(crate) fn close_unclaimed(&self) {
+        let unclaimed = {
+            let mut state = self.ahead.state.lock();
+            state.waiting.clear();
+            std::mem::take(&mut state.open)
+        };
+        if !unclaimed.is_empty() {
+            let tasks = unclaimed.len();
+            tracing::debug!(tasks, "closing stores that were opened ahead");
+        }
     }
 
     /// Notes that the stores of a task, which are open here and flushed, are up to date.
@@ -70,6 +173,10 @@ impl TaskStores {
 
     fn kept_until(&self, task: TaskId) -> PathBuf {
         self.state_dir.task_path(&dir_name(task)).join(KEPT_UNTIL)
+    }
+
+    fn is_too_old(&self, task: TaskId) -> bool {
+        self.age(task).is_some_and(|age| age > AGE_MAX)
     }
 
     /// How long the stores of a task were left alone, if there are any.
@@ -91,6 +198,7 @@ impl TaskStores {
 
     /// Removes the stores of a task, so that they are restored.
     pub(crate) fn wipe(&self, task: TaskId) -> Result<(), StateError> {
+        drop(self.claim(task));
         self.state_dir.remove_task(&dir_name(task))
     }
 }
@@ -160,6 +268,57 @@ mod tests {
         noted.set_modified(SystemTime::now() - later).unwrap();
         let backend = stores.open(task).unwrap();
         backend.get(StoreId(0), b"row").unwrap().is_some()
+    }
+
+    fn open_ahead_and_wait(stores: &TaskStores, task: TaskId) {
+        stores.open_ahead([task].into());
+        let mut state = stores.ahead.state.lock();
+        while !state.waiting.is_empty() || !state.opening.is_empty() {
+            stores.ahead.opened.wait(&mut state);
+        }
+    }
+
+    #[test]
+    fn stores_that_were_opened_ahead_go_to_whoever_opens_them_and_to_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, task) = stores(folder.path());
+        open_ahead_and_wait(&stores, task);
+        assert!(stores.ahead.state.lock().open.contains_key(&task));
+        let backend = stores.open(task).unwrap();
+        assert!(stores.open(task).is_err());
+        // Once is enough: the second time somebody may have them.
+        stores.open_ahead([task].into());
+        assert!(stores.ahead.state.lock().waiting.is_empty());
+        drop(backend);
+        drop(stores.open(task).unwrap());
+    }
+
+    #[test]
+    fn stores_that_were_opened_ahead_in_vain_are_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, task) = stores(folder.path());
+        open_ahead_and_wait(&stores, task);
+        assert!(stores.open_on_disk(task).is_err());
+        stores.close_unclaimed();
+        drop(stores.open_on_disk(task).unwrap());
+    }
+
+    #[test]
+    fn what_was_opened_ahead_is_wiped_like_the_rest_when_it_is_too_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, task) = stores(folder.path());
+        open_ahead_and_wait(&stores, task);
+        let ahead = stores.ahead.state.lock().open[&task].clone();
+        let mut batch = Batch::new();
+        batch.put(StoreId(0), *b"row", *b"value");
+        ahead.write(batch).unwrap();
+        ahead.flush().unwrap();
+        drop(ahead);
+        stores.note_kept(task);
+        let noted = File::open(stores.kept_until(task)).unwrap();
+        noted.set_modified(SystemTime::now() - AGE_MAX * 2).unwrap();
+        let backend = stores.open(task).unwrap();
+        assert_eq!(backend.get(StoreId(0), b"row").unwrap(), None);
     }
 
     #[test]

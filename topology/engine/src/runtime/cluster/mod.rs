@@ -23,7 +23,7 @@ pub use announcement::{InstancePhase, StandbyReport};
 pub(crate) use assignment::{member_id, owners};
 pub(crate) use messenger::{MessengerFault, start as start_messenger};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -295,6 +295,21 @@ impl Cluster {
         here.map(|(task, _)| task).collect()
     }
 
+    /// The tasks that this instance is going to own once it has joined.
+    pub(crate) fn to_own(&self) -> BTreeSet<TaskId> {
+        let directory = self.shared.directory.read();
+        self.share(&directory, Instant::now())
+    }
+
+    /// What the assignor gives to this instance when it is in the groups.
+    fn share(&self, directory: &Directory, now: Instant) -> BTreeSet<TaskId> {
+        let own = &self.shared.own;
+        let members = directory.members_with(now, Some((own.name.clone(), own.threads)));
+        let owners = owners(&self.shared.plan, &members).into_iter();
+        let mine = owners.filter(|(_, of)| *of == own.name);
+        mine.map(|(task, _)| task).collect()
+    }
+
     /// The tasks that this instance is going to own once it has joined, and that others
     /// run at present; nothing where it has its place in the groups already, because it
     /// was there a moment ago.
@@ -308,15 +323,12 @@ impl Cluster {
         if was_member {
             return BTreeSet::new();
         }
-        let members = directory.members_with(now, Some((own.name.clone(), own.threads)));
-        let owners: BTreeMap<TaskId, Arc<str>> = owners(&self.shared.plan, &members);
-        let mine = owners.into_iter().filter(|(_, of)| *of == own.name);
-        mine.map(|(task, _)| task)
-            .filter(|task| {
-                let owner = directory.owner(*task, now);
-                owner.is_some_and(|of| of.name != own.name)
-            })
-            .collect()
+        let mine = self.share(&directory, now).into_iter();
+        mine.filter(|task| {
+            let owner = directory.owner(*task, now);
+            owner.is_some_and(|of| of.name != own.name)
+        })
+        .collect()
     }
 
     /// Those that said last that they run any of `tasks`, did not stop, and are silent.

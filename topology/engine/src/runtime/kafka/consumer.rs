@@ -116,6 +116,8 @@ impl ConsumerContext for GroupContext {
     }
 }
 
+const JOIN: &str = "join a consumer group";
+
 /// A static member of one consumer group, for one stream thread.
 pub(crate) struct GroupConsumer {
     pub(crate) group: Arc<str>,
@@ -129,15 +131,14 @@ enum Membership {
 }
 
 impl GroupConsumer {
-    /// Joins `group` under the static id `member` and subscribes to `topics`.
-    pub(crate) fn join(
+    /// Looks for the coordinator of `group`, which it is going to join under the static
+    /// id `member`.
+    pub(crate) fn connect(
         config: &StreamsConfig,
         group: Arc<str>,
         member: &str,
-        topics: &[&str],
         waker: Waker,
     ) -> Result<Self, KafkaFault> {
-        const ACTION: &str = "join a consumer group";
         let mut client = settings::client(config, &group);
         client
             .set("group.id", &*group)
@@ -167,15 +168,18 @@ impl GroupConsumer {
         };
         let mut consumer: BaseConsumer<GroupContext> = client
             .create_with_context(context)
-            .map_err(|error| KafkaFault::of(ACTION, &error))?;
+            .map_err(|error| KafkaFault::of(JOIN, &error))?;
         consumer.set_nonempty_callback(move || waker.wake());
-        consumer
-            .subscribe(topics)
-            .map_err(|error| KafkaFault::of(ACTION, &error))?;
         Ok(Self {
             group,
             membership: Membership::Open(Arc::new(consumer)),
         })
+    }
+
+    /// Joins the group and subscribes to `topics`.
+    pub(crate) fn join(&self, topics: &[&str]) -> Result<(), KafkaFault> {
+        let subscribed = self.consumer().subscribe(topics);
+        subscribed.map_err(|error| KafkaFault::of(JOIN, &error))
     }
 
     fn consumer(&self) -> &Arc<BaseConsumer<GroupContext>> {

@@ -25,7 +25,7 @@ pub(crate) use consumer::{CommittedReader, GroupConsumer, GroupEvent};
 pub use event_producer::{EventProducer, SendError};
 pub use fault::KafkaFault;
 pub(crate) use offsets::EndOffsets;
-pub(crate) use producer::{GroupOffsets, Slot, TransactionalProducer};
+pub(crate) use producer::{FencingProducer, GroupOffsets, Slot, TransactionalProducer};
 pub(crate) use settings::Isolation;
 
 use std::sync::Arc;

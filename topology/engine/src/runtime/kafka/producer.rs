@@ -4,6 +4,12 @@
 //! kept: so each runs on a worker thread, and when no answer comes in time the
 //! caller gives up on this producer (the worker is left behind with it) and builds
 //! a new one, whose first call fences the old.
+//!
+//! That first call is made in the background, so that other clients can connect
+//! meanwhile. The client would look again for a broker, and ask again for a producer
+//! whose last transaction is still being ended, half a second later only; an instance
+//! that was killed would pay that at each start. So the first call waits until a broker
+//! is there, and where the last transaction is in its way another client makes it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -18,7 +24,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientContext, Offset as ClientOffset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset as ClientOffset, TopicPartitionList};
 
 use super::Position;
 use super::client_log;
@@ -73,7 +79,6 @@ impl ProducerContext for Deliveries {
 }
 
 enum Call {
-    Init,
     Commit(Vec<GroupOffsets>),
     Abort,
 }
@@ -100,54 +105,76 @@ pub(crate) struct TransactionalProducer {
     given_up: Cell<bool>,
 }
 
+/// A producer that is fencing its predecessors.
+pub(crate) struct FencingProducer {
+    fenced: Receiver<Result<Arc<BaseProducer<Deliveries>>, KafkaFault>>,
+    calls: Sender<Call>,
+    answers: Receiver<Result<(), KafkaFault>>,
+    limit: Duration,
+}
+
+impl FencingProducer {
+    /// The producer, once every earlier one with its transactional id is fenced, and the
+    /// transaction of that has ended.
+    pub(crate) fn wait(self) -> Result<TransactionalProducer, KafkaFault> {
+        let fenced = self.fenced.recv_timeout(patience(self.limit));
+        Ok(TransactionalProducer {
+            producer: fenced.map_err(|_| KafkaFault::timeout(INIT))??,
+            calls: self.calls,
+            answers: self.answers,
+            limit: self.limit,
+            open: false,
+            given_up: Cell::new(false),
+        })
+    }
+}
+
+const INIT: &str = "initialise transactions";
+/// After so long a look is taken at what keeps a producer from fencing its predecessors.
+const INIT_STEP: Duration = Duration::from_millis(20);
+/// Between two attempts while a transaction is being ended: brokers take some 10 ms.
+const PENDING_PAUSE: Duration = Duration::from_millis(10);
+
+/// Past its own limit the client has had its chance; a little more for the way back.
+fn patience(limit: Duration) -> Duration {
+    limit + Duration::from_secs(1)
+}
+
 impl TransactionalProducer {
-    /// Fences every earlier producer with this transactional id and ends its transaction.
-    pub(crate) fn start(
+    /// Begins to fence every earlier producer with this transactional id and to end its
+    /// transaction.
+    pub(crate) fn begin(
         config: &StreamsConfig,
         transactional_id: &str,
-    ) -> Result<Self, KafkaFault> {
-        let mut client = settings::client(config, "producer");
-        client
-            .set("transactional.id", transactional_id)
-            .set(
-                "transaction.timeout.ms",
-                transaction_timeout(config).as_millis().to_string(),
-            )
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
-            .set("batch.size", "262144")
-            .set("batch.num.messages", "20000")
-            .set("compression.type", "lz4")
-            .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
-            .set("queue.buffering.max.messages", "200000")
-            .set("queue.buffering.max.kbytes", "65536");
-        let client = settings::with_user_properties(client, config);
-        let producer: BaseProducer<Deliveries> = client
-            .create_with_context(Deliveries::default())
-            .map_err(|error| KafkaFault::of("create a producer", &error))?;
-        let producer = Arc::new(producer);
+    ) -> Result<FencingProducer, KafkaFault> {
+        let client = client(config, transactional_id);
         let (calls, to_do) = bounded(1);
         let (done, answers) = bounded(1);
-        let worker = producer.clone();
+        let (fence_done, fenced) = bounded(1);
         let limit = config.request_timeout;
         let hook = config.on_commit_step;
         thread::Builder::new()
             .name("transactions".to_owned())
-            .spawn(move || serve(&worker, &to_do, &done, limit, hook))
+            .spawn(move || {
+                let producer = fence(&client, limit);
+                let to_serve = producer.as_ref().ok().cloned();
+                // Who does not wait for it any more has no calls either.
+                if fence_done.send(producer).is_ok()
+                    && let Some(producer) = to_serve
+                {
+                    serve(&producer, &to_do, &done, limit, hook);
+                }
+            })
             .map_err(|error| KafkaFault::Fatal {
                 action: "start the thread of a producer",
                 reason: error.to_string(),
             })?;
-        let started = Self {
-            producer,
+        Ok(FencingProducer {
+            fenced,
             calls,
             answers,
             limit,
-            open: false,
-            given_up: Cell::new(false),
-        };
-        started.call(Call::Init, "initialise transactions")?;
-        Ok(started)
+        })
     }
 
     /// A new slot.
@@ -175,7 +202,7 @@ impl TransactionalProducer {
         slot: Option<Slot>,
     ) -> Result<(), KafkaFault> {
         const ACTION: &str = "send a record";
-        self.begin()?;
+        self.open()?;
         let begun = Instant::now();
         let mut client_record = client_record(record, slot);
         loop {
@@ -193,7 +220,7 @@ impl TransactionalProducer {
     }
 
     /// Opens a transaction where there is none.
-    pub(crate) fn begin(&mut self) -> Result<(), KafkaFault> {
+    fn open(&mut self) -> Result<(), KafkaFault> {
         if !self.open {
             let begun = self.producer.begin_transaction();
             begun.map_err(|error| KafkaFault::of("begin a transaction", &error))?;
@@ -210,7 +237,7 @@ impl TransactionalProducer {
     /// Commits the open transaction with the positions of these groups. When this
     /// fails nobody knows whether it is committed: the producer is of no more use.
     pub(crate) fn commit(&mut self, groups: Vec<GroupOffsets>) -> Result<(), KafkaFault> {
-        self.begin()?;
+        self.open()?;
         self.call(Call::Commit(groups), "commit a transaction")?;
         self.open = false;
         Ok(())
@@ -226,12 +253,10 @@ impl TransactionalProducer {
     }
 
     fn call(&self, call: Call, action: &'static str) -> Result<(), KafkaFault> {
-        // Past its own limit the client has had its chance; a little more for the way back.
-        let limit = self.limit + Duration::from_secs(1);
         self.calls
             .send(call)
             .map_err(|_| KafkaFault::timeout(action))?;
-        match self.answers.recv_timeout(limit) {
+        match self.answers.recv_timeout(patience(self.limit)) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 self.given_up.set(true);
@@ -245,6 +270,78 @@ impl TransactionalProducer {
 /// process holds up readers for this long at most.
 fn transaction_timeout(config: &StreamsConfig) -> Duration {
     config.commit_interval + Duration::from_secs(10)
+}
+
+/// The properties of a producer with this transactional id.
+fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
+    let mut client = settings::client(config, "producer");
+    client
+        .set("transactional.id", transactional_id)
+        .set(
+            "transaction.timeout.ms",
+            transaction_timeout(config).as_millis().to_string(),
+        )
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5")
+        .set("batch.size", "262144")
+        .set("batch.num.messages", "20000")
+        .set("compression.type", "lz4")
+        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
+        .set("queue.buffering.max.messages", "200000")
+        .set("queue.buffering.max.kbytes", "65536");
+    settings::with_user_properties(client, config)
+}
+
+/// A producer that has fenced all before it.
+fn fence(
+    client: &ClientConfig,
+    limit: Duration,
+) -> Result<Arc<BaseProducer<Deliveries>>, KafkaFault> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let producer: BaseProducer<Deliveries> = client
+            .create_with_context(Deliveries::default())
+            .map_err(|error| KafkaFault::of("create a producer", &error))?;
+        reach_a_broker(&producer, deadline);
+        match initialise(&producer, deadline) {
+            Ok(()) => return Ok(Arc::new(producer)),
+            // Its own next attempt would be half a second away.
+            Err(error) if is_pending(&error) && Instant::now() < deadline => {
+                tracing::debug!("the last transaction of a producer is still being ended");
+                // First, so that it does not fence the next one.
+                drop(producer);
+                thread::sleep(PENDING_PAUSE);
+            }
+            Err(error) => return Err(KafkaFault::of(INIT, &error)),
+        }
+    }
+}
+
+/// Waits until a broker has answered. If none does in time, the next call says so.
+fn reach_a_broker(producer: &BaseProducer<Deliveries>, deadline: Instant) {
+    // In steps, because the client can miss the moment.
+    while producer.client().fetch_cluster_id(INIT_STEP).is_none() && Instant::now() < deadline {}
+}
+
+/// Whether the producer's last transaction is still being ended.
+fn is_pending(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::ConcurrentTransactions)
+}
+
+/// Whether the call is to be made again, which goes on where it was.
+fn is_unfinished(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.is_retriable()) && !is_pending(error)
+}
+
+/// Initialises in short steps, so that a transaction that is in the way is soon seen.
+fn initialise(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), KafkaError> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match producer.init_transactions(left.min(INIT_STEP)) {
+            Err(error) if is_unfinished(&error) && !left.is_zero() => {}
+            result => return result,
+        }
+    }
 }
 
 fn client_record(record: &OutputRecord, slot: Option<Slot>) -> BaseRecord<'_, [u8], [u8], usize> {
@@ -281,9 +378,6 @@ fn serve(
 ) {
     while let Ok(call) = calls.recv() {
         let answer = match call {
-            Call::Init => producer
-                .init_transactions(limit)
-                .map_err(|error| KafkaFault::of("initialise transactions", &error)),
             Call::Commit(groups) => commit(producer, &groups, limit, hook),
             Call::Abort => {
                 deliver_all(producer, limit).ok();

@@ -12,14 +12,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::clients::Clients;
 use super::opening::open;
 use super::slot::TaskSlot;
 use super::work::Work;
 use super::{ThreadFault, ThreadSetup};
-use crate::runtime::fence::transactional_id;
-use crate::runtime::kafka::{
-    GroupConsumer, GroupEvent, KafkaFault, Position, TopicPartition, TransactionalProducer,
-};
+use crate::runtime::kafka::{GroupConsumer, GroupEvent, KafkaFault, Position, TopicPartition};
 use crate::runtime::ownership::{Hold, Ownership, source_partitions};
 use crate::runtime::restorer::{RestoreJob, RestoreResult, Restored, Restorer};
 use crate::task::TaskError;
@@ -59,31 +57,21 @@ pub(super) struct Membership<'a> {
 }
 
 impl<'a> Membership<'a> {
-    /// Fences whoever was this member before, then joins all groups.
-    pub(super) fn join(setup: &'a ThreadSetup) -> Result<Self, ThreadFault> {
-        let member = setup.member();
-        let config = &setup.config;
-        let transactional_id =
-            transactional_id(&config.application_id, &config.instance_id, setup.number);
-        let producer = TransactionalProducer::start(&setup.config, &transactional_id)?;
-        let restorer = Restorer::start(&setup.config, setup.metrics.clone(), setup.waker.clone())?;
-        let mut consumers = Vec::new();
+    /// Joins all groups, once whoever was this member before is fenced.
+    pub(super) fn join(setup: &'a ThreadSetup, clients: Clients) -> Result<Self, ThreadFault> {
+        let producer = clients.producer.wait()?;
+        let subscriptions = setup.plan.subscriptions();
         let mut routes = Vec::new();
-        for (group, topics) in setup.plan.subscriptions() {
-            let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-            routes.push(routes_of(setup, &group));
-            consumers.push(GroupConsumer::join(
-                &setup.config,
-                group,
-                &member,
-                &names,
-                setup.waker.clone(),
-            )?);
+        for consumer in &clients.consumers {
+            let topics = subscriptions.get(&consumer.group).into_iter().flatten();
+            let topics: Vec<&str> = topics.map(AsRef::as_ref).collect();
+            routes.push(routes_of(setup, &consumer.group));
+            consumer.join(&topics)?;
         }
         Ok(Self {
             setup,
-            restorer,
-            consumers,
+            restorer: clients.restorer,
+            consumers: clients.consumers,
             work: Work::new(setup, producer),
             routes,
             ownership: Ownership::new(setup.plan.clone()),
