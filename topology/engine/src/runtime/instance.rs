@@ -97,15 +97,16 @@ impl Streams {
         let admin = Admin::connect(&config)?;
         let counts = ensure_external(&admin, topics)?;
         let plan = Arc::new(topology.resolve(&config.application_id, &counts)?);
+        let memory = RocksMemory::new(config.block_cache_bytes, config.write_buffer_bytes);
+        let stores = TaskStores::new(state_dir, plan.clone(), RocksOptions::new(memory.clone()));
+        stores.open_ahead(stores.on_disk());
         ensure_internal(&admin, &plan, &config, counts)?;
         // 4.
-        let memory = RocksMemory::new(config.block_cache_bytes, config.write_buffer_bytes);
         let board = StatusBoard::new(config.num_stream_threads);
         let queries = Queries::new(plan.clone());
         let lag = LagBoard::default();
         let cluster = Cluster::new(&config, &plan, queries.clone());
         let messenger = start_messenger(cluster.clone(), &config)?;
-        let stores = TaskStores::new(state_dir, plan.clone(), RocksOptions::new(memory.clone()));
         let standbys = Standbys::new(queries.clone(), metrics.clone());
         let standby_thread = start_following(StandbySetup {
             config: config.clone(),

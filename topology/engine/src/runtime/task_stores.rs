@@ -45,7 +45,8 @@ struct Ahead {
 
 #[derive(Default)]
 struct AheadState {
-    begun: bool,
+    /// Whatever was opened by anybody, or is going to be.
+    known: BTreeSet<TaskId>,
     waiting: BTreeSet<TaskId>,
     opening: BTreeSet<TaskId>,
     open: BTreeMap<TaskId, Arc<dyn Backend>>,
@@ -92,17 +93,19 @@ impl TaskStores {
         Ok(Arc::new(backend))
     }
 
-    /// Opens the stores of `tasks` in the background, the first time that it is called:
-    /// later some of them may be in use.
-    pub(crate) fn open_ahead(&self, tasks: BTreeSet<TaskId>) {
-        {
+    /// Opens the stores of `tasks` in the background, except for those that somebody has
+    /// opened before and may be using.
+    pub(crate) fn open_ahead(&self, tasks: impl IntoIterator<Item = TaskId>) {
+        let number = {
             let mut state = self.ahead.state.lock();
-            if std::mem::replace(&mut state.begun, true) {
-                return;
-            }
-            state.waiting = tasks;
-        }
-        for _ in 0..OPENERS {
+            let tasks: BTreeSet<TaskId> = tasks
+                .into_iter()
+                .filter(|task| state.known.insert(*task))
+                .collect();
+            state.waiting.extend(&tasks);
+            tasks.len()
+        };
+        for _ in 0..number.min(OPENERS) {
             let stores = self.clone();
             let work = move || while stores.open_next() {};
             if let Err(error) = thread::Builder::new().name("open".to_owned()).spawn(work) {
@@ -141,6 +144,7 @@ impl TaskStores {
     /// The stores of a task if they were opened ahead, or are being opened.
     fn claim(&self, task: TaskId) -> Option<Arc<dyn Backend>> {
         let mut state = self.ahead.state.lock();
+        state.known.insert(task);
         state.waiting.remove(&task);
         while state.opening.contains(&task) {
             self.ahead.opened.wait(&mut state);
@@ -159,6 +163,13 @@ impl TaskStores {
             let tasks = unclaimed.len();
             tracing::debug!(tasks, "closing stores that were opened ahead");
         }
+    }
+
+    /// The tasks that have stores on the disk.
+    pub(crate) fn on_disk(&self) -> Vec<TaskId> {
+        let mut tasks = self.plan.tasks();
+        tasks.retain(|task| self.state_dir.task_path(&dir_name(*task)).exists());
+        tasks
     }
 
     /// Notes that the stores of a task, which are open here and flushed, are up to date.
@@ -271,7 +282,7 @@ mod tests {
     }
 
     fn open_ahead_and_wait(stores: &TaskStores, task: TaskId) {
-        stores.open_ahead([task].into());
+        stores.open_ahead([task]);
         let mut state = stores.ahead.state.lock();
         while !state.waiting.is_empty() || !state.opening.is_empty() {
             stores.ahead.opened.wait(&mut state);
@@ -286,8 +297,8 @@ mod tests {
         assert!(stores.ahead.state.lock().open.contains_key(&task));
         let backend = stores.open(task).unwrap();
         assert!(stores.open(task).is_err());
-        // Once is enough: the second time somebody may have them.
-        stores.open_ahead([task].into());
+        // Somebody has them now.
+        stores.open_ahead([task]);
         assert!(stores.ahead.state.lock().waiting.is_empty());
         drop(backend);
         drop(stores.open(task).unwrap());

@@ -62,11 +62,15 @@ impl ChangelogReader {
         let consumer = Arc::new(consumer);
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (place, offset) in positions {
-            let offset = offset.map_or(ClientOffset::Beginning, |offset| {
-                ClientOffset::Offset(offset.0)
-            });
-            list.add_partition_offset(&place.topic, place.partition.0, offset)
-                .map_err(fault)?;
+            // Where the log begins later, the reader is sent there. To ask for its beginning
+            // the client would first wait half a second for a connection.
+            let offset = offset.map_or(0, |offset| offset.0);
+            list.add_partition_offset(
+                &place.topic,
+                place.partition.0,
+                ClientOffset::Offset(offset),
+            )
+            .map_err(fault)?;
         }
         consumer.assign(&list).map_err(fault)?;
         let mut queues = HashMap::new();

@@ -287,8 +287,29 @@ impl GroupConsumer {
     pub(crate) fn resume(&self, positions: &[Position]) -> Result<(), KafkaFault> {
         let partitions: Vec<TopicPartition> =
             positions.iter().map(|(place, _)| place.clone()).collect();
-        let resumed = self.consumer().resume(&list_of(&partitions));
-        resumed.map_err(|error| KafkaFault::of("resume partitions", &error))
+        let list = list_of(&partitions);
+        let resumed = self.consumer().resume(&list);
+        resumed.map_err(|error| KafkaFault::of("resume partitions", &error))?;
+        self.rouse(list);
+        Ok(())
+    }
+
+    /// Wakes those of the client's threads that fetch these partitions. One that had
+    /// nothing to fetch looks again a second later only; to be resumed does not wake it,
+    /// but any request to its broker does. Nobody waits for that one.
+    fn rouse(&self, mut partitions: TopicPartitionList) {
+        let consumer = self.consumer().clone();
+        let ask = move || {
+            let asked = partitions
+                .set_all_offsets(ClientOffset::End)
+                .and_then(|()| consumer.offsets_for_times(partitions, ROUSE_LIMIT));
+            if let Err(error) = asked {
+                tracing::debug!(%error, "partitions that were resumed may be read a second later");
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("rouse".to_owned()).spawn(ask) {
+            tracing::warn!(group = %self.group, %error, "cannot start a thread to rouse a consumer");
+        }
     }
 
     /// Stops reading these partitions.
@@ -336,6 +357,9 @@ impl Drop for GroupConsumer {
         }
     }
 }
+
+/// How long a request may take that only is to wake the client: the client ends after it.
+const ROUSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the end of a membership is waited for: the client was seen waiting for ever.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);

@@ -6,10 +6,9 @@
 //! a new one, whose first call fences the old.
 //!
 //! That first call is made in the background, so that other clients can connect
-//! meanwhile. The client would look again for a broker, and ask again for a producer
-//! whose last transaction is still being ended, half a second later only; an instance
-//! that was killed would pay that at each start. So the first call waits until a broker
-//! is there, and where the last transaction is in its way another client makes it.
+//! meanwhile. It is made in short steps: where no broker is connected yet, or the last
+//! transaction is still being ended, the client by itself looks again half a second later
+//! only, but at once when it is called again.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -107,7 +106,8 @@ pub(crate) struct TransactionalProducer {
 
 /// A producer that is fencing its predecessors.
 pub(crate) struct FencingProducer {
-    fenced: Receiver<Result<Arc<BaseProducer<Deliveries>>, KafkaFault>>,
+    producer: Arc<BaseProducer<Deliveries>>,
+    fenced: Receiver<Result<(), KafkaFault>>,
     calls: Sender<Call>,
     answers: Receiver<Result<(), KafkaFault>>,
     limit: Duration,
@@ -118,8 +118,9 @@ impl FencingProducer {
     /// transaction of that has ended.
     pub(crate) fn wait(self) -> Result<TransactionalProducer, KafkaFault> {
         let fenced = self.fenced.recv_timeout(patience(self.limit));
+        fenced.map_err(|_| KafkaFault::timeout(INIT))??;
         Ok(TransactionalProducer {
-            producer: fenced.map_err(|_| KafkaFault::timeout(INIT))??,
+            producer: self.producer,
             calls: self.calls,
             answers: self.answers,
             limit: self.limit,
@@ -130,10 +131,8 @@ impl FencingProducer {
 }
 
 const INIT: &str = "initialise transactions";
-/// After so long a look is taken at what keeps a producer from fencing its predecessors.
+/// How long the client may rest before it is called again.
 const INIT_STEP: Duration = Duration::from_millis(20);
-/// Between two attempts while a transaction is being ended: brokers take some 10 ms.
-const PENDING_PAUSE: Duration = Duration::from_millis(10);
 
 /// Past its own limit the client has had its chance; a little more for the way back.
 fn patience(limit: Duration) -> Duration {
@@ -147,7 +146,11 @@ impl TransactionalProducer {
         config: &StreamsConfig,
         transactional_id: &str,
     ) -> Result<FencingProducer, KafkaFault> {
-        let client = client(config, transactional_id);
+        let producer: BaseProducer<Deliveries> = client(config, transactional_id)
+            .create_with_context(Deliveries::default())
+            .map_err(|error| KafkaFault::of("create a producer", &error))?;
+        let producer = Arc::new(producer);
+        let worker = producer.clone();
         let (calls, to_do) = bounded(1);
         let (done, answers) = bounded(1);
         let (fence_done, fenced) = bounded(1);
@@ -156,13 +159,9 @@ impl TransactionalProducer {
         thread::Builder::new()
             .name("transactions".to_owned())
             .spawn(move || {
-                let producer = fence(&client, limit);
-                let to_serve = producer.as_ref().ok().cloned();
                 // Who does not wait for it any more has no calls either.
-                if fence_done.send(producer).is_ok()
-                    && let Some(producer) = to_serve
-                {
-                    serve(&producer, &to_do, &done, limit, hook);
+                if fence_done.send(fence(&worker, limit)).is_ok() {
+                    serve(&worker, &to_do, &done, limit, hook);
                 }
             })
             .map_err(|error| KafkaFault::Fatal {
@@ -170,6 +169,7 @@ impl TransactionalProducer {
                 reason: error.to_string(),
             })?;
         Ok(FencingProducer {
+            producer,
             fenced,
             calls,
             answers,
@@ -292,54 +292,15 @@ fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
     settings::with_user_properties(client, config)
 }
 
-/// A producer that has fenced all before it.
-fn fence(
-    client: &ClientConfig,
-    limit: Duration,
-) -> Result<Arc<BaseProducer<Deliveries>>, KafkaFault> {
-    let deadline = Instant::now() + limit;
+/// Fences all producers before this one.
+fn fence(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
+    let begun = Instant::now();
     loop {
-        let producer: BaseProducer<Deliveries> = client
-            .create_with_context(Deliveries::default())
-            .map_err(|error| KafkaFault::of("create a producer", &error))?;
-        reach_a_broker(&producer, deadline);
-        match initialise(&producer, deadline) {
-            Ok(()) => return Ok(Arc::new(producer)),
-            // Its own next attempt would be half a second away.
-            Err(error) if is_pending(&error) && Instant::now() < deadline => {
-                tracing::debug!("the last transaction of a producer is still being ended");
-                // First, so that it does not fence the next one.
-                drop(producer);
-                thread::sleep(PENDING_PAUSE);
-            }
+        match producer.init_transactions(INIT_STEP) {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(error))
+                if error.is_retriable() && begun.elapsed() < limit => {}
             Err(error) => return Err(KafkaFault::of(INIT, &error)),
-        }
-    }
-}
-
-/// Waits until a broker has answered. If none does in time, the next call says so.
-fn reach_a_broker(producer: &BaseProducer<Deliveries>, deadline: Instant) {
-    // In steps, because the client can miss the moment.
-    while producer.client().fetch_cluster_id(INIT_STEP).is_none() && Instant::now() < deadline {}
-}
-
-/// Whether the producer's last transaction is still being ended.
-fn is_pending(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::ConcurrentTransactions)
-}
-
-/// Whether the call is to be made again, which goes on where it was.
-fn is_unfinished(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::Transaction(error) if error.is_retriable()) && !is_pending(error)
-}
-
-/// Initialises in short steps, so that a transaction that is in the way is soon seen.
-fn initialise(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), KafkaError> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match producer.init_transactions(left.min(INIT_STEP)) {
-            Err(error) if is_unfinished(&error) && !left.is_zero() => {}
-            result => return result,
         }
     }
 }

@@ -337,6 +337,7 @@ impl<'a> Membership<'a> {
     /// Starts the tasks that have been restored.
     fn take_restored(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         let results: Vec<RestoreResult> = self.restorer.results.try_iter().collect();
+        let mut resume: Vec<(Arc<str>, Position)> = Vec::new();
         for RestoreResult {
             task: id,
             epoch,
@@ -365,27 +366,31 @@ impl<'a> Membership<'a> {
             // So that every group has a position on record, and no older member can commit.
             slot.dirty = true;
             *worked = true;
-            let resume: Vec<(Arc<str>, Position)> = slot
-                .positions
-                .iter()
-                .map(|(place, (group, offset))| (group.clone(), (place.clone(), *offset)))
-                .collect();
+            resume.extend(
+                slot.positions
+                    .iter()
+                    .map(|(place, (group, offset))| (group.clone(), (place.clone(), *offset))),
+            );
             self.setup
                 .queries
                 .set_running(id, slot.task.backend().clone());
-            for consumer in &self.consumers {
-                let of_group: Vec<Position> = resume
-                    .iter()
-                    .filter(|(group, _)| *group == consumer.group)
-                    .map(|(_, p)| p.clone())
-                    .collect();
-                if !of_group.is_empty() {
-                    consumer.resume(&of_group)?;
-                }
-            }
             self.work.begins(&repartition_ends);
-            self.report();
         }
+        if resume.is_empty() {
+            return Ok(());
+        }
+        // Each call waits for the client's own threads: one for each group, not for each task.
+        for consumer in &self.consumers {
+            let of_group: Vec<Position> = resume
+                .iter()
+                .filter(|(group, _)| *group == consumer.group)
+                .map(|(_, position)| position.clone())
+                .collect();
+            if !of_group.is_empty() {
+                consumer.resume(&of_group)?;
+            }
+        }
+        self.report();
         Ok(())
     }
 
