@@ -26,6 +26,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use turnstile_state::Batch;
 
 use super::StreamsConfig;
+use super::cluster::instances_topic;
 use super::kafka::{
     ChangelogEvent, ChangelogReader, CommittedReader, EndOffsets, Isolation, KafkaFault, Position,
     TopicPartition,
@@ -122,6 +123,7 @@ impl Restorer {
         let thread = thread::Builder::new()
             .name("restore".to_owned())
             .spawn(move || {
+                worker.connect();
                 while let Ok(first) = to_do.recv() {
                     let batch = latest_of_each(std::iter::once(first).chain(to_do.try_iter()));
                     for result in worker.restore(batch) {
@@ -232,6 +234,13 @@ impl Reading {
 }
 
 impl Worker {
+    /// Before there is anything to do, so that the first task need not wait for it.
+    fn connect(&self) {
+        let topic = instances_topic(&self.config.application_id);
+        self.log_ends.connect(&topic);
+        self.stable_ends.connect(&topic);
+    }
+
     fn restore(&self, jobs: Vec<RestoreJob>) -> Vec<RestoreResult> {
         let begun = Instant::now();
         let ids: Vec<(TaskId, u64)> = jobs.iter().map(|job| (job.task, job.epoch)).collect();

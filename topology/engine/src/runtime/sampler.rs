@@ -44,8 +44,7 @@ impl Sampler {
         stopped: impl Fn() -> bool,
         waker: &Waker,
     ) {
-        let mut ends: Result<EndOffsets, KafkaFault> =
-            EndOffsets::new(config, Isolation::ReadCommitted);
+        let mut ends: Option<EndOffsets> = None;
         while !stopped() {
             self.metrics.set_tasks(|status| self.board.count(status));
             if self.board.all_joined() {
@@ -53,19 +52,29 @@ impl Sampler {
             }
             self.sample_stores();
             self.sample_cluster();
-            match &ends {
-                Ok(client) => {
-                    if let Err(fault) = self.lag.sample(client, &self.metrics) {
-                        tracing::debug!(%fault, "could not sample the consumer lag");
-                    }
-                }
-                Err(_) => ends = EndOffsets::new(config, Isolation::ReadCommitted),
+            // Not while it starts, which is the time of other clients.
+            if (ends.is_some() || self.board.all_joined())
+                && let Err(fault) = self.sample_lag(&mut ends, config)
+            {
+                tracing::debug!(%fault, "could not sample the consumer lag");
             }
             if let Err(fault) = self.purger.purge_if_due(&self.lag) {
                 tracing::warn!(%fault, "repartition topics were not purged; trying again later");
             }
             waker.wait(INTERVAL);
         }
+    }
+
+    fn sample_lag(
+        &self,
+        ends: &mut Option<EndOffsets>,
+        config: &StreamsConfig,
+    ) -> Result<(), KafkaFault> {
+        let client = match ends {
+            Some(client) => client,
+            None => ends.insert(EndOffsets::new(config, Isolation::ReadCommitted)?),
+        };
+        self.lag.sample(client, &self.metrics)
     }
 
     fn sample_cluster(&self) {

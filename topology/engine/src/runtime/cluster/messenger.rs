@@ -100,16 +100,20 @@ impl Messages {
 
     fn exchange_until_fault(&mut self, stop: &AtomicBool) -> Result<(), KafkaFault> {
         // 1.
-        let end = EndOffsets::new(&self.config, Isolation::ReadUncommitted)?
-            .of(std::slice::from_ref(&self.place))?;
+        let ends = EndOffsets::new(&self.config, Isolation::ReadUncommitted)?;
+        // The first time everything is read: the reader need not wait for the end.
+        let early = match self.next {
+            None => Some(self.read_on()?),
+            Some(_) => None,
+        };
+        let end = ends.of(std::slice::from_ref(&self.place))?;
         let end = end.first().map_or(Offset(0), |(_, end)| *end);
         // Heard once is enough: what is read again would count as said just then.
         self.next = self.next.filter(|next| *next <= end);
-        let reader = ChangelogReader::start(
-            &self.config,
-            &[(self.place.clone(), self.next)],
-            self.news().clone(),
-        )?;
+        let reader = match early {
+            Some(reader) => reader,
+            None => self.read_on()?,
+        };
         let mut complete = false;
         while !stop.load(Ordering::Relaxed) {
             let heard = self.listen(&reader, end)?;
@@ -125,6 +129,11 @@ impl Messages {
             }
         }
         Ok(())
+    }
+
+    fn read_on(&self) -> Result<ChangelogReader, KafkaFault> {
+        let start = (self.place.clone(), self.next);
+        ChangelogReader::start(&self.config, &[start], self.news().clone())
     }
 
     fn position(&self, reader: &ChangelogReader) -> Result<Offset, KafkaFault> {

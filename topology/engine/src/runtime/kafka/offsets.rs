@@ -12,6 +12,8 @@ use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
 use crate::runtime::StreamsConfig;
 
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
 /// Asks where partitions end.
 pub(crate) struct EndOffsets {
     client: BaseConsumer<ClientLog>,
@@ -29,6 +31,13 @@ impl EndOffsets {
             client,
             limit: config.request_timeout,
         })
+    }
+
+    /// Connects to a broker, which the first question would wait for; for a bounded time.
+    pub(crate) fn connect(&self, topic: &str) {
+        if let Err(error) = self.client.fetch_metadata(Some(topic), CONNECT_LIMIT) {
+            tracing::debug!(%error, "no broker answers yet");
+        }
     }
 
     /// The end of each of `partitions`, in no particular order.
