@@ -1,8 +1,17 @@
 //! An instance: the stream threads of one process and what they share.
 //!
-//! Start: 1. lock the state directory; 2. create or check the topics; 3. resolve the
-//! topology against them; 4. start the threads. Stop: 1. threads commit and close
-//! their tasks; 2. the sampler ends; 3. the directory is free.
+//! Start:
+//!
+//! 1. Lock the state directory: from here on the stores are this process's.
+//! 2. Create the topics of the application that are missing.
+//! 3. Resolve the topology against the topics that there are.
+//! 4. Begin to open the stores that are on disk, which goes on beside all that follows.
+//! 5. Create or check the internal topics: nothing is read, fenced or joined before they
+//!    are known to be this application's.
+//! 6. Start the threads; how one gets to its tasks is said in [`stream_thread`].
+//!
+//! Stop: 1. threads commit and close their tasks; 2. the sampler ends; 3. the directory is
+//! free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,15 +102,18 @@ impl Streams {
         }
         // 1.
         let state_dir = Arc::new(StateDir::lock(&config.state_dir, &config.application_id)?);
-        // 2. and 3.
+        // 2.
         let admin = Admin::connect(&config)?;
         let counts = ensure_external(&admin, topics)?;
+        // 3.
         let plan = Arc::new(topology.resolve(&config.application_id, &counts)?);
+        // 4.
         let memory = RocksMemory::new(config.block_cache_bytes, config.write_buffer_bytes);
         let stores = TaskStores::new(state_dir, plan.clone(), RocksOptions::new(memory.clone()));
         stores.open_ahead(stores.on_disk());
+        // 5.
         ensure_internal(&admin, &plan, &config, counts)?;
-        // 4.
+        // 6.
         let board = StatusBoard::new(config.num_stream_threads);
         let queries = Queries::new(plan.clone());
         let lag = LagBoard::default();

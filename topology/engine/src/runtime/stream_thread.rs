@@ -4,6 +4,19 @@
 //! works until it is told to stop or something is lost (a fence, a group, a call
 //! whose outcome nobody knows). Then it drops everything uncommitted and joins anew:
 //! it never retries in place. What is decided here, once, is which fault means what.
+//!
+//! The way into a membership:
+//!
+//! 1. All its clients connect, and the producer fences whoever was this member before. That
+//!    takes nothing from anybody else, so it need not wait for 2 and 3.
+//! 2. Everything that instances have announced is read, and nobody who is in the groups runs
+//!    another topology: such a one would get tasks that are not what it takes them for.
+//! 3. Once in the life of the thread: what others run and it is going to own is restored,
+//!    so that it joins warm.
+//! 4. The fence stands. Only then may tasks be assigned: their committed positions and the
+//!    ends of their changelogs are final only if no predecessor can commit any more.
+//! 5. All groups are joined at once; a task is restored and runs when all of them have
+//!    assigned it.
 
 mod clients;
 mod membership;
@@ -205,11 +218,14 @@ fn join_and_work(
     worked: &mut bool,
 ) -> Result<(), ThreadFault> {
     end_if_superseded(setup)?;
+    // 1.
     let clients = Clients::connect(setup)?;
+    // 2. and 3.
     if !wait_for_turn(setup, warm)? {
         return Ok(());
     }
     setup.cluster.enter(InstancePhase::Running);
+    // 4. and 5.
     Membership::join(setup, clients)?.work(worked)
 }
 
