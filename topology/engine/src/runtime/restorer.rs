@@ -15,7 +15,7 @@
 //!
 //! A task whose stores are up to date costs the first three steps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +42,8 @@ const BATCH_RECORDS: usize = 2_000;
 /// Between two looks at what cannot be waited for by an event.
 const RECHECK: Duration = Duration::from_millis(20);
 
+/// How long a job waits for others.
+const LINGER: Duration = Duration::from_millis(5);
 /// A transaction that is pending for longer has no owner who will end it, nor will brokers.
 const HANGING: Duration = Duration::from_secs(60);
 
@@ -125,6 +127,9 @@ impl Restorer {
             .spawn(move || {
                 worker.connect();
                 while let Ok(first) = to_do.recv() {
+                    // Groups assign their partitions moments apart: what is restored
+                    // together is asked for together.
+                    thread::park_timeout(LINGER);
                     let batch = latest_of_each(std::iter::once(first).chain(to_do.try_iter()));
                     for result in worker.restore(batch) {
                         if done.send(result).is_err() {
@@ -281,18 +286,22 @@ impl Worker {
 
     fn restore_all(&self, jobs: Vec<RestoreJob>) -> Result<(Vec<Restored>, u64), RestoreFault> {
         // 1.
-        let mut restored = Vec::with_capacity(jobs.len());
-        for job in &jobs {
-            let mut of_task = Vec::new();
-            for (reader, partitions) in &job.sources {
-                of_task.extend(reader.committed(partitions, self.config.request_timeout)?);
-                self.check_cancelled()?;
+        let mut committed: BTreeMap<TopicPartition, BTreeMap<Arc<str>, Offset>> = BTreeMap::new();
+        for (reader, partitions) in by_group(&jobs) {
+            let positions = reader.committed(&partitions, self.config.request_timeout)?;
+            for (place, offset) in positions {
+                let groups = committed.entry(place).or_default();
+                groups.insert(reader.group.clone(), offset);
             }
-            restored.push(Restored {
-                positions: of_task,
-                repartition_ends: Vec::new(),
-            });
+            self.check_cancelled()?;
         }
+        let mut restored: Vec<Restored> = jobs
+            .iter()
+            .map(|job| Restored {
+                positions: positions_of(job, &committed),
+                repartition_ends: Vec::new(),
+            })
+            .collect();
         // 2.
         let written: BTreeSet<TopicPartition> = jobs
             .iter()
@@ -471,6 +480,34 @@ impl Worker {
             Ok(())
         }
     }
+}
+
+/// The source partitions of all jobs, by group.
+fn by_group(jobs: &[RestoreJob]) -> Vec<(CommittedReader, Vec<TopicPartition>)> {
+    let mut groups: Vec<(CommittedReader, Vec<TopicPartition>)> = Vec::new();
+    for (reader, partitions) in jobs.iter().flat_map(|job| &job.sources) {
+        match groups.iter_mut().find(|(of, _)| of.group == reader.group) {
+            Some((_, all)) => all.extend_from_slice(partitions),
+            None => groups.push((reader.clone(), partitions.clone())),
+        }
+    }
+    groups
+}
+
+/// What the groups of one job have committed on its partitions.
+fn positions_of(
+    job: &RestoreJob,
+    committed: &BTreeMap<TopicPartition, BTreeMap<Arc<str>, Offset>>,
+) -> Vec<Position> {
+    let sources = job.sources.iter();
+    let places = sources.flat_map(|(reader, partitions)| {
+        partitions.iter().map(move |place| (&reader.group, place))
+    });
+    let positions = places.filter_map(|(group, place)| {
+        let offset = committed.get(place)?.get(group)?;
+        Some((place.clone(), *offset))
+    });
+    positions.collect()
 }
 
 /// The partition that holds the changelog of a task.

@@ -325,8 +325,11 @@ impl Cluster {
         }
         let mine = self.share(&directory, now).into_iter();
         mine.filter(|task| {
+            // Without a changelog there is nothing to catch up on.
+            let plan = self.shared.plan.subtopology(task.subtopology);
+            let follows = plan.is_some_and(|plan| plan.changelog.is_some());
             let owner = directory.owner(*task, now);
-            owner.is_some_and(|of| of.name != own.name)
+            follows && owner.is_some_and(|of| of.name != own.name)
         })
         .collect()
     }

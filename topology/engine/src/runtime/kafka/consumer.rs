@@ -341,6 +341,7 @@ impl GroupConsumer {
     /// A handle that fetches committed offsets from another thread.
     pub(crate) fn committed_reader(&self) -> CommittedReader {
         CommittedReader {
+            group: self.group.clone(),
             consumer: self.consumer().clone(),
         }
     }
@@ -379,6 +380,7 @@ fn leave(consumer: Arc<BaseConsumer<GroupContext>>, group: &Arc<str>) {
 /// Fetches committed offsets of a group, once no transaction on them is pending.
 #[derive(Clone)]
 pub(crate) struct CommittedReader {
+    pub(crate) group: Arc<str>,
     consumer: Arc<BaseConsumer<GroupContext>>,
 }
 
