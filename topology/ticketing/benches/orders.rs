@@ -27,7 +27,11 @@ fn driver() -> TopologyTestDriver {
             r#"{{"type":"ticket.create","commandId":"c-{number}","id":"t-{number}","title":"Concert {number}","price":25,"userId":"u-1"}}"#
         );
         let key = format!("t-{number}");
-        driver.pipe(topics::TICKET_COMMANDS, Some(&key), Some(command.as_bytes()));
+        driver.pipe(
+            topics::TICKET_COMMANDS,
+            Some(&key),
+            Some(command.as_bytes()),
+        );
     }
     driver.run().expect("no task stops");
     for number in 0..ORDERS {
@@ -35,7 +39,11 @@ fn driver() -> TopologyTestDriver {
             r#"{{"type":"order.create","commandId":"o-{number}","orderId":"{number:08x}-f698-41e6-a04d-d1a4a2f0b1c3","ticketId":"t-{number}","userId":"u-2"}}"#
         );
         let key = format!("t-{number}");
-        driver.pipe(topics::TICKET_COMMANDS, Some(&key), Some(command.as_bytes()));
+        driver.pipe(
+            topics::TICKET_COMMANDS,
+            Some(&key),
+            Some(command.as_bytes()),
+        );
     }
     driver
 }

@@ -66,7 +66,10 @@ fn decode_ticket_updated() -> impl Sized {
 
 #[divan::bench]
 fn encode_order_created(bencher: Bencher) {
-    encode(bencher, &message(OrderEvent::decode(&record(ORDER_CREATED))));
+    encode(
+        bencher,
+        &message(OrderEvent::decode(&record(ORDER_CREATED))),
+    );
 }
 
 #[divan::bench]
