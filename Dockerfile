@@ -11,6 +11,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY state state
 COPY topology topology
 COPY query-api query-api
+COPY bench bench
 # RocksDB and librdkafka are compiled once and then taken from the caches.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \
     cargo build --release --locked --bin ticketing \

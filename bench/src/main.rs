@@ -1,0 +1,88 @@
+//! Measures the engine on a real Kafka: what the comparison with a peer does not show.
+//!
+//! - `limit`: how fast orders go through an instance, and how fast a bare loop is that
+//!   only reads, parses and writes as many records: the ceiling of this client and broker.
+//! - `timers`: what millions of pending timers cost, and whether records still flow while a
+//!   million timers are due at once.
+//! - `restore`: how fast a task's stores come back from their changelogs.
+//! - `growth`: orders a second, latency and memory with more live orders, partitions and
+//!   instances.
+//!
+//! Each prints lines of JSON on stdout; `./dev bench` starts a fresh broker for each run,
+//! keeps the lines and makes tables and plots of them. Nothing here judges a figure.
+
+mod alarms;
+mod bare_loop;
+mod growth;
+mod instance;
+mod limit;
+mod orders;
+mod percentiles;
+mod place;
+mod process;
+mod reader;
+mod restore;
+mod timers;
+mod topics;
+mod traffic;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What ends a measurement early.
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures the engine on a real Kafka.
+#[derive(Parser)]
+struct CommandLine {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Orders through an instance, and through a bare loop.
+    Limit(limit::Options),
+    /// Millions of pending timers, and a million due at once.
+    Timers(timers::Options),
+    /// A task's stores from their changelogs.
+    Restore(restore::Options),
+    /// Orders with more of what there is.
+    Growth(growth::Options),
+}
+
+impl What {
+    fn place(&self) -> &place::Place {
+        match self {
+            Self::Limit(options) => &options.place,
+            Self::Timers(options) => &options.place,
+            Self::Restore(options) => &options.place,
+            Self::Growth(options) => &options.place,
+        }
+    }
+
+    fn run(&self) -> Outcome<()> {
+        match self {
+            Self::Limit(options) => limit::run(options),
+            Self::Timers(options) => timers::run(options),
+            Self::Restore(options) => restore::run(options),
+            Self::Growth(options) => growth::run(options),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let CommandLine { what } = CommandLine::parse();
+    if what.place().check {
+        return ExitCode::SUCCESS;
+    }
+    match what.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("turnstile-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

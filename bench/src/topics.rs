@@ -1,0 +1,55 @@
+//! The topics of the broker: which there are, where they end, new ones.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::Outcome;
+use crate::reader::client;
+
+/// How long one request may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A partition of a topic.
+pub(crate) type TopicPartition = (String, i32);
+
+/// Where every partition ends, but those of Kafka's own topics.
+pub(crate) fn ends(brokers: &str) -> Outcome<BTreeMap<TopicPartition, i64>> {
+    let consumer: BaseConsumer = client(brokers).create()?;
+    let metadata = consumer.fetch_metadata(None, LIMIT)?;
+    let mut ends = BTreeMap::new();
+    for topic in metadata.topics() {
+        if topic.name().starts_with("__") {
+            continue;
+        }
+        for partition in topic.partitions() {
+            let (_, end) = consumer.fetch_watermarks(topic.name(), partition.id(), LIMIT)?;
+            ends.insert((topic.name().to_owned(), partition.id()), end);
+        }
+    }
+    Ok(ends)
+}
+
+/// Creates topics with so many partitions each.
+pub(crate) fn create<'a>(
+    brokers: &str,
+    names: impl IntoIterator<Item = &'a str>,
+    partitions: i32,
+) -> Outcome<()> {
+    let admin: AdminClient<DefaultClientContext> = client(brokers).create()?;
+    let topics: Vec<NewTopic<'_>> = names
+        .into_iter()
+        .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1)))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let options = AdminOptions::new().request_timeout(Some(LIMIT));
+    for created in runtime.block_on(admin.create_topics(&topics, &options))? {
+        created.map_err(|(topic, error)| format!("cannot create the topic {topic}: {error}"))?;
+    }
+    Ok(())
+}
