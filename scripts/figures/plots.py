@@ -87,7 +87,7 @@ def ratios(runs):
     high = max(2, *(max(b, w) for _, b, w in rows)) * 1.1
     at = lambda value: left + plot * math.log(value / low) / math.log(high / low)
     bottom = top + step * len(rows)
-    d = Drawing(round(left + plot + 70), bottom + 52, "Turnstile against the peer")
+    d = Drawing(round(left + plot + 100), bottom + 52, "Turnstile against the peer")
     d.text(16, 46, "bar: times better than the peer (median); dashed mark: the target", "faint")
     for value in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32, 64, 128):
         if low <= value <= high:
