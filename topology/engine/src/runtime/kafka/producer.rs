@@ -212,7 +212,8 @@ impl TransactionalProducer {
                     if begun.elapsed() < self.limit =>
                 {
                     client_record = back;
-                    self.producer.poll(Duration::from_millis(1));
+                    self.producer.poll(Duration::ZERO);
+                    thread::park_timeout(DELIVERY_STEP);
                 }
                 Err((error, _)) => return Err(KafkaFault::of(ACTION, &error)),
             }
@@ -385,15 +386,20 @@ fn commit(
         .map_err(|error| KafkaFault::of("commit a transaction", &error))
 }
 
-/// Waits until every record is delivered, and says if one was not. (The client's
-/// own flush would do it in steps of 100 ms.)
+/// Between two looks at what was delivered.
+const DELIVERY_STEP: Duration = Duration::from_micros(500);
+
+/// Waits until every record is delivered, and says if one was not. (The client's own
+/// flush would do it in steps of 100 ms, and its poll burns the last millisecond of any
+/// time it is given.)
 fn deliver_all(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
     let begun = Instant::now();
     while producer.in_flight_count() > 0 {
         if begun.elapsed() > limit {
             return Err(KafkaFault::timeout("deliver the records of a transaction"));
         }
-        producer.poll(Duration::from_millis(1));
+        producer.poll(Duration::ZERO);
+        thread::park_timeout(DELIVERY_STEP);
     }
     match producer.context().failure.lock().take() {
         None => Ok(()),
