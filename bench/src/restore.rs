@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use turnstile_engine::Offset;
 use turnstile_engine::clock;
-use turnstile_engine::runtime::{RestoreListener, StoreRestoration};
+use turnstile_engine::runtime::{ChangelogRestoration, RestoreListener};
 
 use crate::Outcome;
 use crate::alarms::{ALARMS, Application, PONGS};
@@ -57,15 +57,15 @@ impl Listener {
 }
 
 impl RestoreListener for Listener {
-    fn on_restore_start(&self, _: &StoreRestoration) {
+    fn on_restore_start(&self, _: &ChangelogRestoration) {
         self.first_us.fetch_min(self.now_us(), Ordering::Relaxed);
     }
 
-    fn on_batch_restored(&self, _: &StoreRestoration, _: Offset, records: u64) {
+    fn on_batch_restored(&self, _: &ChangelogRestoration, _: Offset, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
 
-    fn on_restore_end(&self, _: &StoreRestoration, _: u64) {
+    fn on_restore_end(&self, _: &ChangelogRestoration, _: u64) {
         self.last_us.fetch_max(self.now_us(), Ordering::Relaxed);
     }
 }
