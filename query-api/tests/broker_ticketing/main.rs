@@ -42,7 +42,7 @@ mod timers;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that is to happen at all.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
 /// Waits until `find` finds something.
 pub(crate) fn eventually<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {

@@ -27,7 +27,7 @@ const KEYS: usize = 3;
 const GAP: Duration = Duration::from_millis(20);
 /// A key that is not answered for longer never will be: all brokers are away for a minute
 /// at most.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_mins(4);
 /// Who owns the tickets that are watched; nobody else touches them.
 const OWNER: &str = "prober";
 
