@@ -209,10 +209,9 @@ fn declined_cancelled_and_expired_orders_free_their_ticket() {
     ended(&declined, "failed", 2);
     ended(&cancelled, "cancelled", 1);
     ended(&expired, "cancelled", 1);
-    let audit = Audit::of(&broker);
+    let audit = Audit::at_the_end(&broker);
     audit.sound();
     audit.drained();
-    audit.finished();
     // The timers of orders that have ended are gone.
     pause(Duration::from_secs(4));
     assert_eq!(broker.read(EXPIRATION).len(), 1);
@@ -323,8 +322,7 @@ fn a_retry_with_its_key_gets_the_first_answer_also_after_a_restart() {
     let instance = Launch::new(&broker, "a").start();
     retry(&instance);
 
-    broker.drain();
-    let audit = Audit::of(&broker);
+    let audit = Audit::at_the_end(&broker);
     audit.sound();
     assert_eq!(audit.count("ticket.created"), 3);
     assert_eq!(audit.count("order.created"), 1);

@@ -97,11 +97,9 @@ fn topics_with_other_partition_counts_are_rekeyed() {
             with_status(&buyer, text(&expired, "id"), "cancelled");
         }
     }
-    broker.drain();
-    let audit = Audit::of(&broker);
+    let audit = Audit::at_the_end(&broker);
     audit.sound();
     audit.drained();
-    audit.finished();
     assert_eq!(audit.count("order.completed"), 5);
     assert_eq!(audit.count("expiration.expired"), 5);
     instance.stop();

@@ -40,13 +40,9 @@ fn pending_timers_fire_after_a_restart_late_rather_than_never_none_early_none_tw
     let in_time = orders(&instance, 12);
     instance.stop();
     let instance = launch().start();
-    pause(Duration::from_secs(9));
-    broker.drain();
-
-    let audit = Audit::of(&broker);
+    let audit = Audit::at_the_end(&broker);
     audit.sound();
     audit.drained();
-    audit.finished();
     let expired: BTreeSet<String> = broker
         .read(EXPIRATION)
         .iter()

@@ -1,9 +1,10 @@
 //! Ends the open transactions of instances that are gone.
 //!
 //! An instance that is lost leaves its transaction open until that times out, which
-//! brokers check for every ten seconds only. Until then its tasks cannot be restored: no
-//! position is stable and no changelog can be read to its end. Whoever gets its tasks
-//! takes over its transactional ids, which ends the transaction at once.
+//! brokers check for every ten seconds only. Until then its tasks cannot be restored, as no
+//! position is stable and no changelog can be read to its end, and nobody reads past what
+//! it had sent to any topic. Whoever gets its tasks takes over its transactional ids, which
+//! ends the transaction at once.
 //!
 //! That is done only if two say that it is gone: the groups, which have given its tasks
 //! to this instance, and its silence for a whole session. Should it live all the same, it

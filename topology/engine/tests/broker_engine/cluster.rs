@@ -223,9 +223,12 @@ impl Cluster {
 
     /// The end of a partition, markers and pending transactions included.
     pub(crate) fn end(&self, topic: &str, partition: i32) -> turnstile_engine::Offset {
-        let ends = self
-            .consumer("reader")
-            .fetch_watermarks(topic, partition, LIMIT);
+        // One that reads what is committed is told of the end of that.
+        let consumer: BaseConsumer = client(&self.brokers)
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .expect("a consumer can be made");
+        let ends = consumer.fetch_watermarks(topic, partition, LIMIT);
         turnstile_engine::Offset(ends.expect("the partition exists").1)
     }
 

@@ -18,6 +18,7 @@ const SIGABRT: i32 = 6;
 const INSTANCE: &str = "a";
 /// Enough that all partitions have some.
 const WORDS: u64 = 16;
+const PARTITIONS: i32 = 4;
 
 // What the child is told.
 const APPLICATION: &str = "CRASH_APPLICATION";
@@ -65,7 +66,7 @@ fn a_crash_with_all_tasks_stored_costs_nothing() {
 fn survives_crashes_after(step: CommitStep) {
     let cluster = Cluster::new("crash");
     let words = format!("{}-words", cluster.application());
-    cluster.create_topic(&words, 4);
+    cluster.create_topic(&words, PARTITIONS);
     let mut rounds = 0;
     let mut send_round = || {
         for word in 0..WORDS {
@@ -107,23 +108,76 @@ fn survives_crashes_after(step: CommitStep) {
     counting.stop();
 }
 
+/// What was sent in a transaction that nobody ends would be held back from all readers
+/// until it times out, though the tasks themselves could be restored at once.
+#[test]
+fn what_a_lost_instance_had_sent_only_holds_nobody_up() {
+    let cluster = Cluster::new("held-up");
+    let counting = Counting::start(&cluster, INSTANCE);
+    let child = Killed(
+        command("crash::child_that_never_commits", &cluster)
+            .spawn()
+            .expect("the child starts"),
+    );
+    eventually("the child has its share", LIMIT, || counting.running() == 2);
+    for word in 0..WORDS {
+        cluster.send(&counting.words(), &format!("w{word}"), "x");
+    }
+    cluster.flush();
+    eventually("both have sent counts", LIMIT, || {
+        (0..PARTITIONS).all(|partition| cluster.end(&counting.counts(), partition).0 > 0)
+    });
+    drop(child);
+    let total = usize::try_from(WORDS).expect("a small number");
+    let mut counts = cluster.read_committed(&counting.counts(), total);
+    counts.sort_unstable();
+    let mut expected: Vec<_> = (0..WORDS).map(|w| (format!("w{w}"), "1".into())).collect();
+    expected.sort_unstable();
+    assert_eq!(counts, expected);
+    counting.stop();
+}
+
+/// A child process that is killed when this is dropped, however the test ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+#[ignore = "run as a child process, which is killed"]
+fn child_that_never_commits() {
+    let folder = PathBuf::from(told(FOLDER));
+    let cluster = Cluster::of(&told(APPLICATION), &folder);
+    let _counting = Counting::launch(&cluster, "b", |config| {
+        // The broker would not end its transaction before either.
+        config.commit_interval = Duration::from_mins(10);
+    });
+    eventually("the end", LIMIT * 2, || false);
+}
+
 fn start_child(cluster: &Cluster, crash: &Crash) -> Child {
-    let this_test = std::env::current_exe().expect("the path of this test");
-    Command::new(this_test)
-        .args([
-            "--exact",
-            "crash::child_of_the_crash_tests",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env(APPLICATION, cluster.application())
-        .env(FOLDER, cluster.folder())
+    command("crash::child_of_the_crash_tests", cluster)
         .env(STEP, format!("{:?}", crash.step))
         .env(TIME, crash.time.to_string())
         .env(FLUSHED, crash.flushed.to_string())
-        .stdout(Stdio::null())
         .spawn()
         .expect("the child starts")
+}
+
+/// Runs an ignored test of this program as a process of its own, on the same application.
+fn command(test: &str, cluster: &Cluster) -> Command {
+    let this_program = std::env::current_exe().expect("the path of this program");
+    let mut command = Command::new(this_program);
+    command
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env(APPLICATION, cluster.application())
+        .env(FOLDER, cluster.folder())
+        .stdout(Stdio::null());
+    command
 }
 
 #[test]

@@ -415,16 +415,9 @@ impl<'a> Membership<'a> {
     /// wait for the transaction of somebody who is gone.
     fn report(&mut self) {
         self.last_report = Instant::now();
-        let restoring: Vec<TaskId> = self
-            .work
-            .tasks
-            .iter()
-            .filter(|(_, slot)| slot.task.status() == TaskStatus::Restoring)
-            .map(|(id, _)| *id)
-            .collect();
-        if !restoring.is_empty() {
-            self.setup.fence.fence_former_owners(&restoring);
-        }
+        // Not only while they are restored: its last records can be in other topics.
+        let held: Vec<TaskId> = self.work.tasks.keys().copied().collect();
+        self.setup.fence.fence_former_owners(&held);
         let mut tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)> = self
             .work
             .tasks
