@@ -100,6 +100,8 @@ pub(crate) struct TransactionalProducer {
     answers: Receiver<Result<(), KafkaFault>>,
     limit: Duration,
     open: bool,
+    /// What was sent, and the client is yet to be given.
+    held: Vec<(OutputRecord, Option<Slot>)>,
     /// A call was not answered in time: no other can be made.
     given_up: Cell<bool>,
 }
@@ -125,10 +127,16 @@ impl FencingProducer {
             answers: self.answers,
             limit: self.limit,
             open: false,
+            held: Vec::new(),
             given_up: Cell::new(false),
         })
     }
 }
+
+/// So many records are worth giving to the client before the commit. What is less waits
+/// for that: the first record after a commit often finds the coordinator at work on the
+/// markers of the last one, and the client rests for 20 ms then.
+const HELD_MAX: usize = 1_000;
 
 const INIT: &str = "initialise transactions";
 /// How long the client may rest before it is called again.
@@ -195,14 +203,29 @@ impl TransactionalProducer {
             .map(|offset| Offset(offset + 1))
     }
 
-    /// Adds a record to the open transaction; opens one where there is none.
+    /// Adds a record to the transaction.
     pub(crate) fn send(
         &mut self,
-        record: &OutputRecord,
+        record: OutputRecord,
         slot: Option<Slot>,
     ) -> Result<(), KafkaFault> {
-        const ACTION: &str = "send a record";
+        self.held.push((record, slot));
+        if self.held.len() < HELD_MAX {
+            return Ok(());
+        }
+        self.release()
+    }
+
+    /// Gives the client what is held; opens a transaction where there is none.
+    fn release(&mut self) -> Result<(), KafkaFault> {
         self.open()?;
+        for (record, slot) in std::mem::take(&mut self.held) {
+            self.hand_over(&record, slot)?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, record: &OutputRecord, slot: Option<Slot>) -> Result<(), KafkaFault> {
         let begun = Instant::now();
         let mut client_record = client_record(record, slot);
         loop {
@@ -212,10 +235,10 @@ impl TransactionalProducer {
                     if begun.elapsed() < self.limit =>
                 {
                     client_record = back;
-                    self.producer.poll(Duration::ZERO);
+                    serve_deliveries(&self.producer);
                     thread::park_timeout(DELIVERY_STEP);
                 }
-                Err((error, _)) => return Err(KafkaFault::of(ACTION, &error)),
+                Err((error, _)) => return Err(KafkaFault::of("send a record", &error)),
             }
         }
     }
@@ -232,13 +255,13 @@ impl TransactionalProducer {
 
     /// Serves delivery reports.
     pub(crate) fn serve(&self) {
-        self.producer.poll(Duration::ZERO);
+        serve_deliveries(&self.producer);
     }
 
     /// Commits the open transaction with the positions of these groups. When this
     /// fails nobody knows whether it is committed: the producer is of no more use.
     pub(crate) fn commit(&mut self, groups: Vec<GroupOffsets>) -> Result<(), KafkaFault> {
-        self.open()?;
+        self.release()?;
         self.call(Call::Commit(groups), "commit a transaction")?;
         self.open = false;
         Ok(())
@@ -246,6 +269,7 @@ impl TransactionalProducer {
 
     /// Ends the open transaction, if there is one, without a trace.
     pub(crate) fn abort(&mut self) -> Result<(), KafkaFault> {
+        self.held.clear();
         if self.open && !self.given_up.get() {
             self.call(Call::Abort, "abort a transaction")?;
             self.open = false;
@@ -283,7 +307,7 @@ fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
             transaction_timeout(config).as_millis().to_string(),
         )
         .set("enable.idempotence", "true")
-        .set("linger.ms", "5")
+        .set("linger.ms", "1")
         .set("batch.size", "262144")
         .set("batch.num.messages", "20000")
         .set("compression.type", "lz4")
@@ -354,8 +378,10 @@ fn serve(
     }
 }
 
-/// 1. The positions of all groups, which is the fence: a member that lost any group cannot pass.
-/// 2. Every record is delivered, and none failed.
+/// 1. Every record is delivered, and none failed.
+/// 2. The positions of all groups, which is the fence: a member that lost any group cannot
+///    pass. (Not at the same time: a coordinator takes one addition to a transaction after
+///    the other, and the client comes back late when it is sent away.)
 /// 3. The commit.
 fn commit(
     producer: &BaseProducer<Deliveries>,
@@ -363,6 +389,7 @@ fn commit(
     limit: Duration,
     hook: Option<CommitHook>,
 ) -> Result<(), KafkaFault> {
+    deliver_all(producer, limit)?;
     for group in groups {
         let mut list = TopicPartitionList::with_capacity(group.positions.len());
         for (place, offset) in &group.positions {
@@ -377,13 +404,25 @@ fn commit(
             .send_offsets_to_transaction(&list, &group.metadata, limit)
             .map_err(|error| KafkaFault::of("add positions to a transaction", &error))?;
     }
-    deliver_all(producer, limit)?;
     if let Some(hook) = hook {
         hook(CommitStep::PositionsJoined, &|| Ok(()));
     }
     producer
         .commit_transaction(limit)
         .map_err(|error| KafkaFault::of("commit a transaction", &error))
+}
+
+/// Serves the delivery reports that are there. (A poll of the client serves one at most.)
+fn serve_deliveries(producer: &BaseProducer<Deliveries>) {
+    let mut left = producer.in_flight_count();
+    loop {
+        producer.poll(Duration::ZERO);
+        let now = producer.in_flight_count();
+        if now >= left {
+            return;
+        }
+        left = now;
+    }
 }
 
 /// Between two looks at what was delivered.
@@ -398,8 +437,10 @@ fn deliver_all(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(
         if begun.elapsed() > limit {
             return Err(KafkaFault::timeout("deliver the records of a transaction"));
         }
-        producer.poll(Duration::ZERO);
-        thread::park_timeout(DELIVERY_STEP);
+        serve_deliveries(producer);
+        if producer.in_flight_count() > 0 {
+            thread::park_timeout(DELIVERY_STEP);
+        }
     }
     match producer.context().failure.lock().take() {
         None => Ok(()),

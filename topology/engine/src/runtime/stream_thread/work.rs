@@ -82,7 +82,7 @@ impl<'a> Work<'a> {
     fn pass_on(&mut self, origin: &Origin, now: TimestampMs) -> Result<(), ThreadFault> {
         while let Some(output) = self.sent.pop_front() {
             if !self.take_over(&output, origin, now)? {
-                self.produce(&output)?;
+                self.produce(output)?;
             }
         }
         Ok(())
@@ -111,7 +111,7 @@ impl<'a> Work<'a> {
         Ok(true)
     }
 
-    fn produce(&mut self, output: &OutputRecord) -> Result<(), ThreadFault> {
+    fn produce(&mut self, output: OutputRecord) -> Result<(), ThreadFault> {
         let producer = &self.producer;
         let delivery = self
             .shortcuts
@@ -166,7 +166,7 @@ impl<'a> Work<'a> {
             sent.extend(outputs);
         }
         for output in sent {
-            self.produce(&output)?;
+            self.produce(output)?;
         }
         Ok(any)
     }
@@ -301,7 +301,7 @@ impl<'a> Work<'a> {
         };
         for record in slot.task.changelog_records(now) {
             let delivery = *slot.changelog.get_or_insert_with(|| self.producer.slot());
-            self.producer.send(&record, Some(delivery))?;
+            self.producer.send(record, Some(delivery))?;
         }
         Ok(())
     }
