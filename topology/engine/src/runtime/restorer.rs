@@ -303,20 +303,25 @@ impl Worker {
             })
             .collect();
         // 2.
-        let written: BTreeSet<TopicPartition> = jobs
+        let (repartitions, restores): (Vec<_>, Vec<_>) = jobs
+            .into_iter()
+            .map(|job| (job.repartitions, job.restore))
+            .unzip();
+        let restores: Vec<ChangelogRestore> = restores.into_iter().flatten().collect();
+        let places: Vec<TopicPartition> = restores.iter().map(changelog_of).collect();
+        let asked: BTreeSet<TopicPartition> = repartitions
             .iter()
-            .flat_map(|job| job.repartitions.iter().cloned())
+            .flatten()
+            .chain(&places)
+            .cloned()
             .collect();
-        let written_ends = self.log_ends.of(&Vec::from_iter(written))?;
-        for (restored, job) in restored.iter_mut().zip(&jobs) {
-            let of_task = written_ends.iter();
-            let of_task = of_task.filter(|(place, _)| job.repartitions.contains(place));
+        let ends = self.log_ends.of(&Vec::from_iter(asked))?;
+        for (restored, repartitions) in restored.iter_mut().zip(&repartitions) {
+            let of_task = ends
+                .iter()
+                .filter(|(place, _)| repartitions.contains(place));
             restored.repartition_ends = of_task.cloned().collect();
         }
-        let restores = jobs.into_iter().filter_map(|job| job.restore);
-        let restores: Vec<ChangelogRestore> = restores.collect();
-        let places: Vec<TopicPartition> = restores.iter().map(changelog_of).collect();
-        let ends = self.log_ends.of(&places)?;
         // 3.
         self.wait_until_stable(&places, &ends)?;
         // 4.
@@ -355,10 +360,10 @@ impl Worker {
         let mut said_that_it_hangs = false;
         loop {
             let stable = self.stable_ends.of(places)?;
-            let behind = ends
+            let behind = places
                 .iter()
-                .find(|(place, end)| offset_of(&stable, place).is_none_or(|at| at < *end));
-            let Some((place, _)) = behind else {
+                .find(|place| offset_of(&stable, place) < offset_of(ends, place));
+            let Some(place) = behind else {
                 return Ok(());
             };
             if !said {

@@ -284,10 +284,8 @@ impl GroupConsumer {
     }
 
     /// Goes on reading these partitions, from where the group has committed.
-    pub(crate) fn resume(&self, positions: &[Position]) -> Result<(), KafkaFault> {
-        let partitions: Vec<TopicPartition> =
-            positions.iter().map(|(place, _)| place.clone()).collect();
-        let list = list_of(&partitions);
+    pub(crate) fn resume(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
+        let list = list_of(partitions);
         let resumed = self.consumer().resume(&list);
         resumed.map_err(|error| KafkaFault::of("resume partitions", &error))?;
         self.rouse(list);

@@ -17,7 +17,7 @@ use super::opening::open;
 use super::slot::TaskSlot;
 use super::work::Work;
 use super::{ThreadFault, ThreadSetup};
-use crate::runtime::kafka::{GroupConsumer, GroupEvent, KafkaFault, Position, TopicPartition};
+use crate::runtime::kafka::{GroupConsumer, GroupEvent, KafkaFault, TopicPartition};
 use crate::runtime::ownership::{Hold, Ownership, source_partitions};
 use crate::runtime::restorer::{RestoreJob, RestoreResult, Restored, Restorer};
 use crate::task::TaskError;
@@ -235,17 +235,7 @@ impl<'a> Membership<'a> {
         for (place, (group, _)) in std::mem::take(&mut slot.positions) {
             self.setup.lag.forget(&group, &place);
         }
-        for consumer in &self.consumers {
-            let places: Vec<TopicPartition> = held
-                .iter()
-                .filter(|(group, _)| *group == consumer.group)
-                .map(|(_, place)| place.clone())
-                .collect();
-            if !places.is_empty() {
-                consumer.pause(&places)?;
-            }
-        }
-        Ok(())
+        self.of_each_group(&held, GroupConsumer::pause)
     }
 
     /// Brings the tasks in line with what the groups have assigned.
@@ -337,7 +327,7 @@ impl<'a> Membership<'a> {
     /// Starts the tasks that have been restored.
     fn take_restored(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         let results: Vec<RestoreResult> = self.restorer.results.try_iter().collect();
-        let mut resume: Vec<(Arc<str>, Position)> = Vec::new();
+        let mut resume: Vec<(Arc<str>, TopicPartition)> = Vec::new();
         for RestoreResult {
             task: id,
             epoch,
@@ -369,7 +359,7 @@ impl<'a> Membership<'a> {
             resume.extend(
                 slot.positions
                     .iter()
-                    .map(|(place, (group, offset))| (group.clone(), (place.clone(), *offset))),
+                    .map(|(place, (group, _))| (group.clone(), place.clone())),
             );
             self.setup
                 .queries
@@ -379,18 +369,28 @@ impl<'a> Membership<'a> {
         if resume.is_empty() {
             return Ok(());
         }
-        // Each call waits for the client's own threads: one for each group, not for each task.
+        self.of_each_group(&resume, GroupConsumer::resume)?;
+        self.report();
+        Ok(())
+    }
+
+    /// Calls the consumer of each group once, with all that it holds of `places`: a call
+    /// waits for the client's own threads.
+    fn of_each_group(
+        &self,
+        places: &[(Arc<str>, TopicPartition)],
+        call: impl Fn(&GroupConsumer, &[TopicPartition]) -> Result<(), KafkaFault>,
+    ) -> Result<(), ThreadFault> {
         for consumer in &self.consumers {
-            let of_group: Vec<Position> = resume
+            let of_group: Vec<TopicPartition> = places
                 .iter()
                 .filter(|(group, _)| *group == consumer.group)
-                .map(|(_, position)| position.clone())
+                .map(|(_, place)| place.clone())
                 .collect();
             if !of_group.is_empty() {
-                consumer.resume(&of_group)?;
+                call(consumer, &of_group)?;
             }
         }
-        self.report();
         Ok(())
     }
 
