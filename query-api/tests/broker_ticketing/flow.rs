@@ -322,7 +322,8 @@ fn a_retry_with_its_key_gets_the_first_answer_also_after_a_restart() {
     let instance = Launch::new(&broker, "a").start();
     retry(&instance);
 
-    let audit = Audit::at_the_end(&broker);
+    broker.drain();
+    let audit = Audit::of(&broker);
     audit.sound();
     assert_eq!(audit.count("ticket.created"), 3);
     assert_eq!(audit.count("order.created"), 1);
