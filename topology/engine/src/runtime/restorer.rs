@@ -66,8 +66,8 @@ pub(crate) struct RestoreResult {
 /// Where a restored task goes on.
 #[derive(Debug)]
 pub(crate) struct Restored {
-    /// The committed positions of its source partitions.
-    pub(crate) positions: Vec<Position>,
+    /// The committed positions of its source partitions, by group.
+    pub(crate) positions: Vec<(Arc<str>, TopicPartition, Offset)>,
     /// The ends of the repartition topics that it can write to: what its former owner
     /// sent is before them.
     pub(crate) repartition_ends: Vec<Position>,
@@ -337,14 +337,14 @@ fn by_group(jobs: &[RestoreJob]) -> Vec<(CommittedReader, Vec<TopicPartition>)> 
 fn positions_of(
     job: &RestoreJob,
     committed: &BTreeMap<TopicPartition, BTreeMap<Arc<str>, Offset>>,
-) -> Vec<Position> {
+) -> Vec<(Arc<str>, TopicPartition, Offset)> {
     let sources = job.sources.iter();
     let places = sources.flat_map(|(reader, partitions)| {
         partitions.iter().map(move |place| (&reader.group, place))
     });
     let positions = places.filter_map(|(group, place)| {
         let offset = committed.get(place)?.get(group)?;
-        Some((place.clone(), *offset))
+        Some((group.clone(), place.clone(), *offset))
     });
     positions.collect()
 }

@@ -1,4 +1,4 @@
-//! A stream thread: owns tasks, one consumer for each group, one transactional producer.
+//! A stream thread: owns tasks, a member of each group, one fetcher, one transactional producer.
 //!
 //! The thread lives in *memberships*: it joins all its groups with fresh clients and
 //! works until it is told to stop or something is lost (a fence, a group, a call
@@ -21,6 +21,7 @@
 mod clients;
 mod membership;
 mod opening;
+mod readings;
 mod shortcuts;
 mod slot;
 mod work;

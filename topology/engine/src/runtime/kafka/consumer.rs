@@ -1,11 +1,14 @@
-//! A static member of one consumer group.
+//! A static member of one consumer group, which reads nothing.
+//!
+//! The member is there for the group: it is assigned partitions, keeps its session alive,
+//! and its generation is the fence of every commit. The records of its partitions are read
+//! by the thread's [`Fetcher`](super::Fetcher), once for all groups: so a partition that is
+//! assigned here is paused for good.
 //!
 //! Rebalances are not served inside the client's callback: they come out of
 //! [`GroupConsumer::poll`] as events, and the group waits until the thread has
 //! called [`GroupConsumer::assign`] or [`GroupConsumer::unassign`]. So a thread can
 //! commit what it has before it lets go of a partition.
-//!
-//! Partitions are assigned paused; the thread resumes those whose task runs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +21,6 @@ use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as ClientOffset, TopicPartitionList};
 
@@ -26,58 +28,24 @@ use super::client_log;
 use super::fault::KafkaFault;
 use super::settings;
 use super::{Position, TopicPartition};
-use crate::record::{Header, InputRecord};
 use crate::runtime::StreamsConfig;
 use crate::runtime::wake::Waker;
-use crate::{Offset, Partition, TimestampMs};
+use crate::{Offset, Partition};
 
 /// What a poll brings.
-pub(crate) enum GroupEvent<'a> {
-    /// A record.
-    Record(GroupRecord<'a>),
+pub(crate) enum GroupEvent {
     /// The group gives these partitions: call [`GroupConsumer::assign`].
     Assigned(Vec<TopicPartition>),
-    /// The group takes all partitions back: call [`GroupConsumer::unassign`]. `lost`:
-    /// somebody else may have them already, so nothing can be committed for them.
+    /// The group takes all partitions back: call [`GroupConsumer::unassign`].
     Revoked {
-        /// Whether the session ended before the member could let go.
+        /// Whether the session ended before the member could let go: somebody else may
+        /// have the partitions already, so nothing can be committed for them.
         lost: bool,
     },
 }
 
-/// A record in the client's buffer.
-pub(crate) struct GroupRecord<'a> {
-    message: BorrowedMessage<'a>,
-    headers: Vec<Header>,
-}
-
-impl GroupRecord<'_> {
-    pub(crate) fn topic(&self) -> &str {
-        self.message.topic()
-    }
-
-    pub(crate) fn partition(&self) -> Partition {
-        Partition(self.message.partition())
-    }
-
-    pub(crate) fn as_input(&self) -> InputRecord<'_> {
-        InputRecord {
-            key: self.message.key(),
-            value: self.message.payload(),
-            headers: &self.headers,
-            timestamp: TimestampMs(self.message.timestamp().to_millis().unwrap_or(0)),
-            offset: Offset(self.message.offset()),
-        }
-    }
-}
-
-enum Rebalance {
-    Assigned(Vec<TopicPartition>),
-    Revoked { lost: bool },
-}
-
 struct GroupContext {
-    rebalances: Mutex<VecDeque<Rebalance>>,
+    rebalances: Mutex<VecDeque<GroupEvent>>,
     closing: AtomicBool,
 }
 
@@ -106,9 +74,9 @@ impl ConsumerContext for GroupContext {
             return;
         }
         let event = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            Rebalance::Assigned(topic_partitions(partitions))
+            GroupEvent::Assigned(topic_partitions(partitions))
         } else {
-            Rebalance::Revoked {
+            GroupEvent::Revoked {
                 lost: consumer.assignment_lost(),
             }
         };
@@ -154,13 +122,7 @@ impl GroupConsumer {
             .set("partition.assignment.strategy", "range")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            .set("fetch.wait.max.ms", "100")
-            .set("fetch.queue.backoff.ms", "5")
-            .set("queued.min.messages", "10000")
-            .set("queued.max.messages.kbytes", "8192")
-            .set("check.crcs", "false");
+            .set("auto.offset.reset", "earliest");
         let client = settings::with_user_properties(client, config);
         let context = GroupContext {
             rebalances: Mutex::default(),
@@ -211,34 +173,18 @@ impl GroupConsumer {
     }
 
     /// The next event, without waiting.
-    pub(crate) fn poll(&self) -> Result<Option<GroupEvent<'_>>, KafkaFault> {
+    pub(crate) fn poll(&self) -> Result<Option<GroupEvent>, KafkaFault> {
         loop {
             let polled = self.consumer().poll(Duration::ZERO);
             if let Some(rebalance) = self.consumer().context().rebalances.lock().pop_front() {
-                if polled.is_some() {
-                    return Err(KafkaFault::Retriable {
-                        action: "consume",
-                        reason: "a record came together with a rebalance".to_owned(),
-                    });
-                }
-                return Ok(Some(match rebalance {
-                    Rebalance::Assigned(partitions) => GroupEvent::Assigned(partitions),
-                    Rebalance::Revoked { lost } => GroupEvent::Revoked { lost },
-                }));
+                return Ok(Some(rebalance));
             }
             match polled {
                 None => return Ok(None),
-                Some(Ok(message)) => {
-                    let headers = message.headers().map_or_else(Vec::new, |headers| {
-                        headers
-                            .iter()
-                            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-                            .collect()
-                    });
-                    return Ok(Some(GroupEvent::Record(GroupRecord { message, headers })));
-                }
+                // Fetched between the assignment and its pause, and not by whom it is read.
+                Some(Ok(_)) => {}
                 Some(Err(error)) => {
-                    if let Some(fault) = self.fault_of(&error) {
+                    if let Some(fault) = fault_of(&self.group, &error) {
                         return Err(fault);
                     }
                 }
@@ -246,34 +192,18 @@ impl GroupConsumer {
         }
     }
 
-    /// Errors that the client mends by itself are logged; the others end the membership.
-    fn fault_of(&self, error: &KafkaError) -> Option<KafkaFault> {
-        const ACTION: &str = "consume";
-        if let KafkaError::MessageConsumptionFatal(_) = error {
-            return Some(match KafkaFault::of(ACTION, error) {
-                KafkaFault::Retriable { action, reason } => KafkaFault::Fenced { action, reason },
-                fault => fault,
-            });
-        }
-        match KafkaFault::of(ACTION, error) {
-            fault @ KafkaFault::Fatal { .. } => return Some(fault),
-            fault if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) => {
-                return Some(fault);
-            }
-            KafkaFault::Fenced { .. } | KafkaFault::Retriable { .. } => {}
-        }
-        tracing::warn!(group = %self.group, %error, "the consumer reports an error that it retries");
-        None
-    }
-
-    /// Accepts an assignment; nothing is read before [`GroupConsumer::resume`].
+    /// Accepts an assignment.
     pub(crate) fn assign(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
-        let list = list_of(partitions);
+        const ACTION: &str = "accept an assignment";
+        let mut list = list_of(partitions);
+        // Any offset will do, and with one the client need not ask for the committed ones.
+        let set = list.set_all_offsets(ClientOffset::Offset(0));
+        set.map_err(|error| KafkaFault::of(ACTION, &error))?;
         let assigned = self
             .consumer()
             .assign(&list)
             .and_then(|()| self.consumer().pause(&list));
-        assigned.map_err(|error| KafkaFault::of("accept an assignment", &error))
+        assigned.map_err(|error| KafkaFault::of(ACTION, &error))
     }
 
     /// Lets go of all partitions.
@@ -281,49 +211,6 @@ impl GroupConsumer {
         self.consumer()
             .unassign()
             .map_err(|error| KafkaFault::of("let go of an assignment", &error))
-    }
-
-    /// Goes on reading these partitions, from where the group has committed.
-    pub(crate) fn resume(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
-        let list = list_of(partitions);
-        let resumed = self.consumer().resume(&list);
-        resumed.map_err(|error| KafkaFault::of("resume partitions", &error))?;
-        self.rouse(list);
-        Ok(())
-    }
-
-    /// Wakes those of the client's threads that fetch these partitions. One that had
-    /// nothing to fetch looks again a second later only; to be resumed does not wake it,
-    /// but any request to its broker does. Nobody waits for that one.
-    fn rouse(&self, mut partitions: TopicPartitionList) {
-        let consumer = self.consumer().clone();
-        let ask = move || {
-            let asked = partitions
-                .set_all_offsets(ClientOffset::End)
-                .and_then(|()| consumer.offsets_for_times(partitions, ROUSE_LIMIT));
-            if let Err(error) = asked {
-                tracing::debug!(%error, "partitions that were resumed may be read a second later");
-            }
-        };
-        if let Err(error) = thread::Builder::new().name("rouse".to_owned()).spawn(ask) {
-            tracing::warn!(group = %self.group, %error, "cannot start a thread to rouse a consumer");
-        }
-    }
-
-    /// Stops reading these partitions.
-    pub(crate) fn pause(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
-        let paused = self.consumer().pause(&list_of(partitions));
-        paused.map_err(|error| KafkaFault::of("pause partitions", &error))
-    }
-
-    /// The next offset of every assigned partition that was read from; beyond the
-    /// last record where transaction markers follow it.
-    pub(crate) fn positions(&self) -> Result<Vec<Position>, KafkaFault> {
-        let list = self
-            .consumer()
-            .position()
-            .map_err(|error| KafkaFault::of("tell its positions", &error))?;
-        Ok(positions(&list))
     }
 
     /// The member's generation in the group, for the fence of a commit.
@@ -345,6 +232,26 @@ impl GroupConsumer {
     }
 }
 
+/// Errors that the client mends by itself are logged; the others end the membership.
+pub(super) fn fault_of(reader: &str, error: &KafkaError) -> Option<KafkaFault> {
+    const ACTION: &str = "consume";
+    if let KafkaError::MessageConsumptionFatal(_) = error {
+        return Some(match KafkaFault::of(ACTION, error) {
+            KafkaFault::Retriable { action, reason } => KafkaFault::Fenced { action, reason },
+            fault => fault,
+        });
+    }
+    match KafkaFault::of(ACTION, error) {
+        fault @ KafkaFault::Fatal { .. } => return Some(fault),
+        fault if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) => {
+            return Some(fault);
+        }
+        KafkaFault::Fenced { .. } | KafkaFault::Retriable { .. } => {}
+    }
+    tracing::warn!(%reader, %error, "the consumer reports an error that it retries");
+    None
+}
+
 impl Drop for GroupConsumer {
     fn drop(&mut self) {
         self.begin_to_leave();
@@ -356,9 +263,6 @@ impl Drop for GroupConsumer {
         }
     }
 }
-
-/// How long a request may take that only is to wake the client: the client ends after it.
-const ROUSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the end of a membership is waited for: the client was seen waiting for ever.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);

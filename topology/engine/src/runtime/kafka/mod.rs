@@ -1,6 +1,7 @@
 //! The Kafka client, and the only place that names it.
 //!
 //! - [`consumer`]: a member of a consumer group, polled by a stream thread.
+//! - [`fetcher`]: reads the records of a stream thread, once for all its groups.
 //! - [`producer`]: a transactional producer whose blocking calls are watched.
 //! - [`changelog_reader`]: reads changelogs to their ends, outside any group.
 //! - [`offsets`]: ends of partitions, as of the log and as of its transactions.
@@ -15,6 +16,7 @@ mod client_log;
 mod consumer;
 mod event_producer;
 mod fault;
+mod fetcher;
 mod offsets;
 mod producer;
 mod settings;
@@ -24,6 +26,7 @@ pub(crate) use changelog_reader::{ChangelogEvent, ChangelogReader};
 pub(crate) use consumer::{CommittedReader, GroupConsumer, GroupEvent};
 pub use event_producer::{EventProducer, SendError};
 pub use fault::KafkaFault;
+pub(crate) use fetcher::{Fetcher, LaneId};
 pub(crate) use offsets::EndOffsets;
 pub(crate) use producer::{FencingProducer, GroupOffsets, Slot, TransactionalProducer};
 pub(crate) use settings::Isolation;

@@ -44,18 +44,37 @@ pub(super) fn with_user_properties(
     client
 }
 
-/// A reader outside any group.
+/// A reader outside any group, of logs that are read to their ends.
 pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
+    let mut client = ungrouped(config, name, isolation);
+    client
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "50")
+        .set("fetch.queue.backoff.ms", "10")
+        .set("queued.max.messages.kbytes", "32768");
+    with_user_properties(client, config)
+}
+
+/// The reader of a stream thread: of many partitions, for as long as the thread lives. The
+/// bounds are of one partition each.
+pub(super) fn fetcher(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
+    let mut client = ungrouped(config, name, isolation);
+    client
+        .set("fetch.wait.max.ms", "500")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.message.max.bytes", "524288")
+        .set("queued.min.messages", "4000")
+        .set("queued.max.messages.kbytes", "1024");
+    with_user_properties(client, config)
+}
+
+fn ungrouped(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
     let mut client = client(config, name);
     client
         .set("group.id", format!("{}-unused", config.application_id))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
-        .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "50")
-        .set("fetch.queue.backoff.ms", "10")
-        .set("queued.max.messages.kbytes", "32768")
         .set("check.crcs", "false")
         .set(
             "isolation.level",
@@ -64,5 +83,5 @@ pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -
                 Isolation::ReadUncommitted => "read_uncommitted",
             },
         );
-    with_user_properties(client, config)
+    client
 }

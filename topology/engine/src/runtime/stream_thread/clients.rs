@@ -6,7 +6,7 @@
 
 use super::{ThreadFault, ThreadSetup};
 use crate::runtime::fence::transactional_id;
-use crate::runtime::kafka::{FencingProducer, GroupConsumer, TransactionalProducer};
+use crate::runtime::kafka::{FencingProducer, Fetcher, GroupConsumer, TransactionalProducer};
 use crate::runtime::restorer::Restorer;
 
 /// The clients of one membership, on their way to the brokers.
@@ -16,6 +16,7 @@ pub(super) struct Clients {
     pub(super) restorer: Restorer,
     /// In the order of the groups.
     pub(super) consumers: Vec<GroupConsumer>,
+    pub(super) fetcher: Fetcher,
 }
 
 impl Clients {
@@ -31,11 +32,13 @@ impl Clients {
         let consumers =
             groups.map(|group| GroupConsumer::connect(config, group, &member, setup.waker.clone()));
         let consumers = consumers.collect::<Result<_, _>>()?;
+        let fetcher = Fetcher::connect(config, "fetcher", setup.waker.clone())?;
         let restorer = Restorer::start(config, setup.metrics.clone(), setup.waker.clone())?;
         Ok(Self {
             producer,
             restorer,
             consumers,
+            fetcher,
         })
     }
 }

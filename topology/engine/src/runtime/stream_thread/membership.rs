@@ -3,7 +3,8 @@
 //! Hand-over of a partition, in this order:
 //!
 //! 1. The first group that takes a partition back makes the thread commit
-//!    everything, then suspend the tasks that read in this group.
+//!    everything, then suspend the tasks that read in this group. What they alone read is
+//!    fetched no more.
 //! 2. The partition is let go.
 //! 3. When all groups of a task hold its partition again, it is restored (what
 //!    others committed meanwhile is in its changelogs) and runs.
@@ -14,28 +15,24 @@ use std::time::{Duration, Instant};
 
 use super::clients::Clients;
 use super::opening::open;
-use super::slot::TaskSlot;
+use super::readings::{Reader, Readings};
+use super::slot::{SourcePosition, TaskSlot};
 use super::work::Work;
 use super::{ThreadFault, ThreadSetup};
-use crate::runtime::kafka::{GroupConsumer, GroupEvent, KafkaFault, TopicPartition};
+use crate::runtime::kafka::{
+    Fetcher, GroupConsumer, GroupEvent, KafkaFault, LaneId, Position, TopicPartition,
+};
 use crate::runtime::ownership::{Hold, Ownership, source_partitions};
 use crate::runtime::restorer::{RestoreJob, RestoreResult, Restored, Restorer};
 use crate::task::TaskError;
-use crate::{SubtopologyId, TaskId, TaskStatus, clock};
+use crate::{Offset, TaskId, TaskStatus, clock};
 
-/// Events of one group that are served before the next group has its turn.
-const EVENTS_PER_TURN: usize = 500;
+/// Records of one partition that are served before the next one has its turn.
+const RECORDS_PER_TURN: usize = 250;
 /// Between two looks at what the thread holds and waits for.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
-
-/// Where the records of a topic go.
-struct Route {
-    topic: Arc<str>,
-    subtopology: SubtopologyId,
-    source: usize,
-}
 
 /// One membership of a thread in all its groups.
 pub(super) struct Membership<'a> {
@@ -43,9 +40,9 @@ pub(super) struct Membership<'a> {
     // Fields are dropped in this order: the restorer holds stores of tasks.
     restorer: Restorer,
     consumers: Vec<GroupConsumer>,
+    fetcher: Fetcher,
     work: Work<'a>,
-    /// By consumer.
-    routes: Vec<Vec<Route>>,
+    readings: Readings,
     ownership: Ownership,
     /// Tasks that some but not all groups have assigned here, and since when.
     partial: BTreeMap<TaskId, (Instant, String)>,
@@ -61,19 +58,18 @@ impl<'a> Membership<'a> {
     pub(super) fn join(setup: &'a ThreadSetup, clients: Clients) -> Result<Self, ThreadFault> {
         let producer = clients.producer.wait()?;
         let subscriptions = setup.plan.subscriptions();
-        let mut routes = Vec::new();
         for consumer in &clients.consumers {
             let topics = subscriptions.get(&consumer.group).into_iter().flatten();
             let topics: Vec<&str> = topics.map(AsRef::as_ref).collect();
-            routes.push(routes_of(setup, &consumer.group));
             consumer.join(&topics)?;
         }
         Ok(Self {
             setup,
             restorer: clients.restorer,
             consumers: clients.consumers,
+            fetcher: clients.fetcher,
             work: Work::new(setup, producer),
-            routes,
+            readings: Readings::default(),
             ownership: Ownership::new(setup.plan.clone()),
             partial: BTreeMap::new(),
             epoch: 0,
@@ -100,13 +96,14 @@ impl<'a> Membership<'a> {
 
     fn turn_until_stopped(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         while !self.setup.stopping() {
-            let records = self.serve_groups()?;
+            self.serve_groups()?;
+            let records = self.serve_records()?;
             self.take_restored(worked)?;
             let timers = self.work.fire_due()?;
             self.work.serve();
             let idle = !records && !timers;
             if self.work.commit_is_due(idle) {
-                self.work.commit(&self.consumers)?;
+                self.commit()?;
             }
             self.flush_if_due()?;
             if self.last_report.elapsed() > REPORT_INTERVAL {
@@ -116,7 +113,17 @@ impl<'a> Membership<'a> {
                 self.wait();
             }
         }
-        self.work.commit(&self.consumers)
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Result<(), ThreadFault> {
+        let readings = &self.readings;
+        let positions = self.fetcher.positions()?.into_iter();
+        let known = positions.filter(|(place, _)| {
+            let lane = self.fetcher.lane(place);
+            lane.is_some_and(|lane| readings.is_known(lane))
+        });
+        self.work.commit(&self.consumers, &known.collect())
     }
 
     fn wait(&self) {
@@ -129,42 +136,23 @@ impl<'a> Membership<'a> {
             .wait(until_due.min(IDLE).min(self.work.until_commit(true)));
     }
 
-    /// Serves every group for one turn; says whether any record came.
-    fn serve_groups(&mut self) -> Result<bool, ThreadFault> {
-        let mut any = false;
+    /// Does what the groups say.
+    fn serve_groups(&mut self) -> Result<(), ThreadFault> {
         for index in 0..self.consumers.len() {
-            for _ in 0..EVENTS_PER_TURN {
-                match self.serve_one(index)? {
-                    Served::Nothing => break,
-                    Served::Record => any = true,
-                    Served::Rebalance => {}
-                }
-            }
+            while self.serve_group(index)? {}
         }
-        Ok(any)
+        Ok(())
     }
 
-    fn serve_one(&mut self, index: usize) -> Result<Served, ThreadFault> {
-        let (Some(consumer), Some(routes)) = (self.consumers.get(index), self.routes.get(index))
-        else {
-            return Ok(Served::Nothing);
+    /// Does the next thing that a group says, if there is one.
+    fn serve_group(&mut self, index: usize) -> Result<bool, ThreadFault> {
+        let Some(consumer) = self.consumers.get(index) else {
+            return Ok(false);
         };
+        let group = consumer.group.clone();
         match consumer.poll()? {
-            None => Ok(Served::Nothing),
-            Some(GroupEvent::Record(record)) => {
-                let route = routes.iter().find(|route| *route.topic == *record.topic());
-                let route = route.ok_or_else(|| unrouted(record.topic()))?;
-                let task = TaskId {
-                    subtopology: route.subtopology,
-                    partition: record.partition(),
-                };
-                if !self.work.process(task, route.source, &record.as_input())? {
-                    return Err(unrouted(record.topic()));
-                }
-                Ok(Served::Record)
-            }
+            None => return Ok(false),
             Some(GroupEvent::Assigned(partitions)) => {
-                let group = consumer.group.clone();
                 tracing::info!(thread = self.setup.number, %group, partitions = partitions.len(), "partitions are assigned");
                 if let Some(place) = self.ownership.beyond_plan(&group, &partitions) {
                     return Err(ThreadFault::Stop(format!(
@@ -175,15 +163,26 @@ impl<'a> Membership<'a> {
                 consumer.assign(&partitions)?;
                 self.ownership.assign(&group, partitions);
                 self.refresh()?;
-                Ok(Served::Rebalance)
             }
             Some(GroupEvent::Revoked { lost }) => {
-                let group = consumer.group.clone();
                 tracing::info!(thread = self.setup.number, %group, lost, "partitions are revoked");
                 self.let_go(index, &group, lost)?;
-                Ok(Served::Rebalance)
             }
         }
+        Ok(true)
+    }
+
+    /// Processes records of all partitions for one turn; says whether any came.
+    fn serve_records(&mut self) -> Result<bool, ThreadFault> {
+        let (readings, work) = (&mut self.readings, &mut self.work);
+        self.fetcher.read(RECORDS_PER_TURN, |lane, record| {
+            for reader in readings.readers(lane, record.offset) {
+                if !work.process(*reader, record)? {
+                    return Err(unrouted(reader.task));
+                }
+            }
+            Ok(())
+        })
     }
 
     fn let_go(&mut self, index: usize, group: &Arc<str>, lost: bool) -> Result<(), ThreadFault> {
@@ -195,7 +194,7 @@ impl<'a> Membership<'a> {
             }
             .into());
         }
-        self.work.commit(&self.consumers)?;
+        self.commit()?;
         let affected: Vec<TaskId> = self
             .work
             .tasks
@@ -204,7 +203,7 @@ impl<'a> Membership<'a> {
             .map(|(id, _)| *id)
             .collect();
         for id in affected {
-            self.suspend(id, group)?;
+            self.suspend(id)?;
         }
         self.ownership.revoke(group);
         if let Some(consumer) = self.consumers.get(index) {
@@ -214,7 +213,7 @@ impl<'a> Membership<'a> {
         Ok(())
     }
 
-    fn suspend(&mut self, id: TaskId, revoked: &Arc<str>) -> Result<(), ThreadFault> {
+    fn suspend(&mut self, id: TaskId) -> Result<(), ThreadFault> {
         let Some(slot) = self.work.tasks.get_mut(&id) else {
             return Ok(());
         };
@@ -226,16 +225,11 @@ impl<'a> Membership<'a> {
         slot.epoch = 0;
         // Others may write the changelog before this task runs here again.
         slot.changelog = None;
-        let held: Vec<(Arc<str>, TopicPartition)> = slot
-            .positions
-            .iter()
-            .filter(|(_, (group, _))| group != revoked)
-            .map(|(place, (group, _))| (group.clone(), place.clone()))
-            .collect();
-        for (place, (group, _)) in std::mem::take(&mut slot.positions) {
+        for SourcePosition { place, group, .. } in std::mem::take(&mut slot.positions) {
             self.setup.lag.forget(&group, &place);
         }
-        self.of_each_group(&held, GroupConsumer::pause)
+        let unread = self.readings.remove(id);
+        Ok(self.fetcher.stop(&unread)?)
     }
 
     /// Brings the tasks in line with what the groups have assigned.
@@ -327,7 +321,7 @@ impl<'a> Membership<'a> {
     /// Starts the tasks that have been restored.
     fn take_restored(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         let results: Vec<RestoreResult> = self.restorer.results.try_iter().collect();
-        let mut resume: Vec<(Arc<str>, TopicPartition)> = Vec::new();
+        let mut begun: Vec<TaskId> = Vec::new();
         for RestoreResult {
             task: id,
             epoch,
@@ -346,52 +340,73 @@ impl<'a> Membership<'a> {
                 positions,
                 repartition_ends,
             } = outcome?;
-            slot.positions.clear();
-            for (group, place) in source_partitions(slot.task.plan(), id) {
-                let committed = positions.iter().find(|(found, _)| *found == place);
-                let (place, offset) = committed.cloned().ok_or_else(|| unrouted(&place.topic))?;
-                slot.positions.insert(place, (group, offset));
-            }
+            let sources = source_partitions(slot.task.plan(), id).into_iter();
+            let positions = sources.map(|(group, place)| {
+                let committed = positions
+                    .iter()
+                    .find(|(of, found, _)| *of == group && *found == place);
+                let (.., next) = committed.ok_or_else(|| unrouted(id))?;
+                Ok(SourcePosition {
+                    place,
+                    group,
+                    next: *next,
+                })
+            });
+            slot.positions = positions.collect::<Result<_, ThreadFault>>()?;
             slot.task.start(clock::now());
             // So that every group has a position on record, and no older member can commit.
             slot.dirty = true;
             *worked = true;
-            resume.extend(
-                slot.positions
-                    .iter()
-                    .map(|(place, (group, _))| (group.clone(), place.clone())),
-            );
+            begun.push(id);
             self.setup
                 .queries
                 .set_running(id, slot.task.backend().clone());
             self.work.begins(&repartition_ends);
         }
-        if resume.is_empty() {
+        if begun.is_empty() {
             return Ok(());
         }
-        self.of_each_group(&resume, GroupConsumer::resume)?;
+        self.start_reading(&begun)?;
         self.report();
         Ok(())
     }
 
-    /// Calls the consumer of each group once, with all that it holds of `places`: a call
-    /// waits for the client's own threads.
-    fn of_each_group(
-        &self,
-        places: &[(Arc<str>, TopicPartition)],
-        call: impl Fn(&GroupConsumer, &[TopicPartition]) -> Result<(), KafkaFault>,
-    ) -> Result<(), ThreadFault> {
-        for consumer in &self.consumers {
-            let of_group: Vec<TopicPartition> = places
-                .iter()
-                .filter(|(group, _)| *group == consumer.group)
-                .map(|(_, place)| place.clone())
-                .collect();
-            if !of_group.is_empty() {
-                call(consumer, &of_group)?;
+    /// Has the partitions of tasks that begin to run fetched, all in one go.
+    fn start_reading(&mut self, begun: &[TaskId]) -> Result<(), ThreadFault> {
+        let mut readers: Vec<(TopicPartition, Reader)> = Vec::new();
+        let mut starts: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
+        for (task, slot) in self.work.tasks.iter().filter(|(id, _)| begun.contains(id)) {
+            for (source, SourcePosition { place, next, .. }) in slot.positions.iter().enumerate() {
+                let reader = Reader {
+                    task: *task,
+                    source,
+                };
+                readers.push((place.clone(), reader));
+                if self.readings.has_to_start(self.fetcher.lane(place), *next) {
+                    let start = starts.entry(place.clone()).or_insert(*next);
+                    *start = (*start).min(*next);
+                }
             }
         }
+        let starts: Vec<Position> = starts.into_iter().collect();
+        self.fetcher.start(&starts)?;
+        for (place, next) in starts {
+            self.readings.started(self.lane(&place)?, next);
+        }
+        for (place, reader) in readers {
+            self.readings.add(self.lane(&place)?, reader);
+        }
         Ok(())
+    }
+
+    fn lane(&self, place: &TopicPartition) -> Result<LaneId, ThreadFault> {
+        let lane = self.fetcher.lane(place);
+        lane.ok_or_else(|| {
+            ThreadFault::Stop(format!(
+                "{}-{} is read by a task and not fetched",
+                place.topic, place.partition
+            ))
+        })
     }
 
     fn flush_if_due(&mut self) -> Result<(), ThreadFault> {
@@ -466,7 +481,7 @@ impl<'a> Membership<'a> {
         self.setup.queries.set_status(id, TaskStatus::Closed);
         let was_running = slot.task.status() == TaskStatus::Running;
         slot.task.become_status(TaskStatus::Closed);
-        for (place, (group, _)) in &slot.positions {
+        for SourcePosition { place, group, .. } in &slot.positions {
             self.setup.lag.forget(group, place);
         }
         if let Err(error) = slot.task.backend().flush() {
@@ -494,32 +509,10 @@ impl<'a> Membership<'a> {
     }
 }
 
-enum Served {
-    Nothing,
-    Record,
-    Rebalance,
-}
-
-/// A record of a partition whose task does not run: the client gave what was paused.
-fn unrouted(topic: &str) -> ThreadFault {
+/// A record came for a task that does not run, or a task begins without its positions.
+fn unrouted(task: TaskId) -> ThreadFault {
     ThreadFault::Rejoin(KafkaFault::Retriable {
         action: "hand a record to its task",
-        reason: format!("a record of {topic} came for a task that does not run here"),
+        reason: format!("task {task} does not run here, or not at its positions"),
     })
-}
-
-fn routes_of(setup: &ThreadSetup, group: &Arc<str>) -> Vec<Route> {
-    let sources = setup.plan.subtopologies.iter().flat_map(|subtopology| {
-        (0..)
-            .zip(&subtopology.sources)
-            .map(|(source, of)| (subtopology.id, source, of))
-    });
-    sources
-        .filter(|(_, _, of)| of.group == *group)
-        .map(|(subtopology, source, of)| Route {
-            topic: of.topic.clone(),
-            subtopology,
-            source,
-        })
-        .collect()
 }

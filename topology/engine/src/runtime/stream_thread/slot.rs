@@ -1,12 +1,20 @@
 //! A task in the hands of a thread, with what the thread keeps about it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::Offset;
 use crate::runtime::kafka::{Slot as DeliverySlot, TopicPartition};
 use crate::runtime::metrics::Metrics;
 use crate::task::{Processed, Task};
+
+/// How far a task has come in one of its source partitions.
+#[derive(Debug, Clone)]
+pub(super) struct SourcePosition {
+    pub(super) place: TopicPartition,
+    pub(super) group: Arc<str>,
+    /// What is to be committed next.
+    pub(super) next: Offset,
+}
 
 /// A task in the hands of a thread.
 pub(super) struct TaskSlot {
@@ -15,8 +23,8 @@ pub(super) struct TaskSlot {
     pub(super) epoch: u64,
     /// Records or timers were handled since the last commit.
     pub(super) dirty: bool,
-    /// Of each source partition: its group, and the position that is to be committed next.
-    pub(super) positions: BTreeMap<TopicPartition, (Arc<str>, Offset)>,
+    /// By source; nothing while the task does not run.
+    pub(super) positions: Vec<SourcePosition>,
     /// Where the offset of its last changelog record is found after a commit.
     pub(super) changelog: Option<DeliverySlot>,
     /// What became of records since the last commit, by source and result.
@@ -29,10 +37,17 @@ impl TaskSlot {
             task,
             epoch: 0,
             dirty: false,
-            positions: BTreeMap::new(),
+            positions: Vec::new(),
             changelog: None,
             counts: Vec::new(),
         }
+    }
+
+    /// Where the task is in a partition.
+    pub(super) fn position(&self, place: &TopicPartition) -> Option<Offset> {
+        let mut positions = self.positions.iter();
+        let found = positions.find(|position| position.place == *place);
+        found.map(|position| position.next)
     }
 
     /// Remembers what became of a record.

@@ -1,11 +1,12 @@
 //! The tasks of a thread and the producer they write through: process, fire, commit.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::readings::Reader;
 use super::shortcuts::Shortcuts;
-use super::slot::TaskSlot;
+use super::slot::{SourcePosition, TaskSlot};
 use super::{ThreadFault, ThreadSetup};
 use crate::record::{Origin, OutputRecord};
 use crate::runtime::CommitStep;
@@ -44,11 +45,11 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Hands a record to its task; says whether the task runs and took it.
+    /// Hands a record to a task that reads it; says whether the task runs. What the task has
+    /// read before is passed over.
     pub(super) fn process(
         &mut self,
-        task: TaskId,
-        source: usize,
+        Reader { task, source }: Reader,
         record: &InputRecord<'_>,
     ) -> Result<bool, ThreadFault> {
         let Some(slot) = self.tasks.get_mut(&task) else {
@@ -57,6 +58,13 @@ impl<'a> Work<'a> {
         if slot.task.status() != TaskStatus::Running {
             return Ok(false);
         }
+        let Some(position) = slot.positions.get_mut(source) else {
+            return Ok(false);
+        };
+        if record.offset < position.next {
+            return Ok(true);
+        }
+        position.next = Offset(record.offset.0 + 1);
         let begun = Instant::now();
         let now = clock::now();
         let processed = slot.task.process(source, record, now)?;
@@ -131,8 +139,8 @@ impl<'a> Work<'a> {
         let tasks = &self.tasks;
         self.shortcuts.open(|task, place| {
             let slot = tasks.get(&task)?;
-            let (_, position) = slot.positions.get(place)?;
-            (slot.task.status() == TaskStatus::Running).then_some(*position)
+            let position = slot.position(place)?;
+            (slot.task.status() == TaskStatus::Running).then_some(position)
         });
     }
 
@@ -223,9 +231,13 @@ impl<'a> Work<'a> {
     ///    in one batch.
     ///
     /// A crash before 3 leaves nothing; after 3 the stores follow from the changelogs.
-    pub(super) fn commit(&mut self, consumers: &[GroupConsumer]) -> Result<(), ThreadFault> {
+    pub(super) fn commit(
+        &mut self,
+        consumers: &[GroupConsumer],
+        positions: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), ThreadFault> {
         let begun = Instant::now();
-        let moved = self.take_positions(consumers)?;
+        let moved = self.take_positions(positions);
         if moved.is_empty() {
             self.last_commit = begun;
             return Ok(());
@@ -267,22 +279,17 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Reads the consumers' positions; the tasks that have anything to commit.
-    fn take_positions(&mut self, consumers: &[GroupConsumer]) -> Result<Vec<TaskId>, ThreadFault> {
-        let mut positions: HashMap<(Arc<str>, TopicPartition), Offset> = HashMap::new();
-        for consumer in consumers {
-            let of_group = consumer.positions()?.into_iter();
-            positions
-                .extend(of_group.map(|(place, offset)| ((consumer.group.clone(), place), offset)));
-        }
+    /// Moves on to these positions, past the markers of transactions; the tasks that have
+    /// anything to commit.
+    fn take_positions(&mut self, positions: &BTreeMap<TopicPartition, Offset>) -> Vec<TaskId> {
         let mut moved = Vec::new();
         for (id, slot) in &mut self.tasks {
             if slot.task.status() != TaskStatus::Running {
                 continue;
             }
             let mut any = slot.dirty;
-            for (place, (group, next)) in &mut slot.positions {
-                let at = positions.get(&(group.clone(), place.clone()));
+            for SourcePosition { place, next, .. } in &mut slot.positions {
+                let at = positions.get(place);
                 if let Some(at) = at.filter(|at| **at > *next) {
                     *next = *at;
                     any = true;
@@ -292,7 +299,7 @@ impl<'a> Work<'a> {
                 moved.push(*id);
             }
         }
-        Ok(moved)
+        moved
     }
 
     fn send_changelog(&mut self, id: TaskId, now: TimestampMs) -> Result<(), ThreadFault> {
@@ -313,7 +320,7 @@ impl<'a> Work<'a> {
     ) -> Result<Vec<GroupOffsets>, ThreadFault> {
         let mut by_group: BTreeMap<&Arc<str>, Vec<Position>> = BTreeMap::new();
         for slot in moved.iter().filter_map(|id| self.tasks.get(id)) {
-            for (place, (group, next)) in &slot.positions {
+            for SourcePosition { place, group, next } in &slot.positions {
                 by_group
                     .entry(group)
                     .or_default()
@@ -352,7 +359,7 @@ impl<'a> Work<'a> {
                 .map_err(|error| TaskError::of_state(id, error))?;
         }
         slot.dirty = false;
-        for (place, (group, next)) in &slot.positions {
+        for SourcePosition { place, group, next } in &slot.positions {
             self.setup.lag.committed(group, place, *next);
         }
         slot.publish_counts(&self.setup.metrics);

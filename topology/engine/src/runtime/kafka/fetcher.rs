@@ -1,0 +1,267 @@
+//! Reads the partitions of a stream thread, for all of its groups at once.
+//!
+//! Several groups may read the same topic, and each of the thread's members could fetch for
+//! itself. But then a partition's records come over the wire once a group, and each member
+//! asks the brokers again whenever anything of its own has come. So the members fetch
+//! nothing ([`GroupConsumer`](super::GroupConsumer)), and this reader, which is in no group,
+//! fetches each partition once.
+//!
+//! A partition has a [`Lane`] with a queue of its own: one with a backlog does not hold up
+//! the others, and whose records they are need not be looked up. Only committed records
+//! come. Where a partition is read from, and for whom, is the caller's to know.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::{Offset as ClientOffset, TopicPartitionList};
+
+use super::client_log::ClientLog;
+use super::consumer::{fault_of, list_of, positions};
+use super::fault::KafkaFault;
+use super::settings::{self, Isolation};
+use super::{Position, TopicPartition};
+use crate::record::{Header, InputRecord};
+use crate::runtime::StreamsConfig;
+use crate::runtime::wake::Waker;
+use crate::{Offset, TimestampMs};
+
+/// The number of a lane: the first place that was started has 0, and keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LaneId(pub(crate) usize);
+
+/// One partition that is read, or was.
+struct Lane {
+    place: TopicPartition,
+    queue: PartitionQueue<ClientLog>,
+    /// The queue may hold something.
+    ready: Arc<AtomicBool>,
+    is_read: bool,
+}
+
+/// Reads partitions outside any group.
+pub(crate) struct Fetcher {
+    // Queues are dropped before their consumer.
+    lanes: Vec<Lane>,
+    by_place: HashMap<TopicPartition, LaneId>,
+    consumer: Arc<BaseConsumer<ClientLog>>,
+    waker: Waker,
+    limit: Duration,
+}
+
+impl Fetcher {
+    /// Connects; nothing is read before [`Fetcher::start`]. `waker` is woken when there is
+    /// something to read.
+    pub(crate) fn connect(
+        config: &StreamsConfig,
+        name: &str,
+        waker: Waker,
+    ) -> Result<Self, KafkaFault> {
+        let client = settings::fetcher(config, name, Isolation::ReadCommitted);
+        let consumer = client
+            .create_with_context(ClientLog)
+            .map_err(|error| KafkaFault::of("create a consumer", &error))?;
+        Ok(Self {
+            lanes: Vec::new(),
+            by_place: HashMap::new(),
+            consumer: Arc::new(consumer),
+            waker,
+            limit: config.request_timeout,
+        })
+    }
+
+    /// The lane of a partition that was started once.
+    pub(crate) fn lane(&self, place: &TopicPartition) -> Option<LaneId> {
+        self.by_place.get(place).copied()
+    }
+
+    /// Reads these partitions from these offsets; those that are read already go there, and
+    /// what was fetched of them and not read is dropped.
+    pub(crate) fn start(&mut self, starts: &[Position]) -> Result<(), KafkaFault> {
+        const ACTION: &str = "start to read partitions";
+        let mut new = TopicPartitionList::new();
+        let mut moved = TopicPartitionList::new();
+        for (place, offset) in starts {
+            let lane = match self.lane(place) {
+                Some(lane) => lane,
+                None => self.add_lane(place)?,
+            };
+            let Some(lane) = self.lanes.get_mut(lane.0) else {
+                continue;
+            };
+            let list = if lane.is_read { &mut moved } else { &mut new };
+            lane.is_read = true;
+            list.add_partition_offset(
+                &place.topic,
+                place.partition.0,
+                ClientOffset::Offset(offset.0),
+            )
+            .map_err(|error| KafkaFault::of(ACTION, &error))?;
+        }
+        if moved.count() > 0 {
+            let sought = self.consumer.seek_partitions(moved, self.limit);
+            let sought = sought.map_err(|error| KafkaFault::of(ACTION, &error))?;
+            for element in sought.elements() {
+                let error = element.error();
+                error.map_err(|error| KafkaFault::of(ACTION, &error))?;
+            }
+        }
+        if new.count() > 0 {
+            // The client's main thread takes one call after the other: when it tells the
+            // assignment, it has made the new partitions fetchable.
+            let assigned = self
+                .consumer
+                .incremental_assign(&new)
+                .and_then(|()| self.consumer.assignment().map(drop));
+            assigned.map_err(|error| KafkaFault::of(ACTION, &error))?;
+            self.rouse(new);
+        }
+        Ok(())
+    }
+
+    fn add_lane(&mut self, place: &TopicPartition) -> Result<LaneId, KafkaFault> {
+        // Split off before it is assigned, it stays so however often it is.
+        let queue = self
+            .consumer
+            .split_partition_queue(&place.topic, place.partition.0);
+        let mut queue = queue.ok_or_else(|| KafkaFault::Retriable {
+            action: "start to read a partition",
+            reason: format!("no queue for {}-{}", place.topic, place.partition),
+        })?;
+        let ready = Arc::new(AtomicBool::new(false));
+        let (filled, waker) = (ready.clone(), self.waker.clone());
+        queue.set_nonempty_callback(move || {
+            filled.store(true, Ordering::Release);
+            waker.wake();
+        });
+        let lane = LaneId(self.lanes.len());
+        self.by_place.insert(place.clone(), lane);
+        self.lanes.push(Lane {
+            place: place.clone(),
+            queue,
+            ready,
+            is_read: false,
+        });
+        Ok(lane)
+    }
+
+    /// Reads these lanes no more; what was fetched of them is dropped.
+    pub(crate) fn stop(&mut self, lanes: &[LaneId]) -> Result<(), KafkaFault> {
+        let mut gone = Vec::new();
+        for LaneId(lane) in lanes {
+            if let Some(lane) = self.lanes.get_mut(*lane).filter(|lane| lane.is_read) {
+                lane.is_read = false;
+                gone.push(lane.place.clone());
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let unassigned = self.consumer.incremental_unassign(&list_of(&gone));
+        unassigned.map_err(|error| KafkaFault::of("stop reading partitions", &error))
+    }
+
+    /// Wakes those of the client's threads that fetch these partitions. One that had
+    /// nothing to fetch looks again a second later only; that there is something now does
+    /// not wake it, but any request to its broker does. Nobody waits for that one.
+    fn rouse(&self, mut partitions: TopicPartitionList) {
+        let consumer = self.consumer.clone();
+        let ask = move || {
+            let asked = partitions
+                .set_all_offsets(ClientOffset::End)
+                .and_then(|()| consumer.offsets_for_times(partitions, ROUSE_LIMIT));
+            if let Err(error) = asked {
+                tracing::debug!(%error, "partitions may be read a second later");
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("rouse".to_owned()).spawn(ask) {
+            tracing::warn!(%error, "cannot start a thread to rouse a consumer");
+        }
+    }
+
+    /// Hands the records that are there to `take`, at most `limit` of each partition; says
+    /// whether there were any.
+    pub(crate) fn read<E: From<KafkaFault>>(
+        &self,
+        limit: usize,
+        mut take: impl FnMut(LaneId, &InputRecord<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        self.serve()?;
+        let mut any = false;
+        for (lane, of) in (0..).map(LaneId).zip(&self.lanes) {
+            // Cleared before the queue is looked at, and set again when it fills.
+            if !of.ready.swap(false, Ordering::AcqRel) {
+                continue;
+            }
+            for count in 0.. {
+                if count == limit {
+                    of.ready.store(true, Ordering::Release);
+                    break;
+                }
+                match of.queue.poll(Duration::ZERO) {
+                    None => break,
+                    Some(Ok(message)) => {
+                        any = true;
+                        take_message(&message, |record| take(lane, record))?;
+                    }
+                    Some(Err(error)) => {
+                        if let Some(fault) = fault_of(&of.place.topic, &error) {
+                            return Err(fault.into());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// Serves the client's own events; records come through the lanes.
+    fn serve(&self) -> Result<(), KafkaFault> {
+        match self.consumer.poll(Duration::ZERO) {
+            None => Ok(()),
+            Some(Ok(message)) => Err(KafkaFault::Retriable {
+                action: "consume",
+                reason: format!(
+                    "{}-{} was read past its queue",
+                    message.topic(),
+                    message.partition()
+                ),
+            }),
+            Some(Err(error)) => fault_of("fetcher", &error).map_or(Ok(()), Err),
+        }
+    }
+
+    /// The next offset of every partition that was read from since it was started; beyond
+    /// the last record where transaction markers follow it.
+    pub(crate) fn positions(&self) -> Result<Vec<Position>, KafkaFault> {
+        let list = self
+            .consumer
+            .position()
+            .map_err(|error| KafkaFault::of("tell its positions", &error))?;
+        Ok(positions(&list))
+    }
+}
+
+/// How long a request may take that only is to wake the client: the client ends after it.
+const ROUSE_LIMIT: Duration = Duration::from_secs(1);
+
+fn take_message<R>(message: &BorrowedMessage<'_>, take: impl FnOnce(&InputRecord<'_>) -> R) -> R {
+    let headers: Vec<Header> = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect()
+    });
+    take(&InputRecord {
+        key: message.key(),
+        value: message.payload(),
+        headers: &headers,
+        timestamp: TimestampMs(message.timestamp().to_millis().unwrap_or(0)),
+        offset: Offset(message.offset()),
+    })
+}
