@@ -299,6 +299,7 @@ impl<'a> Work<'a> {
         let Some(slot) = self.tasks.get_mut(&id) else {
             return Ok(());
         };
+        slot.task.seal();
         for record in slot.task.changelog_records(now) {
             let delivery = *slot.changelog.get_or_insert_with(|| self.producer.slot());
             self.producer.send(record, Some(delivery))?;
