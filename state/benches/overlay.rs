@@ -99,11 +99,32 @@ fn get_what_is_committed(bencher: Bencher) {
     });
 }
 
+/// Under an open transaction that has written other keys.
+#[divan::bench]
+fn get_what_is_sealed(bencher: Bencher) {
+    let (backend, keys) = (committed(), keys());
+    let mut overlay = written(&backend, &keys);
+    overlay.seal();
+    for number in WRITES..2 * WRITES {
+        overlay
+            .put(STORE, key(number), [9; 120])
+            .expect("the store is there");
+    }
+    bencher.counter(WRITES).bench_local(|| {
+        for key in &keys {
+            black_box(overlay.get(STORE, key)).expect("the store is there");
+        }
+    });
+}
+
 #[divan::bench]
 fn take_batch(bencher: Bencher) {
     let (backend, keys) = (committed(), keys());
     bencher
         .counter(WRITES)
         .with_inputs(|| written(&backend, &keys))
-        .bench_local_values(|mut overlay| overlay.take_batch());
+        .bench_local_values(|mut overlay| {
+            overlay.seal();
+            overlay.take_batch()
+        });
 }

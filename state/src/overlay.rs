@@ -2,50 +2,48 @@
 //!
 //! Whoever writes through an overlay reads its own writes; everyone else reads
 //! the backend and sees nothing until the commit. The overlay never writes to the
-//! backend itself: a commit is [`Overlay::take_batch`], to which the caller adds
-//! the changelog offsets that it reaches, and an abort is [`Overlay::clear`].
+//! backend itself. A transaction ends in two steps, between which the next one begins:
+//!
+//! 1. [`Overlay::seal`] closes it. What it wrote is known ([`Overlay::changes`]), still
+//!    read here, and changed no more. What is written from now on is the next one's.
+//! 2. [`Overlay::take_batch`] moves it out, once it is committed, for the backend. The
+//!    caller adds the changelog offset that it reaches.
+//!
+//! So a read looks at three places: the open transaction, the sealed one, the backend. At
+//! most one is sealed. An abort ([`Overlay::clear`]) drops both, since the later one builds
+//! on the earlier.
 //!
 //! A processor that fails half way through a record must leave no trace of it, so
 //! a [`Savepoint`] marks a point to return to. While one is open, each write
 //! notes what it replaced in an undo log; otherwise that log costs nothing.
 //! Savepoints nest: returning to or releasing an outer one closes those within.
-//!
-//! The writes of a store are an ordered map. Scans and changes need the order,
-//! and a lookup in the few thousand keys of one transaction costs less than the
-//! lookup in the database that follows a miss.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::{Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId};
 
+mod layer;
 mod merge;
 
-use merge::Merge;
+use layer::{Layer, Value};
 
-/// What an entry costs beside its bytes: two boxes and its place in the map.
-const ENTRY_OVERHEAD_BYTES: usize = 64;
-
-/// New values by key; `None` deletes.
-type Writes = BTreeMap<Box<[u8]>, Option<Box<[u8]>>>;
-
-/// The writes of an open transaction.
+/// The writes of an open transaction, over those of a sealed one.
 pub struct Overlay {
     backend: Arc<dyn Backend>,
-    stores: Vec<Writes>,
-    bytes: usize,
+    open: Layer,
+    sealed: Option<Layer>,
     undo: Vec<Undo>,
     /// The serials of the open savepoints, outermost first.
     savepoints: Vec<u64>,
     next_serial: u64,
 }
 
-/// What a key was in the overlay before a write.
+/// What a key was in the open transaction before a write.
 struct Undo {
     store: StoreId,
     key: Box<[u8]>,
-    /// `None`: the overlay had no write of the key.
-    previous: Option<Option<Box<[u8]>>>,
+    /// `None`: there was no write of the key.
+    previous: Option<Value>,
 }
 
 /// A point in a transaction to return to with [`Overlay::rollback_to`].
@@ -65,8 +63,8 @@ impl Overlay {
     pub fn new(backend: Arc<dyn Backend>, store_count: usize) -> Self {
         Self {
             backend,
-            stores: vec![Writes::new(); store_count],
-            bytes: 0,
+            open: Layer::new(store_count),
+            sealed: None,
             undo: Vec::new(),
             savepoints: Vec::new(),
             next_serial: 0,
@@ -85,7 +83,11 @@ impl Overlay {
     ///
     /// [`StateError::UnknownStore`], and those of [`Backend::get`].
     pub fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        match self.writes(store)?.get(key) {
+        let mut written = self.open.get(store, key)?;
+        if let (None, Some(sealed)) = (written, &self.sealed) {
+            written = sealed.get(store, key)?;
+        }
+        match written {
             Some(value) => Ok(value.as_deref().map(<[u8]>::to_vec)),
             None => self.backend.get(store, key),
         }
@@ -127,20 +129,13 @@ impl Overlay {
         range: &KeyRange,
         direction: ScanDirection,
     ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError> {
-        let writes = self.writes(store)?;
-        let committed = self.backend.scan(store, range, direction)?;
-        match range.bounds() {
-            Some(bounds) if !writes.is_empty() => {
-                let writes = writes.range::<[u8], _>(bounds);
-                Ok(match direction {
-                    ScanDirection::Forward => Box::new(Merge::new(committed, writes, direction)),
-                    ScanDirection::Reverse => {
-                        Box::new(Merge::new(committed, writes.rev(), direction))
-                    }
-                })
+        let mut entries = self.backend.scan(store, range, direction)?;
+        if let Some(bounds) = range.bounds() {
+            for layer in self.sealed.iter().chain([&self.open]) {
+                entries = layer.over(entries, store, bounds, direction)?;
             }
-            _ => Ok(committed),
         }
+        Ok(entries)
     }
 
     /// Opens a savepoint: what is written from here on can be undone.
@@ -167,14 +162,9 @@ impl Overlay {
         // Backwards, so that the oldest value of a key written twice is the one
         // that stays.
         for undo in self.undo.split_off(savepoint.undo_len).into_iter().rev() {
-            replace(
-                &mut self.stores,
-                &mut self.bytes,
-                undo.store,
-                undo.key,
-                undo.previous,
-            )
-            .expect("a store that was written to exists");
+            self.open
+                .replace(undo.store, undo.key, undo.previous)
+                .expect("a store that was written to exists");
         }
     }
 
@@ -192,25 +182,39 @@ impl Overlay {
         }
     }
 
-    /// Whether nothing was written.
+    /// Whether the open transaction has written nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.stores.iter().all(Writes::is_empty)
+        self.open.is_empty()
     }
 
-    /// The number of keys written, over all stores.
+    /// The number of keys that the open transaction has written, over all stores.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.stores.iter().map(Writes::len).sum()
+        self.open.len()
     }
 
-    /// The memory that the writes take, about.
+    /// The memory that all uncommitted writes take, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.open.bytes() + self.sealed.as_ref().map_or(0, Layer::bytes)
     }
 
-    /// What the transaction makes of each key that it wrote in `store`; `None` is
+    /// Closes the open transaction, to be committed, and opens the next.
+    ///
+    /// # Panics
+    ///
+    /// When one is sealed already: it would be lost in this one, or this one in it.
+    pub fn seal(&mut self) {
+        assert!(
+            self.sealed.is_none(),
+            "a transaction is committed before the next one is sealed"
+        );
+        self.sealed = Some(self.open.take());
+        self.end_savepoints();
+    }
+
+    /// What the sealed transaction makes of each key that it wrote in `store`; `None` is
     /// a delete. A store that does not exist has no changes.
     ///
     /// All deletes come before all puts, each in key order. The order is a
@@ -219,56 +223,37 @@ impl Overlay {
     /// keys from it, such as an index by a field: where a row moved, the row that
     /// went must not take with it what the row that came has just put there.
     pub fn changes(&self, store: StoreId) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let writes = || self.stores.get(store.index()).into_iter().flatten();
-        let deletes = writes().filter(|(_, value)| value.is_none());
-        let puts = writes().filter(|(_, value)| value.is_some());
-        deletes
-            .chain(puts)
-            .map(|(key, value)| (&**key, value.as_deref()))
+        let sealed = self.sealed.iter();
+        sealed.flat_map(move |sealed| sealed.changes(store))
     }
 
-    /// Moves all writes into a batch, for a commit, and ends the transaction.
+    /// Moves the writes of the sealed transaction out, for the backend. Those of the
+    /// open one stay.
+    ///
+    /// # Panics
+    ///
+    /// When none is sealed.
     #[must_use]
     pub fn take_batch(&mut self) -> Batch {
-        let mut batch = Batch::new();
-        for (position, writes) in (0..).zip(&mut self.stores) {
-            let store = StoreId(position);
-            for (key, value) in std::mem::take(writes) {
-                match value {
-                    Some(value) => batch.put(store, key, value),
-                    None => batch.delete(store, key),
-                }
-            }
-        }
-        self.clear();
-        batch
+        let sealed = self.sealed.take();
+        sealed
+            .expect("a transaction is sealed before it is committed")
+            .into_batch()
     }
 
-    /// Forgets all writes, for an abort, and ends the transaction.
+    /// Forgets all writes, also those that are sealed, for an abort.
     pub fn clear(&mut self) {
-        self.stores.iter_mut().for_each(Writes::clear);
-        self.bytes = 0;
-        self.undo.clear();
-        self.savepoints.clear();
+        self.open.clear();
+        self.sealed = None;
+        self.end_savepoints();
     }
 
-    fn writes(&self, store: StoreId) -> Result<&Writes, StateError> {
-        self.stores
-            .get(store.index())
-            .ok_or(StateError::UnknownStore(store))
-    }
-
-    fn write(
-        &mut self,
-        store: StoreId,
-        key: Box<[u8]>,
-        value: Option<Box<[u8]>>,
-    ) -> Result<(), StateError> {
+    fn write(&mut self, store: StoreId, key: Box<[u8]>, value: Value) -> Result<(), StateError> {
         if self.savepoints.is_empty() {
-            replace(&mut self.stores, &mut self.bytes, store, key, Some(value))?;
+            self.open.replace(store, key, Some(value))?;
         } else {
             let undo_key = key.clone();
-            let previous = replace(&mut self.stores, &mut self.bytes, store, key, Some(value))?;
+            let previous = self.open.replace(store, key, Some(value))?;
             self.undo.push(Undo {
                 store,
                 key: undo_key,
@@ -276,6 +261,11 @@ impl Overlay {
             });
         }
         Ok(())
+    }
+
+    fn end_savepoints(&mut self) {
+        self.undo.clear();
+        self.savepoints.clear();
     }
 
     fn close(&mut self, savepoint: &Savepoint) {
@@ -286,30 +276,6 @@ impl Overlay {
         );
         self.savepoints.truncate(savepoint.depth);
     }
-}
-
-/// Makes `write` the write of `key` (`None`: there is none) and returns the one before.
-fn replace(
-    stores: &mut [Writes],
-    bytes: &mut usize,
-    store: StoreId,
-    key: Box<[u8]>,
-    write: Option<Option<Box<[u8]>>>,
-) -> Result<Option<Option<Box<[u8]>>>, StateError> {
-    let writes = stores
-        .get_mut(store.index())
-        .ok_or(StateError::UnknownStore(store))?;
-    let key_len = key.len();
-    let entry_bytes = |value: &Option<Box<[u8]>>| {
-        ENTRY_OVERHEAD_BYTES + key_len + value.as_ref().map_or(0, |value| value.len())
-    };
-    *bytes += write.as_ref().map_or(0, entry_bytes);
-    let previous = match write {
-        Some(value) => writes.insert(key, value),
-        None => writes.remove(&key),
-    };
-    *bytes -= previous.as_ref().map_or(0, entry_bytes);
-    Ok(previous)
 }
 
 #[cfg(test)]

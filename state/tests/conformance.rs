@@ -79,10 +79,12 @@ impl Map for Arc<dyn Backend> {
     }
 }
 
-/// Every seventh write is followed by a commit, so that both layers hold something.
+/// Every seventh write ends a transaction, which is committed with the next end: so the
+/// open transaction, the sealed one and the backend all hold something.
 struct Layered {
     overlay: Overlay,
     writes: usize,
+    sealed: bool,
 }
 
 impl Layered {
@@ -90,14 +92,19 @@ impl Layered {
         Self {
             overlay: Overlay::new(backend, 2),
             writes: 0,
+            sealed: false,
         }
     }
 
     fn written(&mut self) -> Result<(), StateError> {
         self.writes += 1;
         if self.writes.is_multiple_of(7) {
-            let batch = self.overlay.take_batch();
-            self.overlay.backend().write(batch)?;
+            if self.sealed {
+                let batch = self.overlay.take_batch();
+                self.overlay.backend().write(batch)?;
+            }
+            self.overlay.seal();
+            self.sealed = true;
         }
         Ok(())
     }

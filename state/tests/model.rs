@@ -26,7 +26,11 @@ enum Op {
     /// Of the open savepoints, counted from the outermost, modulo their number.
     RollbackTo(usize),
     Release(usize),
+    /// Ends the transaction, where none has ended that is yet to be committed.
+    Seal,
+    /// Commits the transaction that has ended; where there is none, the open one.
     Commit,
+    /// Of both transactions.
     Abort,
     Flush,
     /// Flush, close, open.
@@ -73,6 +77,7 @@ fn transaction_op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Savepoint),
         1 => any::<usize>().prop_map(Op::RollbackTo),
         1 => any::<usize>().prop_map(Op::Release),
+        2 => Just(Op::Seal),
         2 => Just(Op::Commit),
         1 => Just(Op::Abort),
     ]
@@ -118,13 +123,16 @@ impl State {
 struct Model {
     flushed: State,
     committed: State,
+    /// With the transaction that is yet to be committed.
+    sealed: Option<State>,
     working: State,
     savepoints: Vec<State>,
 }
 
 impl Model {
-    fn end_transaction_at(&mut self, committed: State) {
+    fn end_transactions_at(&mut self, committed: State) {
         self.committed = committed;
+        self.sealed = None;
         self.working = self.committed.clone();
         self.savepoints.clear();
     }
@@ -203,17 +211,18 @@ fn step(mut system: System, model: &mut Model, op: Op) -> System {
                 system.overlay.release(savepoint);
             }
         }
+        Op::Seal => seal(&mut system, model),
         Op::Commit => {
+            seal(&mut system, model);
             let next_offset = model.committed.changelog_offset.unwrap_or(0) + 1;
-            model.working.changelog_offset = Some(next_offset);
-            model.end_transaction_at(model.working.clone());
+            model.committed = model.sealed.take().expect("one is sealed");
+            model.committed.changelog_offset = Some(next_offset);
             let mut batch = system.overlay.take_batch();
             batch.set_changelog_offset(next_offset);
             system.overlay.backend().write(batch).expect("write");
-            system.savepoints.clear();
         }
         Op::Abort => {
-            model.end_transaction_at(model.committed.clone());
+            model.end_transactions_at(model.committed.clone());
             system.overlay.clear();
             system.savepoints.clear();
         }
@@ -224,15 +233,25 @@ fn step(mut system: System, model: &mut Model, op: Op) -> System {
         Op::Reopen => {
             system.overlay.backend().flush().expect("flush");
             model.flushed = model.committed.clone();
-            model.end_transaction_at(model.flushed.clone());
+            model.end_transactions_at(model.flushed.clone());
             system = system.reopened();
         }
         Op::Crash => {
-            model.end_transaction_at(model.flushed.clone());
+            model.end_transactions_at(model.flushed.clone());
             system = system.reopened();
         }
     }
     system
+}
+
+/// Ends the transaction of both sides, where none has ended that is yet to be committed.
+fn seal(system: &mut System, model: &mut Model) {
+    if model.sealed.is_none() {
+        model.sealed = Some(model.working.clone());
+        model.savepoints.clear();
+        system.overlay.seal();
+        system.savepoints.clear();
+    }
 }
 
 /// Takes a savepoint out of both sides, and those within it.
@@ -253,9 +272,9 @@ fn entries<E: std::fmt::Debug>(
 fn check(system: &System, model: &mut Model) {
     let all = KeyRange::all();
     let forward = ScanDirection::Forward;
-    let mut written = 0;
+    let mut sealed = 0;
     for store in (0..2).map(StoreId) {
-        written += system.overlay.changes(store).count();
+        sealed += system.overlay.changes(store).count();
         let seen = entries(system.overlay.scan(store, &all, forward));
         assert_eq!(seen, model.working.scan(store, &all, forward));
         let committed = entries(system.overlay.backend().scan(store, &all, forward));
@@ -264,12 +283,12 @@ fn check(system: &System, model: &mut Model) {
     }
     let offset = system.overlay.backend().changelog_offset().expect("offset");
     assert_eq!(offset, model.committed.changelog_offset);
-    assert_eq!(system.overlay.len(), written);
-    assert_eq!(system.overlay.is_empty(), written == 0);
-    assert_eq!(system.overlay.bytes() == 0, written == 0);
+    let open = system.overlay.len();
+    assert_eq!(system.overlay.is_empty(), open == 0);
+    assert_eq!(system.overlay.bytes() == 0, open + sealed == 0);
 }
 
-/// The changes are ordered, and lead from the committed state to the working one.
+/// The changes are ordered, and lead from the committed state to the sealed one.
 fn check_changes(system: &System, model: &mut Model, store: StoreId) {
     let changes: Vec<(&[u8], Option<&[u8]>)> = system.overlay.changes(store).collect();
     let order: Vec<(bool, &[u8])> = changes
@@ -284,7 +303,8 @@ fn check_changes(system: &System, model: &mut Model, store: StoreId) {
             None => replayed.remove(key),
         };
     }
-    assert_eq!(replayed, *model.working.store(store));
+    let sealed = model.sealed.as_mut().unwrap_or(&mut model.committed);
+    assert_eq!(replayed, *sealed.store(store));
 }
 
 fn run(mut system: System, ops: Vec<Op>) {

@@ -1,18 +1,22 @@
-//! Two ordered sequences read as one: committed entries, and writes that win over them.
+//! Two ordered sequences read as one: entries, and the writes of a layer that win over them.
 //!
-//! Both sides come in the same direction and without repeated keys. Neither is
-//! read further than the entry that decides what comes next.
+//! Both sides come in the same direction and without repeated keys, and so does the
+//! result, over which another layer can lie. Neither side is read further than the entry
+//! that decides what comes next.
 
 use std::cmp::Ordering;
 use std::iter::Peekable;
 
+use super::layer::Value;
 use crate::{Entry, ScanDirection, StateError};
 
-/// A written key; `None` deletes it.
-type Write<'a> = (&'a Box<[u8]>, &'a Option<Box<[u8]>>);
+/// Entries in the order of a scan.
+pub(super) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>;
+
+type Write<'a> = (&'a Box<[u8]>, &'a Value);
 
 pub(super) struct Merge<'a, W: Iterator<Item = Write<'a>>> {
-    committed: Peekable<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>>,
+    below: Peekable<Entries<'a>>,
     writes: Peekable<W>,
     direction: ScanDirection,
     failed: bool,
@@ -20,20 +24,16 @@ pub(super) struct Merge<'a, W: Iterator<Item = Write<'a>>> {
 
 /// The side whose entry comes next.
 enum Next {
-    Committed,
+    Below,
     Write,
-    /// Both have the key: the write hides the committed entry.
+    /// Both have the key: the write hides the entry below.
     Both,
 }
 
 impl<'a, W: Iterator<Item = Write<'a>>> Merge<'a, W> {
-    pub(super) fn new(
-        committed: Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>,
-        writes: W,
-        direction: ScanDirection,
-    ) -> Self {
+    pub(super) fn new(below: Entries<'a>, writes: W, direction: ScanDirection) -> Self {
         Self {
-            committed: committed.peekable(),
+            below: below.peekable(),
             writes: writes.peekable(),
             direction,
             failed: false,
@@ -41,18 +41,18 @@ impl<'a, W: Iterator<Item = Write<'a>>> Merge<'a, W> {
     }
 
     fn peek(&mut self) -> Option<Next> {
-        let (committed, written) = match (self.committed.peek(), self.writes.peek()) {
+        let (below, written) = match (self.below.peek(), self.writes.peek()) {
             (None, None) => return None,
-            (Some(Err(_)), _) | (Some(_), None) => return Some(Next::Committed),
+            (Some(Err(_)), _) | (Some(_), None) => return Some(Next::Below),
             (None, Some(_)) => return Some(Next::Write),
-            (Some(Ok((committed, _))), Some((written, _))) => (committed, *written),
+            (Some(Ok((below, _))), Some((written, _))) => (below, *written),
         };
         let order = match self.direction {
-            ScanDirection::Forward => committed.cmp(written),
-            ScanDirection::Reverse => written.cmp(committed),
+            ScanDirection::Forward => below.cmp(written),
+            ScanDirection::Reverse => written.cmp(below),
         };
         Some(match order {
-            Ordering::Less => Next::Committed,
+            Ordering::Less => Next::Below,
             Ordering::Equal => Next::Both,
             Ordering::Greater => Next::Write,
         })
@@ -66,13 +66,13 @@ impl<'a, W: Iterator<Item = Write<'a>>> Iterator for Merge<'a, W> {
         // What follows an error would be a range with a hole.
         while !self.failed {
             match self.peek()? {
-                Next::Committed => {
-                    let entry = self.committed.next();
+                Next::Below => {
+                    let entry = self.below.next();
                     self.failed = matches!(entry, Some(Err(_)));
                     return entry;
                 }
                 Next::Both => {
-                    self.committed.next();
+                    self.below.next();
                 }
                 Next::Write => {
                     if let Some((key, Some(value))) = self.writes.next() {

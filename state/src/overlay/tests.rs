@@ -15,6 +15,13 @@ fn changes(overlay: &Overlay, store: StoreId) -> Vec<(&[u8], Option<&[u8]>)> {
     overlay.changes(store).collect()
 }
 
+/// Seals the open transaction and commits it.
+fn commit(overlay: &mut Overlay) {
+    overlay.seal();
+    let batch = overlay.take_batch();
+    overlay.backend().write(batch).unwrap();
+}
+
 #[test]
 fn writes_are_read_here_and_nowhere_else() {
     let mut overlay = overlay();
@@ -28,8 +35,7 @@ fn writes_are_read_here_and_nowhere_else() {
 fn a_committed_key_can_be_deleted_and_put_again() {
     let mut overlay = overlay();
     overlay.put(A, *b"k", *b"old").unwrap();
-    let batch = overlay.take_batch();
-    overlay.backend().write(batch).unwrap();
+    commit(&mut overlay);
     overlay.delete(A, *b"k").unwrap();
     assert_eq!(overlay.get(A, b"k").unwrap(), None);
     overlay.put(A, *b"k", *b"new").unwrap();
@@ -43,6 +49,8 @@ fn changes_are_deletes_then_puts_each_in_key_order() {
     overlay.delete(A, *b"z").unwrap();
     overlay.put(A, *b"a", *b"2").unwrap();
     overlay.delete(A, *b"c").unwrap();
+    assert_eq!(changes(&overlay, A), [], "nothing is sealed");
+    overlay.seal();
     assert_eq!(
         changes(&overlay, A),
         [
@@ -67,9 +75,10 @@ fn rollback_restores_what_the_savepoint_saw() {
     overlay.put(A, *b"new", *b"4").unwrap();
     overlay.put(B, *b"gone", *b"5").unwrap();
     overlay.rollback_to(savepoint);
+    assert_eq!(overlay.bytes(), bytes);
+    overlay.seal();
     assert_eq!(changes(&overlay, A), [(&b"kept"[..], Some(&b"1"[..]))]);
     assert_eq!(changes(&overlay, B), [(&b"gone"[..], None)]);
-    assert_eq!(overlay.bytes(), bytes);
 }
 
 #[test]
@@ -113,9 +122,96 @@ fn take_batch_moves_everything() {
     let mut expected = Batch::new();
     expected.put(A, *b"k", *b"v");
     expected.delete(B, *b"k");
+    overlay.seal();
     assert_eq!(overlay.take_batch(), expected);
     assert!(overlay.is_empty());
     assert_eq!(overlay.bytes(), 0);
+}
+
+#[test]
+fn what_is_sealed_is_read_below_what_comes_after_it() {
+    let mut overlay = overlay();
+    let value = |overlay: &Overlay, key: &[u8]| overlay.get(A, key).unwrap();
+    for key in [*b"a", *b"b", *b"c"] {
+        overlay.put(A, key, *b"1").unwrap();
+    }
+    commit(&mut overlay);
+    overlay.put(A, *b"b", *b"2").unwrap();
+    overlay.delete(A, *b"c").unwrap();
+    overlay.seal();
+    overlay.put(A, *b"c", *b"3").unwrap();
+    overlay.delete(A, *b"a").unwrap();
+    assert_eq!(value(&overlay, b"a"), None);
+    assert_eq!(value(&overlay, b"b").as_deref(), Some(&b"2"[..]));
+    assert_eq!(value(&overlay, b"c").as_deref(), Some(&b"3"[..]));
+    for (direction, keys) in [
+        (ScanDirection::Forward, *b"bc"),
+        (ScanDirection::Reverse, *b"cb"),
+    ] {
+        let scan = overlay.scan(A, &KeyRange::all(), direction).unwrap();
+        let found: Vec<u8> = scan.map(|entry| entry.unwrap().0[0]).collect();
+        assert_eq!(found, keys);
+    }
+}
+
+#[test]
+fn the_batch_is_that_of_the_sealed_transaction() {
+    let mut overlay = overlay();
+    overlay.put(A, *b"k", *b"first").unwrap();
+    overlay.seal();
+    overlay.put(A, *b"k", *b"second").unwrap();
+    overlay.put(A, *b"l", *b"second").unwrap();
+    let mut expected = Batch::new();
+    expected.put(A, *b"k", *b"first");
+    assert_eq!(changes(&overlay, A), [(&b"k"[..], Some(&b"first"[..]))]);
+    assert_eq!(overlay.take_batch(), expected);
+    assert_eq!(overlay.len(), 2);
+    assert_eq!(changes(&overlay, A), []);
+}
+
+#[test]
+fn a_rollback_ends_at_the_seal() {
+    let mut overlay = overlay();
+    overlay.put(A, *b"k", *b"first").unwrap();
+    overlay.seal();
+    let savepoint = overlay.savepoint();
+    overlay.put(A, *b"k", *b"second").unwrap();
+    overlay.rollback_to(savepoint);
+    assert!(overlay.is_empty());
+    assert_eq!(
+        overlay.get(A, b"k").unwrap().as_deref(),
+        Some(&b"first"[..])
+    );
+}
+
+#[test]
+fn an_abort_drops_the_sealed_transaction_too() {
+    let mut overlay = overlay();
+    overlay.put(A, *b"k", *b"first").unwrap();
+    overlay.seal();
+    overlay.put(A, *b"l", *b"second").unwrap();
+    overlay.clear();
+    assert_eq!(overlay.bytes(), 0);
+    assert_eq!(overlay.get(A, b"k").unwrap(), None);
+    // Another one can be sealed.
+    overlay.seal();
+    assert!(overlay.take_batch().is_empty());
+}
+
+#[test]
+#[should_panic(expected = "committed before the next one is sealed")]
+fn only_one_transaction_is_sealed() {
+    let mut overlay = overlay();
+    overlay.seal();
+    overlay.seal();
+}
+
+#[test]
+#[should_panic(expected = "sealed before it is committed")]
+fn what_is_open_is_not_committed() {
+    let mut overlay = overlay();
+    overlay.put(A, *b"k", *b"v").unwrap();
+    drop(overlay.take_batch());
 }
 
 #[test]
@@ -128,6 +224,11 @@ fn bytes_grow_and_shrink_with_the_writes() {
     assert_eq!(overlay.bytes(), large - 990);
     overlay.delete(A, *b"k").unwrap();
     assert_eq!(overlay.bytes(), large - 1000);
+    overlay.seal();
+    overlay.put(A, *b"l", vec![0; 1000]).unwrap();
+    assert_eq!(overlay.bytes(), 2 * large - 1000);
+    drop(overlay.take_batch());
+    assert_eq!(overlay.bytes(), large);
     overlay.clear();
     assert_eq!(overlay.bytes(), 0);
 }

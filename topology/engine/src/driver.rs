@@ -3,7 +3,8 @@
 //! The driver runs the very tasks that run in production, over topics in memory.
 //! What tasks do is uncommitted until [`TopologyTestDriver::commit`]: outputs are
 //! not seen by other tasks before it, as with read-committed consumers, and a crash
-//! forgets it. Changelogs are written and replayed for real, transaction markers
+//! forgets it. As in production, tasks can go on between the begin of a commit and its
+//! end: [`TopologyTestDriver::begin_commit`]. Changelogs are written and replayed for real, transaction markers
 //! leave gaps in offsets, and every order of records that a cluster can produce
 //! can be produced with [`TopologyTestDriver::step`].
 //!
@@ -37,9 +38,17 @@ pub struct TopologyTestDriver {
     read: BTreeMap<(TaskId, usize), Offset>,
     committed: BTreeMap<(TaskId, usize), Offset>,
     uncommitted: Vec<OutputRecord>,
+    under_way: Option<CommitUnderWay>,
     results: BTreeMap<(TaskId, String), Vec<Processed>>,
     taken: BTreeMap<String, usize>,
     now: TimestampMs,
+}
+
+/// What a commit holds that has begun.
+struct CommitUnderWay {
+    outputs: Vec<OutputRecord>,
+    changelogs: BTreeMap<TaskId, Vec<OutputRecord>>,
+    read: BTreeMap<(TaskId, usize), Offset>,
 }
 
 impl TopologyTestDriver {
@@ -81,6 +90,7 @@ impl TopologyTestDriver {
             read: BTreeMap::new(),
             committed: BTreeMap::new(),
             uncommitted: Vec::new(),
+            under_way: None,
             results: BTreeMap::new(),
             taken: BTreeMap::new(),
             now: TimestampMs(1_700_000_000_000),
@@ -236,12 +246,52 @@ impl TopologyTestDriver {
         Ok(any)
     }
 
-    /// Commits what all tasks have done, in one transaction.
+    /// Commits what all tasks have done: finishes the commit that has begun, if there is
+    /// one, and commits the rest in one transaction.
     pub fn commit(&mut self) {
-        self.logs.commit(self.uncommitted.drain(..));
-        for task in self.tasks.values_mut() {
+        self.finish_commit();
+        self.begin_commit();
+        self.finish_commit();
+    }
+
+    /// Begins to commit what all tasks have done. Nothing of it is seen before
+    /// [`TopologyTestDriver::finish_commit`]; what tasks do until then is of the next
+    /// transaction, and is lost with this one.
+    ///
+    /// # Panics
+    ///
+    /// When a commit has begun and is not finished.
+    pub fn begin_commit(&mut self) {
+        assert!(
+            self.under_way.is_none(),
+            "a commit is finished before the next one begins"
+        );
+        let mut changelogs = BTreeMap::new();
+        for (id, task) in &mut self.tasks {
+            task.seal();
+            changelogs.insert(*id, task.changelog_records(self.now));
+        }
+        self.under_way = Some(CommitUnderWay {
+            outputs: std::mem::take(&mut self.uncommitted),
+            changelogs,
+            read: self.read.clone(),
+        });
+    }
+
+    /// Finishes the commit that has begun, if there is one.
+    pub fn finish_commit(&mut self) {
+        let Some(CommitUnderWay {
+            outputs,
+            mut changelogs,
+            read,
+        }) = self.under_way.take()
+        else {
+            return;
+        };
+        self.logs.commit(outputs.into_iter());
+        for (id, task) in &mut self.tasks {
             let mut reached = None;
-            for record in task.changelog_records(self.now) {
+            for record in changelogs.remove(id).into_iter().flatten() {
                 let offset = self.logs.append(record);
                 reached = Some(Offset(offset.0 + 1));
             }
@@ -251,11 +301,13 @@ impl TopologyTestDriver {
                 .expect("a memory backend with these stores takes any write");
         }
         self.logs.end_transaction();
-        self.committed.clone_from(&self.read);
+        self.committed = read;
     }
 
-    /// Ends the open transaction without a trace; its records come again.
+    /// Ends the open transaction, and the one whose commit has begun, without a trace;
+    /// their records come again.
     pub fn abort(&mut self) {
+        self.under_way = None;
         self.uncommitted.clear();
         self.read.clone_from(&self.committed);
         for task in self.tasks.values_mut() {
@@ -270,6 +322,7 @@ impl TopologyTestDriver {
     ///
     /// When a changelog cannot be applied.
     pub fn crash_and_restore(&mut self) -> Result<(), TaskError> {
+        self.under_way = None;
         self.uncommitted.clear();
         self.read.clone_from(&self.committed);
         self.tasks.clear();
@@ -395,7 +448,8 @@ impl TopologyTestDriver {
 
     /// Whether a commit would change anything.
     fn has_uncommitted(&self) -> bool {
-        self.read != self.committed
+        self.under_way.is_some()
+            || self.read != self.committed
             || !self.uncommitted.is_empty()
             || self.tasks.values().any(Task::has_writes)
     }

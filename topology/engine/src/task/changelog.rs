@@ -1,4 +1,4 @@
-//! The uncommitted writes of a task as changelog records.
+//! The sealed writes of a task as changelog records.
 //!
 //! A key that was written many times in a transaction makes one record. Within a
 //! store deletes precede puts, on which the index of timers relies.

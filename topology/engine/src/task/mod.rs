@@ -11,9 +11,10 @@
 //! ```
 //!
 //! A task is synchronous and knows neither Kafka nor the system clock: records and
-//! the time come in, output records come out, and between two commits all writes
+//! the time come in, output records come out, and until they are committed all writes
 //! stay in an overlay. The stream thread decides when to commit; the topology test
-//! driver runs the very same code.
+//! driver runs the very same code. A commit seals what there is, and takes it over
+//! when its transaction is committed; the task may go on between the two.
 
 mod changelog;
 mod context;
@@ -62,6 +63,8 @@ pub struct Task {
     id: TaskId,
     core: TaskCore,
     punctuations: Punctuations,
+    /// As of the sealed transaction.
+    sealed_punctuations: Punctuations,
     /// As of the last commit.
     committed_punctuations: Punctuations,
     status: TaskStatus,
@@ -79,6 +82,7 @@ impl Task {
         Self {
             id,
             core: TaskCore::new(id, topology, plan, backend),
+            sealed_punctuations: punctuations.clone(),
             committed_punctuations: punctuations.clone(),
             punctuations,
             status: TaskStatus::Created,
@@ -343,7 +347,7 @@ impl Task {
         std::mem::take(&mut self.core.outputs)
     }
 
-    /// Whether a commit would write anything to stores.
+    /// Whether anything is written to stores that is not sealed.
     pub(crate) fn has_writes(&self) -> bool {
         !self.core.overlay.is_empty()
     }
@@ -353,12 +357,18 @@ impl Task {
         self.core.overlay.bytes()
     }
 
-    /// The uncommitted writes as changelog records.
+    /// Ends the transaction: what follows is the next one's, and is committed after it.
+    pub(crate) fn seal(&mut self) {
+        self.core.overlay.seal();
+        self.sealed_punctuations.clone_from(&self.punctuations);
+    }
+
+    /// The sealed writes as changelog records.
     pub(crate) fn changelog_records(&self, now: TimestampMs) -> Vec<OutputRecord> {
         changelog::records(self.id, &self.core.plan, &self.core.overlay, now)
     }
 
-    /// The keys of the uncommitted writes.
+    /// The keys of the sealed writes.
     pub(crate) fn written_keys(&self) -> Vec<(StoreId, Vec<u8>)> {
         let stores = self.core.plan.stores_by_id().map(|(id, _)| id);
         stores
@@ -371,10 +381,11 @@ impl Task {
             .collect()
     }
 
-    /// The writes as one batch that reaches this changelog offset: to be written once
+    /// The sealed writes as one batch that reaches this changelog offset: to be written once
     /// the transaction that holds their changelog records is committed.
     pub(crate) fn take_batch(&mut self, reached: Option<Offset>) -> Batch {
-        self.committed_punctuations.clone_from(&self.punctuations);
+        self.committed_punctuations
+            .clone_from(&self.sealed_punctuations);
         let mut batch = self.core.overlay.take_batch();
         if let Some(next_offset) = reached {
             batch.set_changelog_offset(next_offset.0);

@@ -74,6 +74,65 @@ fn what_was_lost_comes_again_and_gives_the_same() {
 }
 
 #[test]
+fn what_follows_the_begin_of_a_commit_is_of_the_next_one() {
+    let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+    let untouched = committed(&driver, handles);
+    pipe(&mut driver, "add a 1; set t 5; send a one");
+    assert!(driver.step(0).unwrap());
+    driver.begin_commit();
+    // It builds on what is not committed yet.
+    pipe(&mut driver, "add a 1; unset t; send a two");
+    assert!(driver.step(0).unwrap());
+    assert_eq!(committed(&driver, handles), untouched);
+    driver.finish_commit();
+    assert_eq!(sent(&mut driver), ["main one"]);
+    assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 1)]);
+    assert_eq!(driver.timers("main").len(), 1);
+    driver.commit();
+    assert_eq!(sent(&mut driver), ["main two"]);
+    assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 2)]);
+    assert_eq!(driver.timers("main"), []);
+}
+
+/// The later transaction is lost always, the earlier only before its commit is finished.
+#[test]
+fn nothing_is_kept_without_what_it_builds_on() {
+    let scripts = [
+        "add a 1; set t 5; send a one",
+        "add a 1; set t 6; send a two",
+    ];
+    let after = |number: usize| {
+        let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+        for script in scripts.iter().take(number) {
+            pipe(&mut driver, script);
+            assert!(driver.step(0).unwrap());
+            driver.commit();
+        }
+        committed(&driver, handles)
+    };
+    for (lose, is_finished) in LOSSES
+        .into_iter()
+        .flat_map(|lose| [(lose, false), (lose, true)])
+    {
+        let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+        pipe(&mut driver, scripts[0]);
+        assert!(driver.step(0).unwrap());
+        driver.begin_commit();
+        pipe(&mut driver, scripts[1]);
+        assert!(driver.step(0).unwrap());
+        if is_finished {
+            driver.finish_commit();
+        }
+        lose(&mut driver);
+        assert_eq!(committed(&driver, handles), after(usize::from(is_finished)));
+        while driver.step(0).unwrap() {
+            driver.commit();
+        }
+        assert_eq!(committed(&driver, handles), after(2));
+    }
+}
+
+#[test]
 fn a_timer_that_fired_in_a_lost_transaction_fires_again() {
     for lose in LOSSES {
         let (mut driver, _) = driver(ErrorPolicy::DeadLetter);

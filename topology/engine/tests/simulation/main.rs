@@ -1,5 +1,5 @@
-//! A bank, simulated: random interleavings of records, commits, aborts, crashes and
-//! clock jumps, of which each run repeats exactly by its seed.
+//! A bank, simulated: random interleavings of records, commits (also such that tasks go on
+//! while one is under way), aborts, crashes and clock jumps, of which each run repeats exactly by its seed.
 //!
 //! `SIMULATION_SEED` runs one seed, and `SIMULATION_RUNS` tells how many there are
 //! otherwise. A failure names its seed.

@@ -58,7 +58,12 @@ impl World {
                 self.driver.step(choice).expect("no command stops a task");
             }
             68..76 => drop(self.driver.fire_due().expect("no timer stops a task")),
-            76..86 => self.driver.commit(),
+            76..80 => self.driver.commit(),
+            80..83 => {
+                self.driver.finish_commit();
+                self.driver.begin_commit();
+            }
+            83..86 => self.driver.finish_commit(),
             86..89 => self.driver.abort(),
             89..92 => self.crash(),
             92..98 => self.move_clock(i64::try_from(random.below(80)).expect("it is below 80")),

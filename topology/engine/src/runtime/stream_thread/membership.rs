@@ -96,14 +96,17 @@ impl<'a> Membership<'a> {
 
     fn turn_until_stopped(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         while !self.setup.stopping() {
+            self.work.finish_if_committed()?;
             self.serve_groups()?;
             let records = self.serve_records()?;
             self.take_restored(worked)?;
             let timers = self.work.fire_due()?;
             self.work.serve();
             let idle = !records && !timers;
+            self.work.finish_if_full()?;
             if self.work.commit_is_due(idle) {
-                self.commit()?;
+                let positions = self.positions()?;
+                self.work.begin_commit(&self.consumers, &positions)?;
             }
             self.flush_if_due()?;
             if self.last_report.elapsed() > REPORT_INTERVAL {
@@ -117,13 +120,18 @@ impl<'a> Membership<'a> {
     }
 
     fn commit(&mut self) -> Result<(), ThreadFault> {
-        let readings = &self.readings;
+        let positions = self.positions()?;
+        self.work.commit(&self.consumers, &positions)
+    }
+
+    /// How far the partitions have been read, as far as that is known.
+    fn positions(&self) -> Result<BTreeMap<TopicPartition, Offset>, ThreadFault> {
         let positions = self.fetcher.positions()?.into_iter();
         let known = positions.filter(|(place, _)| {
             let lane = self.fetcher.lane(place);
-            lane.is_some_and(|lane| readings.is_known(lane))
+            lane.is_some_and(|lane| self.readings.is_known(lane))
         });
-        self.work.commit(&self.consumers, &known.collect())
+        Ok(known.collect())
     }
 
     fn wait(&self) {

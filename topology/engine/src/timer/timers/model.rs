@@ -30,6 +30,8 @@ enum Step {
     },
     MoveClock(i64),
     TakeDue(usize),
+    /// Ends the transaction, where none has ended that is yet to be committed.
+    Seal,
     Commit,
     Abort,
     /// Restores from a copy of the state that is some records behind, or from
@@ -54,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(changes, fails)| Step::Record { changes, fails }),
         4 => prop_oneof![4 => 0..60_i64, 1 => -60..0_i64].prop_map(Step::MoveClock),
         6 => (0..5_usize).prop_map(Step::TakeDue),
+        2 => Just(Step::Seal),
         3 => Just(Step::Commit),
         1 => Just(Step::Abort),
         1 => (0..40_usize, any::<u64>()).prop_map(|(behind, compacted)| Step::Crash { behind, compacted }),
@@ -75,6 +78,8 @@ struct Task {
     /// What should be pending for the open transaction, and after an abort.
     pending: Deadlines,
     committed: Deadlines,
+    /// With the transaction that is yet to be committed.
+    sealed: Option<Deadlines>,
 }
 
 fn new_backend() -> Arc<MemoryBackend> {
@@ -127,6 +132,7 @@ impl Task {
             changelog: Vec::new(),
             pending: Deadlines::new(),
             committed: Deadlines::new(),
+            sealed: None,
         }
     }
 
@@ -135,10 +141,12 @@ impl Task {
             Step::Record { changes, fails } => self.record(changes, fails),
             Step::MoveClock(span) => self.clock += span,
             Step::TakeDue(limit) => self.take_due(limit),
+            Step::Seal => self.seal(),
             Step::Commit => self.commit(),
             Step::Abort => {
                 self.overlay.clear();
                 self.timers.reload();
+                self.sealed = None;
                 self.pending = self.committed.clone();
             }
             Step::Crash { behind, compacted } => self.crash(behind, compacted),
@@ -202,14 +210,22 @@ impl Task {
         }
     }
 
+    fn seal(&mut self) {
+        if self.sealed.is_none() {
+            self.overlay.seal();
+            self.sealed = Some(self.pending.clone());
+        }
+    }
+
     fn commit(&mut self) {
+        self.seal();
         let changes = self.overlay.changes(ROWS);
         self.changelog
             .extend(changes.map(|(row, value)| (row.to_vec(), value.map(<[u8]>::to_vec))));
         self.backend
             .write(self.overlay.take_batch())
             .expect("memory is writable");
-        self.committed = self.pending.clone();
+        self.committed = self.sealed.take().expect("one is sealed");
     }
 
     fn crash(&mut self, behind: usize, compacted: u64) {
@@ -230,6 +246,7 @@ impl Task {
         self.overlay = Overlay::new(restored.clone(), 2);
         self.backend = restored;
         self.timers = Timers::new(ROWS, BY_KEY, self.near_limit);
+        self.sealed = None;
         self.pending = self.committed.clone();
     }
 

@@ -94,6 +94,7 @@ impl Task {
     }
 
     fn commit(&mut self) {
+        self.overlay.seal();
         self.backend.write(self.overlay.take_batch()).unwrap();
     }
 }
