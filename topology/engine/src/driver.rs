@@ -297,7 +297,7 @@ impl TopologyTestDriver {
         self.logs.all(topic)
     }
 
-    /// The name of an internal topic, `dlq` or such as `<store>-changelog`.
+    /// The name of an internal topic, `dlq` or such as `stores-changelog`.
     #[must_use]
     pub fn internal(&self, name: &str) -> String {
         format!("{}-{name}", self.plan.application_id)

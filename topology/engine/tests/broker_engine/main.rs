@@ -5,6 +5,7 @@ mod cluster;
 mod crash;
 mod instances;
 mod restore;
+mod shared_changelog;
 
 use std::time::Duration;
 
