@@ -138,6 +138,14 @@ impl Plan {
             .collect()
     }
 
+    /// The tasks that have stores, which follow their changelog.
+    pub(crate) fn stateful_tasks(&self) -> impl Iterator<Item = TaskId> {
+        self.tasks().into_iter().filter(|task| {
+            let of = self.subtopology(task.subtopology);
+            of.is_some_and(|subtopology| subtopology.changelog.is_some())
+        })
+    }
+
     /// The topics that each consumer group reads.
     #[must_use]
     pub fn subscriptions(&self) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {

@@ -6,13 +6,14 @@
 //!    everything, then suspend the tasks that read in this group.
 //! 2. The partition is let go.
 //! 3. When all groups of a task hold its partition again, it is restored (what
-//!    others committed meanwhile is in its changelogs) and runs.
+//!    others committed meanwhile is in its changelog) and runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clients::Clients;
+use super::gathering::Gathering;
 use super::opening::open;
 use super::slot::TaskSlot;
 use super::work::Work;
@@ -47,6 +48,7 @@ pub(super) struct Membership<'a> {
     /// By consumer.
     routes: Vec<Vec<Route>>,
     ownership: Ownership,
+    gathering: Gathering,
     /// Tasks that some but not all groups have assigned here, and since when.
     partial: BTreeMap<TaskId, (Instant, String)>,
     epoch: u64,
@@ -75,6 +77,7 @@ impl<'a> Membership<'a> {
             work: Work::new(setup, producer),
             routes,
             ownership: Ownership::new(setup.plan.clone()),
+            gathering: Gathering::of(setup.plan.stateful_tasks()),
             partial: BTreeMap::new(),
             epoch: 0,
             last_flush: Instant::now(),
@@ -101,6 +104,7 @@ impl<'a> Membership<'a> {
     fn turn_until_stopped(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         while !self.setup.stopping() {
             let records = self.serve_groups()?;
+            self.restore_gathered()?;
             self.take_restored(worked)?;
             let timers = self.work.fire_due()?;
             self.work.serve();
@@ -267,7 +271,7 @@ impl<'a> Membership<'a> {
             .retain(|id, _| matches!(holds.get(id), Some(Hold::Partial(_))));
         for (id, hold) in holds {
             match hold {
-                Hold::Owned => self.restore(id)?,
+                Hold::Owned => self.gather(id)?,
                 Hold::Partial(missing) => {
                     let missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
                     let reason = format!("not assigned here by group {}", missing.join(", "));
@@ -278,15 +282,40 @@ impl<'a> Membership<'a> {
                 }
             }
         }
+        self.restore_gathered()?;
         self.report();
         Ok(())
     }
 
-    fn restore(&mut self, id: TaskId) -> Result<(), ThreadFault> {
+    /// Opens an owned task, and has it wait for its turn to be restored.
+    fn gather(&mut self, id: TaskId) -> Result<(), ThreadFault> {
         if !self.work.tasks.contains_key(&id) {
             let task = open(self.setup, id)?;
             self.work.tasks.insert(id, TaskSlot::new(task));
         }
+        let slot = self.work.tasks.get(&id);
+        if slot.is_some_and(|slot| slot.task.status().may_become(TaskStatus::Restoring)) {
+            self.gathering.add(id);
+        }
+        Ok(())
+    }
+
+    fn restore_gathered(&mut self) -> Result<(), ThreadFault> {
+        if self.gathering.is_empty() {
+            return Ok(());
+        }
+        let holds = self.ownership.holds().into_iter();
+        let owned = holds.filter(|(_, hold)| *hold == Hold::Owned);
+        let owned: BTreeSet<TaskId> = owned.map(|(id, _)| id).collect();
+        let complete = self.ownership.all_groups_assigned();
+        let ready = self.gathering.take_ready(&owned, complete, Instant::now());
+        for id in ready {
+            self.restore(id)?;
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, id: TaskId) -> Result<(), ThreadFault> {
         let Some(slot) = self.work.tasks.get_mut(&id) else {
             return Ok(());
         };
