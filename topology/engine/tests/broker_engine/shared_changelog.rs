@@ -215,3 +215,21 @@ fn tasks_of_a_partition_are_restored_from_where_each_of_them_is() {
     assert!(left.2 >= 20, "{left:?}");
     sides.streams.stop();
 }
+
+/// What others have written since a task wrote last is not read for it again and again.
+#[test]
+fn a_task_that_has_nothing_to_write_keeps_up_with_those_that_have() {
+    let cluster = Cluster::new("quiet");
+    let sides = Sides::start(&cluster);
+    sides.send(&cluster, 0, 0..10);
+    sides.send(&cluster, 1, 0..500);
+    sides.streams.stop();
+    let sides = Sides::start(&cluster);
+    for (side, (start, end, records)) in sides.told() {
+        // The last transaction has a marker.
+        assert!(end.0 - start.0 <= 1, "{side}: {start} to {end}");
+        assert_eq!(records, 0, "{side}");
+    }
+    sides.assert_kept(0, 10);
+    sides.streams.stop();
+}

@@ -120,6 +120,7 @@ impl<'a> Membership<'a> {
                 self.wait();
             }
         }
+        self.work.catch_up();
         self.work.commit(&self.consumers)
     }
 
@@ -199,6 +200,7 @@ impl<'a> Membership<'a> {
             }
             .into());
         }
+        self.work.catch_up();
         self.work.commit(&self.consumers)?;
         let affected: Vec<TaskId> = self
             .work
@@ -228,8 +230,6 @@ impl<'a> Membership<'a> {
         slot.task.become_status(TaskStatus::Suspended);
         self.setup.queries.set_status(id, TaskStatus::Suspended);
         slot.epoch = 0;
-        // Others may write the changelog before this task runs here again.
-        slot.changelog = None;
         let held: Vec<(Arc<str>, TopicPartition)> = slot
             .positions
             .iter()
@@ -381,6 +381,7 @@ impl<'a> Membership<'a> {
                 let (place, offset) = committed.cloned().ok_or_else(|| unrouted(&place.topic))?;
                 slot.positions.insert(place, (group, offset));
             }
+            slot.restored()?;
             slot.task.start(clock::now());
             // So that every group has a position on record, and no older member can commit.
             slot.dirty = true;
@@ -428,6 +429,7 @@ impl<'a> Membership<'a> {
             return Ok(());
         }
         self.last_flush = Instant::now();
+        self.work.catch_up();
         for (id, slot) in &self.work.tasks {
             slot.task
                 .backend()

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::Offset;
-use crate::runtime::kafka::{Slot as DeliverySlot, TopicPartition};
+use crate::runtime::kafka::TopicPartition;
 use crate::runtime::metrics::Metrics;
-use crate::task::{Processed, Task};
+use crate::task::{Processed, Task, TaskError};
 
 /// A task in the hands of a thread.
 pub(super) struct TaskSlot {
@@ -17,8 +17,8 @@ pub(super) struct TaskSlot {
     pub(super) dirty: bool,
     /// Of each source partition: its group, and the position that is to be committed next.
     pub(super) positions: BTreeMap<TopicPartition, (Arc<str>, Offset)>,
-    /// Where the offset of its last changelog record is found after a commit.
-    pub(super) changelog: Option<DeliverySlot>,
+    /// Its stores hold everything of their own before this offset of their changelog.
+    pub(super) reached: Option<Offset>,
     /// What became of records since the last commit, by source and result.
     counts: Vec<(usize, Processed, u64)>,
 }
@@ -30,9 +30,23 @@ impl TaskSlot {
             epoch: 0,
             dirty: false,
             positions: BTreeMap::new(),
-            changelog: None,
+            reached: None,
             counts: Vec::new(),
         }
+    }
+
+    /// Its stores have been restored.
+    pub(super) fn restored(&mut self) -> Result<(), TaskError> {
+        let reached = self.task.backend().changelog_offset();
+        let reached = reached.map_err(|error| TaskError::of_state(self.task.id(), error))?;
+        self.reached = reached.map(Offset);
+        Ok(())
+    }
+
+    /// Whether its stores do not know yet that they hold everything before this offset of
+    /// their changelog.
+    pub(super) fn is_behind(&self, at: Offset) -> bool {
+        self.task.plan().changelog.is_some() && self.reached.is_none_or(|reached| reached < at)
     }
 
     /// Remembers what became of a record.

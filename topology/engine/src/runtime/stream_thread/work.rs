@@ -10,10 +10,10 @@ use super::{ThreadFault, ThreadSetup};
 use crate::record::{Origin, OutputRecord};
 use crate::runtime::CommitStep;
 use crate::runtime::kafka::{
-    GroupConsumer, GroupOffsets, Position, TopicPartition, TransactionalProducer,
+    GroupConsumer, GroupOffsets, Position, Slot, TopicPartition, TransactionalProducer,
 };
 use crate::task::TaskError;
-use crate::{InputRecord, Offset, TaskId, TaskStatus, TimestampMs, clock};
+use crate::{InputRecord, Offset, Partition, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
 const TIMERS_PER_TURN: usize = 1_000;
@@ -26,6 +26,9 @@ pub(super) struct Work<'a> {
     setup: &'a ThreadSetup,
     producer: TransactionalProducer,
     pub(super) tasks: BTreeMap<TaskId, TaskSlot>,
+    /// Of each changelog partition: where the offset of the last record that was written here
+    /// is found after a commit.
+    changelogs: BTreeMap<Partition, Slot>,
     shortcuts: Shortcuts,
     /// What was sent while a record was processed, and is yet to be produced or taken over.
     sent: VecDeque<OutputRecord>,
@@ -38,6 +41,7 @@ impl<'a> Work<'a> {
             setup,
             producer,
             tasks: BTreeMap::new(),
+            changelogs: BTreeMap::new(),
             shortcuts: Shortcuts::new(&setup.plan),
             sent: VecDeque::new(),
             last_commit: Instant::now(),
@@ -180,6 +184,19 @@ impl<'a> Work<'a> {
         running.filter_map(|slot| slot.task.next_due()).min()
     }
 
+    /// Has those tasks take part in the next commit whose stores know less of their changelog
+    /// partition than was written to it here. Their own records are in them; but without a
+    /// commit in which their groups take part nobody can tell, and what others write for long
+    /// would all be read when they are restored.
+    pub(super) fn catch_up(&mut self) {
+        for (id, slot) in &mut self.tasks {
+            let delivery = self.changelogs.get(&id.partition);
+            let at = delivery.and_then(|delivery| self.producer.next_offset(*delivery));
+            let is_running = slot.task.status() == TaskStatus::Running;
+            slot.dirty |= is_running && at.is_some_and(|at| slot.is_behind(at));
+        }
+    }
+
     /// Serves the producer's delivery reports.
     pub(super) fn serve(&self) {
         self.producer.serve();
@@ -300,7 +317,8 @@ impl<'a> Work<'a> {
             return Ok(());
         };
         for record in slot.task.changelog_records(now) {
-            let delivery = *slot.changelog.get_or_insert_with(|| self.producer.slot());
+            let delivery = self.changelogs.entry(id.partition);
+            let delivery = *delivery.or_insert_with(|| self.producer.slot());
             self.producer.send(record, Some(delivery))?;
         }
         Ok(())
@@ -336,9 +354,12 @@ impl<'a> Work<'a> {
         let Some(slot) = self.tasks.get_mut(&id) else {
             return Ok(());
         };
-        let reached = slot
-            .changelog
-            .and_then(|delivery| self.producer.next_offset(delivery));
+        // Nobody else has written for this task before what was written here for others: its
+        // own groups were in the transaction too.
+        let delivery = self.changelogs.get(&id.partition);
+        let reached = delivery.and_then(|delivery| self.producer.next_offset(*delivery));
+        let reached = reached.filter(|at| slot.is_behind(*at));
+        slot.reached = reached.or(slot.reached);
         let written = if self.setup.queries.anyone_waits() {
             slot.task.written_keys()
         } else {
