@@ -1,4 +1,4 @@
-//! How one write of a store looks in the changelog of its task.
+//! How one write of a store looks in the changelog of the application.
 //!
 //! ```text
 //!            record key                         record value
@@ -6,9 +6,9 @@
 //! delete     tag of the store (4), store key    null: a tombstone, which compaction may drop in time
 //! ```
 //!
-//! All stores of a task share one changelog partition. A transaction then touches one
-//! partition a task however many stores it has, and what it costs the brokers is paid by
-//! the partition: a batch, a marker, a fetch.
+//! All stores of all tasks of one partition number share a changelog partition. A transaction
+//! then touches one partition for all of them, and what it costs the brokers is paid by the
+//! partition: a batch, a marker, a fetch.
 //!
 //! A tag follows from the name of the store alone, so that stores can be declared in
 //! another order. The format byte lets a later version lay out values differently and

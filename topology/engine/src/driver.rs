@@ -22,7 +22,7 @@ pub use self::log::LogRecord;
 use self::log::Logs;
 use crate::partitioner::partition_of;
 use crate::record::{Header, InputRecord, OutputRecord};
-use crate::task::{Processed, Task, TaskError};
+use crate::task::{ChangelogRestore, Dispatch, Processed, Task, TaskError};
 use crate::topology::{Plan, PlanStoreKind, Store, Topology, TopologyFaults};
 use crate::{Offset, Partition, TaskId, TaskStatus, TimestampMs};
 
@@ -350,7 +350,7 @@ impl TopologyTestDriver {
         self.logs.all(topic)
     }
 
-    /// The name of an internal topic, `dlq` or such as `<store>-changelog`.
+    /// The name of an internal topic, `dlq` or such as `stores-changelog`.
     #[must_use]
     pub fn internal(&self, name: &str) -> String {
         format!("{}-{name}", self.plan.application_id)
@@ -489,25 +489,38 @@ impl TopologyTestDriver {
             let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(&plan.store_specs()));
             let mut task = Task::new(id, self.plan.topology.clone(), plan.clone(), backend);
             task.become_status(TaskStatus::Restoring);
-            self.restore(&task)?;
-            task.start(self.now);
             self.tasks.insert(id, task);
+        }
+        self.restore()?;
+        for task in self.tasks.values_mut() {
+            task.start(self.now);
         }
         Ok(())
     }
 
-    fn restore(&self, task: &Task) -> Result<(), TaskError> {
-        let Some(mut restore) = task.restore()? else {
-            return Ok(());
-        };
-        let mut batch = turnstile_state::Batch::new();
-        let mut next = restore.next.unwrap_or(Offset(0));
-        let changelog = restore.changelog.clone();
-        while let Some(record) = self.logs.first_from(&changelog, task.id().partition, next) {
-            restore.add(&mut batch, record.key.as_deref(), record.value.as_deref())?;
-            next = Offset(record.offset.0 + 1);
+    /// Reads each partition of the changelog once, for all tasks.
+    fn restore(&self) -> Result<(), TaskError> {
+        let mut by_partition: BTreeMap<Partition, Vec<ChangelogRestore>> = BTreeMap::new();
+        for task in self.tasks.values() {
+            let restores = by_partition.entry(task.id().partition).or_default();
+            restores.extend(task.restore()?);
         }
-        restore.write(batch, next)
+        for (partition, mut tasks) in by_partition {
+            let Some(changelog) = tasks.first().map(|task| task.changelog.clone()) else {
+                continue;
+            };
+            let dispatch = Dispatch::to(&tasks);
+            let mut next = Offset(0);
+            while let Some(record) = self.logs.first_from(&changelog, partition, next) {
+                let (key, value) = (record.key.as_deref(), record.value.as_deref());
+                dispatch.hand_out(&mut tasks, record.offset, key, value)?;
+                next = Offset(record.offset.0 + 1);
+            }
+            for task in &mut tasks {
+                task.write(next)?;
+            }
+        }
+        Ok(())
     }
 }
 

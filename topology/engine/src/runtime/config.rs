@@ -28,7 +28,7 @@ pub struct StreamsConfig {
     /// How many threads run tasks; at least 1.
     pub num_stream_threads: usize,
     /// How many instances may be lost at once without a task having to be restored from
-    /// the start of its changelogs; 0: no standbys.
+    /// the start of its changelog; 0: no standbys.
     pub num_standby_replicas: usize,
     /// How long a new instance restores what it is going to own before it joins the
     /// groups all the same.

@@ -36,7 +36,7 @@ pub struct Metrics {
     pub(crate) block_cache_capacity_bytes: IntGauge,
     pub(crate) write_buffer_bytes: IntGauge,
     pub(crate) misfits: IntGauge,
-    pub(crate) standby_records: IntCounterVec,
+    standby_records: IntCounterVec,
     pub(crate) standby_behind: IntGaugeVec,
     pub(crate) instances_alive: IntGauge,
     pub(crate) instances_differing: IntGauge,
@@ -132,12 +132,12 @@ impl Metrics {
             restored: add.counters(
                 "turnstile_restored_records_total",
                 "Changelog records applied to stores.",
-                &["changelog"],
+                &["subtopology"],
             )?,
             restore_remaining: add.gauges(
                 "turnstile_restore_remaining_records",
-                "Offsets that the stores of a restoring task are behind their changelog.",
-                &["changelog", "partition"],
+                "Offsets that the stores of a restoring task are behind the end of their changelog, those of other tasks included.",
+                &["task"],
             )?,
             timers_pending: add.gauges("turnstile_timers_pending", "Timers pending, estimated.", &["timers"])?,
             timers_fired: add.counters("turnstile_timers_fired_total", "Timers fired.", &["subtopology"])?,
@@ -160,11 +160,11 @@ impl Metrics {
             standby_records: add.counters(
                 "turnstile_standby_records_total",
                 "Changelog records applied to the stores of standbys.",
-                &["changelog"],
+                &["subtopology"],
             )?,
             standby_behind: add.gauges(
                 "turnstile_standby_behind_records",
-                "Offsets that a standby kept here is behind the committed end of its changelog.",
+                "Offsets that a standby kept here is behind the committed end of its changelog, those of other tasks included.",
                 &["task"],
             )?,
             instances_alive: add.gauge(
@@ -184,6 +184,13 @@ impl Metrics {
         self.standby_behind
             .with_label_values(&[&task.to_string()])
             .set(behind);
+    }
+
+    /// Counts records that were applied to the stores of a standby.
+    pub(crate) fn count_standby_records(&self, task: TaskId, records: u64) {
+        self.standby_records
+            .with_label_values(&[&task.subtopology.to_string()])
+            .inc_by(records);
     }
 
     /// A standby is not kept here any more.
@@ -234,11 +241,11 @@ impl Metrics {
 impl Metrics {
     fn remaining_of(&self, of: &ChangelogRestoration) -> IntGauge {
         self.restore_remaining
-            .with_label_values(&[&*of.changelog, &*of.partition.to_string()])
+            .with_label_values(&[&of.task.to_string()])
     }
 }
 
-/// How far stores are behind the ends of their changelogs.
+/// How far stores are behind the ends of their changelog.
 impl RestoreListener for Metrics {
     fn on_restore_start(&self, of: &ChangelogRestoration) {
         self.on_batch_restored(of, of.start, 0);
@@ -246,7 +253,7 @@ impl RestoreListener for Metrics {
 
     fn on_batch_restored(&self, of: &ChangelogRestoration, reached: Offset, records: u64) {
         self.restored
-            .with_label_values(&[&*of.changelog])
+            .with_label_values(&[&of.task.subtopology.to_string()])
             .inc_by(records);
         self.remaining_of(of)
             .set(of.end.0.saturating_sub(reached.0).max(0));

@@ -5,8 +5,7 @@
 //!                        0 or more       └─► on_restore_suspended
 //! ```
 //!
-//! The stores of a task share a changelog and are restored together. They are told of
-//! each time, also when they are up to date: then the end follows the start with 0
+//! The stores of a task are restored together. They are told of each time, also when they are up to date: then the end follows the start with 0
 //! records between them. Whatever ends a restore early (the task moves away, the cluster
 //! does not answer, another task of the same batch is corrupted) suspends it; the next
 //! one starts where the stores then are.
@@ -21,30 +20,33 @@ use std::sync::Arc;
 
 use crate::{Offset, Partition, TaskId};
 
-/// The stores of a task, which are brought from one offset of their changelog to another.
+/// The stores of a task, which are brought from one offset of the changelog to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangelogRestoration {
     /// The task.
     pub task: TaskId,
     /// Its stores, but for those that are derived from others.
     pub stores: Vec<String>,
-    /// The topic of their changelog.
+    /// The topic of the changelog, which all tasks share.
     pub changelog: Arc<str>,
-    /// The partition of their changelog.
+    /// The partition of it that all tasks of this partition number share.
     pub partition: Partition,
-    /// The next record to apply when it begins; 0 for stores that hold nothing.
+    /// The stores hold everything of their own before this offset when it begins; 0 for
+    /// stores that hold nothing.
     pub start: Offset,
-    /// Where the changelog ends, transaction markers included. Between start and end
-    /// there can be fewer records than offsets, and none at all.
+    /// Where the partition ends, records of other tasks and transaction markers included.
+    /// Between start and end there can be fewer records of the task than offsets, and none
+    /// at all.
     pub end: Offset,
 }
 
-/// Hears how stores are restored from their changelogs. It must not block.
+/// Hears how stores are restored from their changelog. It must not block.
 pub trait RestoreListener: Send + Sync {
     /// Restoring begins.
     fn on_restore_start(&self, _of: &ChangelogRestoration) {}
 
-    /// `records` more are in the stores, which now hold all before the offset `reached`.
+    /// `records` more are in the stores, which now hold all of theirs before the offset
+    /// `reached`.
     fn on_batch_restored(&self, _of: &ChangelogRestoration, _reached: Offset, _records: u64) {}
 
     /// The stores are restored, by `total` records.

@@ -5,13 +5,13 @@
 //! 1. Committed positions of all their source partitions are fetched, once no
 //!    transaction on them is pending. From here on nobody else can commit for
 //!    these tasks: this thread holds their partitions in every group.
-//! 2. The ends of their changelogs are taken, pending transactions included; and those of
-//!    the repartition topics that they can write to.
+//! 2. The ends of their changelog partitions are taken, pending transactions included; and
+//!    those of the repartition topics that they can write to.
 //! 3. Wait until no transaction is pending before those ends: the markers of a
 //!    transaction can still be on their way when its offsets are stable already.
-//! 4. Read every changelog from the store's offset to its end, in bounded batches.
-//!    The end is known by position, not by the last record: markers, compaction and
-//!    deleted segments leave gaps.
+//! 4. Read every changelog partition, once for all its tasks, from the least of their offsets
+//!    to its end, in bounded batches. The end is known by position, not by the last record:
+//!    markers, compaction and deleted segments leave gaps.
 //!
 //! A task whose stores are up to date costs the first three steps.
 
@@ -262,7 +262,8 @@ impl Worker {
             .map(|job| (job.repartitions, job.restore))
             .unzip();
         let restores: Vec<ChangelogRestore> = restores.into_iter().flatten().collect();
-        let places: Vec<TopicPartition> = restores.iter().map(changelog_of).collect();
+        let places: BTreeSet<TopicPartition> = restores.iter().map(changelog_of).collect();
+        let places = Vec::from_iter(places);
         let asked: BTreeSet<TopicPartition> = repartitions
             .iter()
             .flatten()
@@ -349,7 +350,7 @@ fn positions_of(
     positions.collect()
 }
 
-/// The partition that holds the changelog of a task.
+/// The partition that holds the changelog of a task, among those of other tasks.
 pub(super) fn changelog_of(restore: &ChangelogRestore) -> TopicPartition {
     TopicPartition {
         topic: restore.changelog.clone(),

@@ -16,10 +16,11 @@
 //! 4. The fence stands. Only then may tasks be assigned: their committed positions and the
 //!    ends of their changelogs are final only if no predecessor can commit any more.
 //! 5. All groups are joined at once; a task is restored and runs when all of them have
-//!    assigned it.
+//!    assigned it, together with those that it shares a changelog partition with.
 
 mod clients;
 mod commit;
+mod gathering;
 mod membership;
 mod opening;
 mod readings;

@@ -1,4 +1,5 @@
-//! The sealed writes of a task as changelog records.
+//! The sealed writes of a task as changelog records, for the partition that all tasks of its
+//! partition number share.
 //!
 //! A key that was written many times in a transaction makes one record. Within a
 //! store deletes precede puts, on which the index of timers relies.

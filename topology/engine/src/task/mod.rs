@@ -19,6 +19,7 @@
 mod changelog;
 mod context;
 mod dead_letter;
+mod dispatch;
 mod error;
 mod punctuation;
 mod restore;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use turnstile_state::{Backend, Batch, StoreId};
 
 pub use context::Context;
+pub(crate) use dispatch::Dispatch;
 pub use error::TaskError;
 pub(crate) use restore::ChangelogRestore;
 pub use status::TaskStatus;

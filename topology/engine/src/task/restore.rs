@@ -1,14 +1,12 @@
 //! Brings the stores of a task up to date from their changelog.
 //!
-//! This is the part that needs no Kafka: at which offset of its changelog a task is,
-//! and how records are applied. It runs off the thread that processes, on the backend
-//! alone, while the task waits.
-//!
-//! Records of stores that the topology does not have any more are passed over.
+//! This is the part that needs no Kafka: at which offset of its changelog partition a task
+//! is, and how records are applied. It runs off the thread that processes, on the backend
+//! alone, while the task waits. [`super::dispatch`] finds the task that a record is for.
 
 use std::sync::Arc;
 
-use turnstile_state::{Backend, Batch, ChangelogRecord, StoreId, StoreTag};
+use turnstile_state::{Backend, Batch, ChangelogRecord, StoreId, StoreTag, UnreadableChangelog};
 
 use super::error::TaskError;
 use crate::timer::Timers;
@@ -19,10 +17,14 @@ use crate::{Offset, TaskId};
 pub(crate) struct ChangelogRestore {
     pub(crate) task: TaskId,
     pub(crate) changelog: Arc<str>,
-    /// The next offset to read; nothing: from the start.
+    /// The stores hold everything of their own before this offset; nothing: they hold nothing.
     pub(crate) next: Option<Offset>,
     stores: Vec<RestoredStore>,
     backend: Arc<dyn Backend>,
+    /// What is yet to be written to the stores.
+    batch: Batch,
+    /// The records of the batch.
+    pending: u64,
 }
 
 struct RestoredStore {
@@ -75,6 +77,8 @@ impl ChangelogRestore {
                 .filter_map(|(id, store)| RestoredStore::of(plan, id, store))
                 .collect(),
             backend: backend.clone(),
+            batch: Batch::new(),
+            pending: 0,
         }))
     }
 
@@ -82,6 +86,11 @@ impl ChangelogRestore {
     pub(crate) fn stores(&self) -> Vec<String> {
         let stores = self.stores.iter();
         stores.map(|store| store.name.clone()).collect()
+    }
+
+    /// The tags of these stores, in their order.
+    pub(super) fn tags(&self) -> impl Iterator<Item = StoreTag> {
+        self.stores.iter().map(|store| store.tag)
     }
 
     /// The fault of stores that hold more than their changelog: the topic was made
@@ -98,25 +107,38 @@ impl ChangelogRestore {
         }
     }
 
-    /// Adds one changelog record to `batch`.
+    /// Whether what lies at `offset` cannot be news to the stores.
+    pub(super) fn holds(&self, offset: Offset) -> bool {
+        self.next.is_some_and(|next| offset < next)
+    }
+
+    /// The fault of a changelog with a record that no task wrote.
+    pub(super) fn cannot_read(&self, error: UnreadableChangelog) -> TaskError {
+        TaskError::Corrupted {
+            task: self.task,
+            source: Box::new(error),
+        }
+    }
+
+    /// Takes a record for the store at `store` among its own, to be written with
+    /// [`Self::write`]; not, if the stores hold it already.
     ///
     /// # Errors
     ///
     /// When the record is none that a task wrote.
-    pub(crate) fn add(
-        &self,
-        batch: &mut Batch,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
+    pub(super) fn take(
+        &mut self,
+        store: usize,
+        offset: Offset,
+        record: &ChangelogRecord<'_>,
     ) -> Result<(), TaskError> {
-        let record = ChangelogRecord::decode(key, value).map_err(|error| TaskError::Corrupted {
-            task: self.task,
-            source: Box::new(error),
-        })?;
-        let mut stores = self.stores.iter();
-        let Some(store) = stores.find(|store| store.tag == record.store) else {
+        if self.holds(offset) {
+            return Ok(());
+        }
+        let Some(store) = self.stores.get(store) else {
             return Ok(());
         };
+        let batch = &mut self.batch;
         match (&store.timers, record.value) {
             (Some(timers), value) => timers
                 .apply_changelog(batch, record.key, value)
@@ -124,20 +146,40 @@ impl ChangelogRestore {
             (None, Some(value)) => batch.put(store.id, record.key, value),
             (None, None) => batch.delete(store.id, record.key),
         }
+        self.pending += 1;
         Ok(())
     }
 
-    /// Writes `batch`: the stores then hold all records before `next`.
+    /// How many records were taken and not written yet.
+    pub(crate) fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// Writes what was taken: the stores then hold everything of their own before `next`.
+    /// Says how many records it was.
     ///
     /// # Errors
     ///
     /// When the stores cannot be written.
-    pub(crate) fn write(&mut self, mut batch: Batch, next: Offset) -> Result<(), TaskError> {
+    pub(crate) fn write(&mut self, next: Offset) -> Result<u64, TaskError> {
+        let mut batch = std::mem::take(&mut self.batch);
         batch.set_changelog_offset(next.0);
         self.backend
             .write(batch)
             .map_err(|error| TaskError::of_state(self.task, error))?;
         self.next = Some(next);
-        Ok(())
+        Ok(std::mem::take(&mut self.pending))
+    }
+
+    /// Forgets what was taken and not written.
+    pub(crate) fn forget_pending(&mut self) {
+        self.batch = Batch::new();
+        self.pending = 0;
+    }
+}
+
+impl AsMut<Self> for ChangelogRestore {
+    fn as_mut(&mut self) -> &mut Self {
+        self
     }
 }

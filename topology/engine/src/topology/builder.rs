@@ -91,8 +91,8 @@ impl TopologyBuilder {
         self.add_sink(SinkTopic::Topic(topic.into()))
     }
 
-    /// A state store. The stores of a subtopology share a changelog, which is named after
-    /// the one that is declared first: `<application id>-<name>-changelog`.
+    /// A state store. All stores of the application share one changelog,
+    /// `<application id>-stores-changelog`.
     pub fn store<K: Codec, V: Codec>(&mut self, name: impl Into<String>) -> Store<K, V> {
         self.stores.push(StoreDef { name: name.into() });
         Store::new(self.stores.len() - 1)

@@ -11,7 +11,9 @@ mod text;
 
 use serde::Serialize;
 
-use super::graph::{Edge, SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology};
+use super::graph::{
+    Edge, STORES_CHANGELOG, SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology,
+};
 use super::plan::{InternalTopicKind, Plan, PlanSource, PlanStore, SourceRole, SubtopologyPlan};
 use crate::processor::PunctuationType;
 use crate::source::ErrorPolicy;
@@ -243,8 +245,6 @@ impl Names<'_> {
             .filter(|processor| processor.timers)
             .map(|processor| processor.timers_store());
         let stores = stores.map(|store| store.name.clone()).chain(timers);
-        let changelog = part.first_store(self.topology);
-        let changelog = changelog.map(|name| self.internal(&name, "changelog"));
         let sources: Vec<SourceDescription> =
             sources.map(|source| self.source(source, None)).collect();
         SubtopologyDescription {
@@ -254,7 +254,7 @@ impl Names<'_> {
             sources,
             stores: stores
                 .map(|name| StoreDescription {
-                    changelog: changelog.clone(),
+                    changelog: Some(self.named(STORES_CHANGELOG)),
                     name,
                 })
                 .collect(),
@@ -287,7 +287,7 @@ impl Names<'_> {
                 let through = source
                     .rekeyed_through
                     .as_ref()
-                    .map(|name| self.internal(name, "repartition"));
+                    .map(|name| self.repartition(name));
                 let rekeys = through.and_then(|through| rekeying(Rekeyed::Misplaced, through));
                 (self.topic(&source.origin), rekeys, true)
             }
@@ -358,7 +358,7 @@ impl Names<'_> {
                 sends: name_all(&processor.sinks, &self.topology.sinks, |sink| {
                     match &sink.topic {
                         SinkTopic::Topic(name) => name.clone(),
-                        SinkTopic::Repartition(name) => self.internal(name, "repartition"),
+                        SinkTopic::Repartition(name) => self.repartition(name),
                     }
                 }),
             })
@@ -400,14 +400,19 @@ impl Names<'_> {
     fn topic(&self, origin: &SourceOrigin) -> String {
         match origin {
             SourceOrigin::Topic(name) => name.clone(),
-            SourceOrigin::Repartition(name) => self.internal(name, "repartition"),
+            SourceOrigin::Repartition(name) => self.repartition(name),
         }
     }
 
-    fn internal(&self, name: &str, kind: &str) -> String {
+    fn repartition(&self, name: &str) -> String {
+        self.named(&format!("{name}-repartition"))
+    }
+
+    /// What an internal topic is called.
+    fn named(&self, name: &str) -> String {
         match self.application_id {
-            Some(application_id) => format!("{application_id}-{name}-{kind}"),
-            None => format!("{name}-{kind}"),
+            Some(application_id) => format!("{application_id}-{name}"),
+            None => name.to_owned(),
         }
     }
 }

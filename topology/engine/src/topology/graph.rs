@@ -13,6 +13,9 @@ use crate::record::InputRecord;
 use crate::source::{DecodeError, Decoded, Decoder, ErrorPolicy, IdOf};
 use crate::{Partition, SubtopologyId};
 
+/// What the changelog of all stores is called within the application.
+pub(crate) const STORES_CHANGELOG: &str = "stores-changelog";
+
 /// A declared topology: immutable, shared by all tasks.
 pub struct Topology {
     pub(crate) sources: Vec<SourceDef>,
@@ -94,23 +97,6 @@ pub(crate) struct SubtopologyDef {
     pub(crate) sources: Vec<usize>,
     pub(crate) processors: Vec<usize>,
     pub(crate) stores: Vec<usize>,
-}
-
-impl SubtopologyDef {
-    /// The store that is declared first, or else the first timers: the changelog of all
-    /// stores has its name.
-    pub(crate) fn first_store(&self, topology: &Topology) -> Option<String> {
-        let mut declared = self.stores.iter();
-        let first = declared.find_map(|index| topology.stores.get(*index));
-        first.map(|store| store.name.clone()).or_else(|| {
-            let mut processors = self.processors.iter();
-            let timed = processors.find_map(|index| {
-                let processor = topology.processors.get(*index);
-                processor.filter(|processor| processor.timers)
-            });
-            timed.map(ProcessorDef::timers_store)
-        })
-    }
 }
 
 /// Hands the message in an `Option<T>` to a processor.

@@ -26,7 +26,8 @@ pub(crate) struct SubtopologyPlan {
     /// Indices of processors in the topology.
     pub(crate) processors: Vec<usize>,
     pub(crate) stores: Vec<PlanStore>,
-    /// The topic that holds the changelog of all stores, if there are any.
+    /// The topic that holds the changelog of its stores, if it has any: the same one for the
+    /// whole application.
     pub(crate) changelog: Option<Arc<str>>,
     /// Of each sink of the topology: topic and partition count.
     pub(crate) sinks: Arc<Vec<PlanSink>>,
@@ -137,6 +138,14 @@ impl Plan {
             .collect()
     }
 
+    /// The tasks that have stores, which follow their changelog.
+    pub(crate) fn stateful_tasks(&self) -> impl Iterator<Item = TaskId> {
+        self.tasks().into_iter().filter(|task| {
+            let of = self.subtopology(task.subtopology);
+            of.is_some_and(|subtopology| subtopology.changelog.is_some())
+        })
+    }
+
     /// The topics that each consumer group reads.
     #[must_use]
     pub fn subscriptions(&self) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
@@ -188,9 +197,6 @@ impl Plan {
                     kind,
                 });
             };
-            if let Some(changelog) = &subtopology.changelog {
-                add(changelog, InternalTopicKind::Changelog);
-            }
             for source in &subtopology.sources {
                 let node = self.topology.sources.get(source.node);
                 if node.is_some_and(|node| matches!(node.origin, SourceOrigin::Repartition(_))) {
@@ -215,7 +221,23 @@ impl Plan {
                 });
             }
         }
+        topics.extend(self.changelog());
         topics.into_iter().collect()
+    }
+
+    /// The changelog of all stores, if there are any: a partition for each partition number
+    /// of tasks that have stores.
+    fn changelog(&self) -> Option<InternalTopic> {
+        let stateful = self.subtopologies.iter().filter_map(|subtopology| {
+            let changelog = subtopology.changelog.as_ref()?;
+            Some((subtopology.partitions, changelog))
+        });
+        let (partitions, changelog) = stateful.max_by_key(|(partitions, _)| *partitions)?;
+        Some(InternalTopic {
+            name: changelog.to_string(),
+            partitions,
+            kind: InternalTopicKind::Changelog,
+        })
     }
 
     /// The names of all repartition topics.

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use turnstile_state::StoreTag;
 
 use super::faults::{TopologyFault, TopologyFaults};
-use super::graph::{SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology};
+use super::graph::{
+    STORES_CHANGELOG, SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology,
+};
 use super::plan::{
     Plan, PlanSink, PlanSource, PlanStore, PlanStoreKind, SourceRole, SubtopologyPlan,
 };
@@ -68,6 +70,7 @@ impl Resolver<'_> {
             .max()
             .unwrap_or(1);
         let dead_letters: Arc<str> = format!("{}-dlq", self.application_id).into();
+        let changelog: Arc<str> = format!("{}-{STORES_CHANGELOG}", self.application_id).into();
         let rekeying =
             |id: SubtopologyId, partitions: i32, sources: Vec<PlanSource>| SubtopologyPlan {
                 id,
@@ -83,12 +86,11 @@ impl Resolver<'_> {
         let mut planned = Vec::new();
         for ((part, partitions), sources) in topology.subtopologies.iter().zip(counts).zip(sources)
         {
-            let changelog = part.first_store(topology);
+            let stores = self.stores(part);
             planned.push(SubtopologyPlan {
                 processors: part.processors.clone(),
-                stores: self.stores(part),
-                changelog: changelog
-                    .map(|name| format!("{}-{name}-changelog", self.application_id).into()),
+                changelog: (!stores.is_empty()).then(|| changelog.clone()),
+                stores,
                 ..rekeying(part.id, partitions, sources)
             });
         }

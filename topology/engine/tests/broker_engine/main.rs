@@ -6,6 +6,7 @@ mod commit;
 mod crash;
 mod instances;
 mod restore;
+mod shared_changelog;
 
 use std::time::Duration;
 

@@ -42,7 +42,7 @@ struct Recorder(Mutex<BTreeMap<i32, Told>>);
 impl Recorder {
     fn note(&self, of: &ChangelogRestoration, note: impl FnOnce(&mut Told)) {
         assert_eq!(of.task.partition, of.partition);
-        assert!(of.changelog.ends_with("-counts-changelog"));
+        assert!(of.changelog.ends_with("-stores-changelog"));
         assert_eq!(of.stores, STORES);
         let mut told = self.0.lock().expect("no callback panics");
         note(told.entry(of.partition.0).or_default());
@@ -81,7 +81,7 @@ fn start_heard(cluster: &Cluster) -> (Counting, Arc<Recorder>) {
 }
 
 fn changelog(cluster: &Cluster) -> String {
-    format!("{}-counts-changelog", cluster.application())
+    format!("{}-stores-changelog", cluster.application())
 }
 
 fn all_partitions() -> Vec<i32> {

@@ -17,14 +17,14 @@ fn nothing_is_seen_before_the_commit() {
     pipe(&mut driver, "reject");
     while driver.step(0).unwrap() {}
     assert_eq!(committed(&driver, handles), untouched);
-    assert!(driver.all(&driver.internal("sums-changelog")).is_empty());
+    assert!(driver.all(&driver.internal("stores-changelog")).is_empty());
     driver.commit();
     assert_eq!(sent(&mut driver), ["main one"]);
     assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 1)]);
     assert_eq!(driver.timers("main").len(), 1);
     assert_eq!(driver.all(&driver.internal("dlq")).len(), 1);
     // A sum and a timer.
-    assert_eq!(driver.all(&driver.internal("sums-changelog")).len(), 2);
+    assert_eq!(driver.all(&driver.internal("stores-changelog")).len(), 2);
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_transaction_reads_its_own_writes() {
     driver.run().unwrap();
     assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 3)]);
     // One record a key and transaction.
-    assert_eq!(driver.all(&driver.internal("sums-changelog")).len(), 1);
+    assert_eq!(driver.all(&driver.internal("stores-changelog")).len(), 1);
 }
 
 /// Two ways to lose what is uncommitted.
@@ -156,7 +156,7 @@ fn stores_are_restored_from_changelogs_and_nothing_else() {
     pipe(&mut driver, "add a 1; add b 2; put k v");
     driver.run().unwrap();
     // Nobody but the task writes a changelog; so what only stands there shows where a restore reads.
-    let changelog = driver.internal("sums-changelog");
+    let changelog = driver.internal("stores-changelog");
     let record = |key: &'static [u8], value| ChangelogRecord {
         store: StoreTag::of("sums"),
         key,
@@ -198,7 +198,7 @@ fn stores_are_restored_from_changelogs_and_nothing_else() {
 #[test]
 fn a_changelog_record_that_no_task_wrote_is_an_error() {
     let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
-    let changelog = driver.internal("sums-changelog");
+    let changelog = driver.internal("stores-changelog");
     let timer = ChangelogRecord {
         store: StoreTag::of("main-timers"),
         key: b"short",

@@ -69,8 +69,8 @@ fn a_declaration_as_text() {
         <-- ledger
         --> topic letters
         --> topic late-by-customer-repartition
-      Store open-invoices (changelog open-invoices-changelog)
-      Store ledger-timers (changelog open-invoices-changelog)
+      Store open-invoices (changelog stores-changelog)
+      Store ledger-timers (changelog stores-changelog)
 
     Subtopology 1
       Source late-by-customer-repartition (group customers, on error: dead-letter)
@@ -78,7 +78,7 @@ fn a_declaration_as_text() {
       Processor customer (stores: debts; punctuator: every 90s of wall-clock time; punctuator: every 1.5s of stream time)
         <-- topic late-by-customer-repartition
         --> topic letters
-      Store debts (changelog debts-changelog)
+      Store debts (changelog stores-changelog)
     ");
 }
 
@@ -90,8 +90,7 @@ fn the_declaration_of_an_application_has_the_names_of_its_internal_topics() {
     for name in [
         "payments-by-invoice-repartition",
         "late-by-customer-repartition",
-        "open-invoices-changelog",
-        "debts-changelog",
+        "stores-changelog",
     ] {
         let named = text.matches(&format!("dunning-{name}")).count();
         assert_eq!(named, anonymous.matches(name).count(), "{name} in\n{text}");
@@ -118,8 +117,8 @@ fn a_plan_as_text() {
         <-- ledger
         --> topic letters
         --> topic dunning-late-by-customer-repartition
-      Store open-invoices (changelog dunning-open-invoices-changelog)
-      Store ledger-timers (changelog dunning-open-invoices-changelog)
+      Store open-invoices (changelog dunning-stores-changelog)
+      Store ledger-timers (changelog dunning-stores-changelog)
       Store ledger-timers-by-key (derived)
 
     Subtopology 1 (2 tasks, 1_0 to 1_1)
@@ -128,14 +127,13 @@ fn a_plan_as_text() {
       Processor customer (stores: debts; punctuator: every 90s of wall-clock time; punctuator: every 1.5s of stream time)
         <-- topic dunning-late-by-customer-repartition
         --> topic letters
-      Store debts (changelog dunning-debts-changelog)
+      Store debts (changelog dunning-stores-changelog)
 
     Topics
-      dunning-debts-changelog (changelog, 2 partitions)
       dunning-dlq (dead-letters, 2 partitions)
       dunning-late-by-customer-repartition (repartition, 2 partitions)
-      dunning-open-invoices-changelog (changelog, 2 partitions)
       dunning-payments-by-invoice-repartition (repartition, 2 partitions)
+      dunning-stores-changelog (changelog, 2 partitions)
       invoices (external, 2 partitions)
       letters (external, 1 partition)
       payments (external, 2 partitions)
@@ -159,8 +157,8 @@ fn a_plan_that_rekeys_a_topic_as_text() {
         <-- ledger
         --> topic letters
         --> topic dunning-late-by-customer-repartition
-      Store open-invoices (changelog dunning-open-invoices-changelog)
-      Store ledger-timers (changelog dunning-open-invoices-changelog)
+      Store open-invoices (changelog dunning-stores-changelog)
+      Store ledger-timers (changelog dunning-stores-changelog)
       Store ledger-timers-by-key (derived)
 
     Subtopology 1 (2 tasks, 1_0 to 1_1)
@@ -169,18 +167,17 @@ fn a_plan_that_rekeys_a_topic_as_text() {
       Processor customer (stores: debts; punctuator: every 90s of wall-clock time; punctuator: every 1.5s of stream time)
         <-- topic dunning-late-by-customer-repartition
         --> topic letters
-      Store debts (changelog dunning-debts-changelog)
+      Store debts (changelog dunning-stores-changelog)
 
     Subtopology 2 (task 2_0)
       Source payments (group ledger-payments, on error: stop)
         --> topic dunning-payments-by-invoice-repartition (all records, by their id)
 
     Topics
-      dunning-debts-changelog (changelog, 2 partitions)
       dunning-dlq (dead-letters, 2 partitions)
       dunning-late-by-customer-repartition (repartition, 2 partitions)
-      dunning-open-invoices-changelog (changelog, 2 partitions)
       dunning-payments-by-invoice-repartition (repartition, 2 partitions)
+      dunning-stores-changelog (changelog, 2 partitions)
       invoices (external, 2 partitions)
       letters (external, 1 partition)
       payments (external, 1 partition)
@@ -226,8 +223,8 @@ fn a_plan_as_json() {
                     },
                 ],
                 "stores": [
-                    { "name": "open-invoices", "changelog": "dunning-open-invoices-changelog" },
-                    { "name": "ledger-timers", "changelog": "dunning-open-invoices-changelog" },
+                    { "name": "open-invoices", "changelog": "dunning-stores-changelog" },
+                    { "name": "ledger-timers", "changelog": "dunning-stores-changelog" },
                     { "name": "ledger-timers-by-key", "changelog": null },
                 ],
             },
@@ -253,7 +250,7 @@ fn a_plan_as_json() {
                     "forwards": [],
                     "sends": ["letters"],
                 }],
-                "stores": [{ "name": "debts", "changelog": "dunning-debts-changelog" }],
+                "stores": [{ "name": "debts", "changelog": "dunning-stores-changelog" }],
             },
             {
                 "id": 2,
@@ -270,11 +267,10 @@ fn a_plan_as_json() {
             },
         ],
         "topics": [
-            { "name": "dunning-debts-changelog", "partitions": 2, "kind": "changelog" },
             { "name": "dunning-dlq", "partitions": 2, "kind": "dead-letters" },
             { "name": "dunning-late-by-customer-repartition", "partitions": 2, "kind": "repartition" },
-            { "name": "dunning-open-invoices-changelog", "partitions": 2, "kind": "changelog" },
             { "name": "dunning-payments-by-invoice-repartition", "partitions": 2, "kind": "repartition" },
+            { "name": "dunning-stores-changelog", "partitions": 2, "kind": "changelog" },
             { "name": "invoices", "partitions": 2, "kind": "external" },
             { "name": "letters", "partitions": 1, "kind": "external" },
             { "name": "payments", "partitions": 1, "kind": "external" },

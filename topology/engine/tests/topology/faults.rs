@@ -61,6 +61,24 @@ fn two_processors_with_one_name_are_one_fault_whatever_their_timers() {
     assert_eq!(faults, [duplicate("processors", "count")]);
 }
 
+/// All stores share one changelog, so it does not matter that no task has both of these.
+#[test]
+fn stores_of_different_subtopologies_have_different_tags() {
+    let faults = faults_of(|builder| {
+        for (topic, store) in [("clicks", "glbvs"), ("views", "yacxa")] {
+            let stream = builder.source(source(topic, "g"));
+            let store: Store<String, u64> = builder.store(store);
+            let processor = builder.processor(topic, || Quiet);
+            processor.input(stream).store(store).done();
+        }
+    });
+    let same = TopologyFault::SameTag {
+        first: "glbvs".to_owned(),
+        second: "yacxa".to_owned(),
+    };
+    assert_eq!(faults, [same]);
+}
+
 #[test]
 fn stores_have_names_of_their_own_also_beside_those_of_timers() {
     for taken in ["count-timers", "count-timers-by-key", "other"] {

@@ -108,13 +108,13 @@ fn a_keyed_source_with_the_count_of_its_partners_is_read_directly_and_checked() 
     assert_eq!(rekeyed["group"], "purchases-group");
     let expected = [
         internal("by-country-repartition", 3, InternalTopicKind::Repartition),
-        internal("counts-changelog", 2, InternalTopicKind::Changelog),
         internal("dlq", 3, InternalTopicKind::DeadLetters),
         internal(
             "purchases-by-user-repartition",
             2,
             InternalTopicKind::Repartition,
         ),
+        internal("stores-changelog", 2, InternalTopicKind::Changelog),
     ];
     assert_eq!(plan.internal_topics(), expected);
 }
@@ -146,13 +146,13 @@ fn a_keyed_source_with_another_count_is_rekeyed_by_a_subtopology_of_its_own_at_t
     );
     let expected = [
         internal("by-country-repartition", 1, InternalTopicKind::Repartition),
-        internal("counts-changelog", 2, InternalTopicKind::Changelog),
         internal("dlq", 4, InternalTopicKind::DeadLetters),
         internal(
             through.trim_start_matches("app-"),
             2,
             InternalTopicKind::Repartition,
         ),
+        internal("stores-changelog", 2, InternalTopicKind::Changelog),
     ];
     assert_eq!(plan.internal_topics(), expected);
 }
@@ -249,6 +249,29 @@ fn where_all_sources_are_keyed_the_largest_one_counts() {
         "misplaced"
     );
     assert_eq!(partitions_of(&plan, "app-clicks-by-user-repartition"), 3);
+}
+
+#[test]
+fn the_stores_of_all_subtopologies_share_a_changelog_with_the_partitions_of_the_largest() {
+    let mut builder = TopologyBuilder::new();
+    for (topic, has_store) in [("few", true), ("many", true), ("most", false)] {
+        let stream = builder.source(source(topic, "g"));
+        let store: Option<Store<String, u64>> =
+            has_store.then(|| builder.store(format!("of-{topic}")));
+        let processor = builder.processor(topic, || Quiet).input(stream);
+        match store {
+            Some(store) => processor.store(store).done(),
+            None => processor.done(),
+        }
+    }
+    let topology = Arc::new(builder.build().expect("the topology is sound"));
+    let plan = plan(topology, &[("few", 2), ("many", 3), ("most", 5)]);
+    let topics = plan.internal_topics().into_iter();
+    let changelogs: Vec<InternalTopic> = topics
+        .filter(|topic| topic.kind == InternalTopicKind::Changelog)
+        .collect();
+    let only = internal("stores-changelog", 3, InternalTopicKind::Changelog);
+    assert_eq!(changelogs, [only]);
 }
 
 #[test]

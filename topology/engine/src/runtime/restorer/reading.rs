@@ -1,103 +1,163 @@
-//! Reads changelogs to their ends, into the stores.
+//! Reads changelog partitions to their ends, each once for all tasks that need it.
+//!
+//! Reading begins where the task is that is furthest behind, and each task is handed its own
+//! records. All tasks of a partition are at its end at the same time, as that is one place.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-
-use turnstile_state::Batch;
 
 use super::{RECHECK, RestoreFault, Worker, changelog_of, offset_of};
 use crate::Offset;
 use crate::runtime::kafka::{ChangelogEvent, ChangelogReader, Position, TopicPartition};
-use crate::runtime::restore_listener::{ChangelogRestoration, RestoreListener};
+use crate::runtime::restore_listener::{ChangelogRestoration, RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
-use crate::task::{ChangelogRestore, TaskError};
+use crate::task::{ChangelogRestore, Dispatch, TaskError};
 
-/// Changelog records that are written to a store at once.
+/// Changelog records that are read before stores are written.
 const BATCH_RECORDS: usize = 2_000;
 
-/// One changelog that is being read.
-struct Reading {
+/// A task that is behind the end of its changelog.
+struct Behind {
     stores: ChangelogRestore,
     /// What the listeners are told of it.
     told: ChangelogRestoration,
-    place: TopicPartition,
-    batch: Batch,
-    /// The offset after the last record of the batch.
-    next: Offset,
     /// The records that were applied.
     records: u64,
     done: bool,
 }
 
-impl Reading {
-    fn of(stores: ChangelogRestore, ends: &[Position]) -> Result<Self, TaskError> {
-        let place = changelog_of(&stores);
-        let end = offset_of(ends, &place).unwrap_or(Offset(0));
-        let next = stores.next.unwrap_or(Offset(0));
-        if next > end {
+impl AsMut<ChangelogRestore> for Behind {
+    fn as_mut(&mut self) -> &mut ChangelogRestore {
+        &mut self.stores
+    }
+}
+
+impl Behind {
+    fn of(stores: ChangelogRestore, end: Offset) -> Result<Self, TaskError> {
+        let start = stores.next.unwrap_or(Offset(0));
+        if start > end {
             return Err(stores.is_ahead_of(end));
         }
         let told = ChangelogRestoration {
             task: stores.task,
             stores: stores.stores(),
             changelog: stores.changelog.clone(),
-            partition: place.partition,
-            start: next,
+            partition: stores.task.partition,
+            start,
             end,
         };
         Ok(Self {
             stores,
             told,
-            place,
-            batch: Batch::new(),
-            next,
             records: 0,
-            done: next == end,
+            done: false,
         })
+    }
+
+    /// Writes what was taken, if anything was or the end is reached.
+    fn write(
+        &mut self,
+        next: Offset,
+        ended: bool,
+        listeners: &RestoreListeners,
+    ) -> Result<(), TaskError> {
+        if self.stores.pending() == 0 && !ended {
+            return Ok(());
+        }
+        let records = self.stores.write(next)?;
+        self.records += records;
+        if records > 0 {
+            listeners.on_batch_restored(&self.told, next, records);
+        }
+        if ended {
+            self.done = true;
+            listeners.on_restore_end(&self.told, self.records);
+        }
+        Ok(())
+    }
+}
+
+/// A changelog partition that is being read.
+struct Reading {
+    place: TopicPartition,
+    end: Offset,
+    tasks: Vec<Behind>,
+    dispatch: Dispatch,
+    /// The offset after the last record that was read.
+    next: Offset,
+}
+
+impl Reading {
+    fn of(place: TopicPartition, end: Offset, tasks: Vec<Behind>) -> Self {
+        let starts = tasks.iter().map(|task| task.told.start);
+        Self {
+            next: starts.min().unwrap_or(end),
+            dispatch: Dispatch::to(tasks.iter().map(|task| &task.stores)),
+            place,
+            end,
+            tasks,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.tasks.iter().all(|task| task.done)
     }
 }
 
 impl Worker {
     /// Reads changelogs to these ends, and tells the listeners whatever comes of it. Says how
-    /// many records there were.
+    /// many records the stores were given.
     pub(super) fn read_changelogs(
         &self,
         restores: Vec<ChangelogRestore>,
         ends: &[Position],
     ) -> Result<u64, RestoreFault> {
-        let readings = restores.into_iter().map(|of| Reading::of(of, ends));
-        let mut readings: Vec<Reading> = readings.collect::<Result<_, _>>()?;
-        for reading in &readings {
-            self.listeners.on_restore_start(&reading.told);
-            if reading.done {
-                self.listeners.on_restore_end(&reading.told, 0);
+        let mut all = Vec::with_capacity(restores.len());
+        for stores in restores {
+            let place = changelog_of(&stores);
+            let end = offset_of(ends, &place).unwrap_or(Offset(0));
+            all.push((place, Behind::of(stores, end)?));
+        }
+        let mut behind: BTreeMap<TopicPartition, Vec<Behind>> = BTreeMap::new();
+        for (place, task) in all {
+            self.listeners.on_restore_start(&task.told);
+            if task.told.start == task.told.end {
+                self.listeners.on_restore_end(&task.told, 0);
+            } else {
+                behind.entry(place).or_default().push(task);
             }
         }
+        let readings = behind.into_iter().map(|(place, tasks)| {
+            let end = offset_of(ends, &place).unwrap_or(Offset(0));
+            Reading::of(place, end, tasks)
+        });
+        let mut readings: Vec<Reading> = readings.collect();
         let read = self.read(&mut readings);
         if read.is_err() {
-            for reading in readings.iter().filter(|reading| !reading.done) {
+            let tasks = readings.iter().flat_map(|reading| &reading.tasks);
+            for task in tasks.filter(|task| !task.done) {
                 self.listeners
-                    .on_restore_suspended(&reading.told, reading.records);
+                    .on_restore_suspended(&task.told, task.records);
             }
         }
         read?;
-        Ok(readings.iter().map(|reading| reading.records).sum())
+        Ok(records_of(&readings))
     }
 
     fn read(&self, readings: &mut [Reading]) -> Result<(), RestoreFault> {
-        let starts: Vec<(TopicPartition, Option<Offset>)> = readings
-            .iter()
-            .filter(|reading| !reading.done)
-            .map(|reading| (reading.place.clone(), reading.stores.next))
+        let starts = readings.iter();
+        let starts: Vec<(TopicPartition, Option<Offset>)> = starts
+            .map(|reading| (reading.place.clone(), Some(reading.next)))
             .collect();
         if starts.is_empty() {
             return Ok(());
         }
         let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
         let mut said = Instant::now();
-        while readings.iter().any(|reading| !reading.done) {
+        while !readings.iter().all(Reading::is_done) {
             self.check_cancelled()?;
             let mut read = 0;
-            for reading in readings.iter_mut().filter(|reading| !reading.done) {
+            for reading in readings.iter_mut().filter(|reading| !reading.is_done()) {
                 read += self.read_some(&reader, reading)?;
             }
             if read == 0 {
@@ -106,63 +166,52 @@ impl Worker {
             }
             if said.elapsed() > Duration::from_secs(5) {
                 said = Instant::now();
-                let records: u64 = readings.iter().map(|reading| reading.records).sum();
                 let remaining: i64 = readings
                     .iter()
-                    .map(|reading| reading.told.end.0.saturating_sub(reading.next.0))
+                    .map(|reading| reading.end.0.saturating_sub(reading.next.0))
                     .sum();
-                tracing::info!(records, remaining, "restoring");
+                tracing::info!(records = records_of(readings), remaining, "restoring");
             }
         }
         Ok(())
     }
 
-    /// Applies what there is of one changelog, at most a batch; says how much it was.
+    /// Applies what there is of one partition, at most a batch; says how many records were
+    /// read, those of others included.
     fn read_some(
         &self,
         reader: &ChangelogReader,
         reading: &mut Reading,
     ) -> Result<u64, RestoreFault> {
-        let mut records = 0;
+        let mut read = 0;
         let mut ended = false;
         let Reading {
-            stores,
-            told,
             place,
-            batch,
+            end,
+            tasks,
+            dispatch,
             next,
-            ..
         } = reading;
         reader.read(place, BATCH_RECORDS, |event| -> Result<(), RestoreFault> {
             match event {
                 ChangelogEvent::Record { offset, key, value } => {
-                    stores.add(batch, key, value)?;
+                    dispatch.hand_out(tasks, offset, key, value)?;
                     *next = Offset(offset.0 + 1);
-                    records += 1;
+                    read += 1;
                 }
                 ChangelogEvent::End => ended = true,
             }
             Ok(())
         })?;
         // What lies between the last record and the end are markers and gaps.
-        if ended || *next >= told.end {
+        if ended || *next >= *end {
             ended = true;
-            *next = (*next).max(told.end);
+            *next = (*next).max(*end);
         }
-        if records > 0 || ended {
-            stores.write(std::mem::take(batch), *next)?;
+        for task in tasks {
+            task.write(*next, ended, &self.listeners)?;
         }
-        reading.records += records;
-        reading.done = ended;
-        if records > 0 {
-            let Reading { told, next, .. } = reading;
-            self.listeners.on_batch_restored(told, *next, records);
-        }
-        if ended {
-            self.listeners
-                .on_restore_end(&reading.told, reading.records);
-        }
-        Ok(records)
+        Ok(read)
     }
 
     /// Ends those readings whose position has passed the end with no record to show for it.
@@ -172,13 +221,19 @@ impl Worker {
         readings: &mut [Reading],
     ) -> Result<(), RestoreFault> {
         let positions = reader.positions()?;
-        for reading in readings.iter_mut().filter(|reading| !reading.done) {
+        for reading in readings.iter_mut().filter(|reading| !reading.is_done()) {
             let at = offset_of(&positions, &reading.place);
-            if at.is_some_and(|at| at >= reading.told.end) {
-                reading.next = reading.told.end;
+            if at.is_some_and(|at| at >= reading.end) {
+                reading.next = reading.end;
                 self.read_some(reader, reading)?;
             }
         }
         Ok(())
     }
+}
+
+/// The records that the stores were given.
+fn records_of(readings: &[Reading]) -> u64 {
+    let tasks = readings.iter().flat_map(|reading| &reading.tasks);
+    tasks.map(|task| task.records).sum()
 }

@@ -1,8 +1,9 @@
-//! The standby thread: follows the changelogs of all standbys of this instance.
+//! The standby thread: follows the changelog for all standbys of this instance.
 //!
 //! 1. Opens what belongs here and nobody else has open; closes what does not any more.
-//! 2. Applies what has come, a bounded batch of one task at a time.
-//! 3. Every second asks where the changelogs end; a standby that has reached its end
+//! 2. Applies what has come, a bounded batch of one partition at a time, which is read once
+//!    for all standbys of it.
+//! 3. Every second asks where the partitions end; a standby that has reached its end
 //!    holds everything that was committed until it was asked.
 //!
 //! Between two batches a stream thread can take the open stores away. Records of
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use turnstile_state::{Backend, Batch, StateError};
+use turnstile_state::{Backend, StateError};
 
 use super::{Standby, Standbys};
 use crate::runtime::StreamsConfig;
@@ -27,13 +28,13 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::{changelog_of, offset_of};
 use crate::runtime::stream_thread::with_sources;
 use crate::runtime::task_stores::TaskStores;
-use crate::task::{ChangelogRestore, TaskError};
+use crate::task::{ChangelogRestore, Dispatch, TaskError};
 use crate::topology::Plan;
 use crate::{Offset, TaskId};
 
-/// Changelog records that are written to a store at once.
+/// Changelog records that are read before stores are written.
 const BATCH_RECORDS: usize = 2_000;
-/// Between two looks at where the changelogs end, and at who is there.
+/// Between two looks at where the partitions end, and at who is there.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// A standby that does not belong here any more is kept for so long all the same: while
 /// instances come and go it may be wanted at once.
@@ -69,6 +70,12 @@ struct Follower {
     /// Standbys that do not belong here any more, and since when.
     unwanted: BTreeMap<TaskId, Instant>,
     last_flush: Instant,
+}
+
+/// The stores of a standby that is about to be followed.
+struct Opened {
+    backend: Arc<dyn Backend>,
+    stores: ChangelogRestore,
 }
 
 /// Why following ended.
@@ -166,61 +173,75 @@ impl Follower {
                 changed = true;
             }
         }
+        let mut opened = Vec::new();
         for task in wanted.difference(&present) {
-            changed |= self.open(*task, log_ends)?;
+            opened.extend(self.open(*task)?);
         }
+        changed |= self.keep(opened, log_ends)?;
         Ok(changed)
     }
 
-    /// Opens a standby, unless somebody else has its stores now. A stream thread may want
-    /// them meanwhile: then it tries until they are closed again here.
-    fn open(&self, task: TaskId, log_ends: &EndOffsets) -> Result<bool, Ended> {
+    /// Opens the stores of a standby, unless somebody else has them now. A stream thread may
+    /// want them meanwhile: then it tries until they are closed again here.
+    fn open(&self, task: TaskId) -> Result<Option<Opened>, TaskError> {
         let shared = &self.setup.standbys.shared;
         if shared.state.lock().taken.contains_key(&task) {
-            return Ok(false);
+            return Ok(None);
         }
         let backend = match self.setup.stores.open(task) {
             Ok(backend) => backend,
             Err(error @ StateError::RocksDb { .. }) => {
                 // A query may be about to let go of it.
                 tracing::debug!(%task, error = with_sources(&error), "the stores of a standby cannot be opened now");
-                return Ok(false);
+                return Ok(None);
             }
-            Err(error) => return Err(TaskError::of_state(task, error).into()),
+            Err(error) => return Err(TaskError::of_state(task, error)),
         };
         let plan = self.setup.plan.subtopology(task.subtopology);
         let plan = plan.expect("tasks are of subtopologies of the plan");
-        let Some(stores) = ChangelogRestore::of(task, plan, &backend)? else {
-            return Ok(false);
-        };
-        let place = changelog_of(&stores);
-        let reached = stores.next.unwrap_or(Offset(0));
-        let ends = log_ends.of(std::slice::from_ref(&place))?;
-        let end = offset_of(&ends, &place).unwrap_or(Offset(0));
-        if reached > end {
-            return Err(stores.is_ahead_of(end).into());
+        let stores = ChangelogRestore::of(task, plan, &backend)?;
+        Ok(stores.map(|stores| Opened { backend, stores }))
+    }
+
+    /// Keeps these standbys, but for those that somebody has taken meanwhile; says whether
+    /// there are any.
+    fn keep(&self, opened: Vec<Opened>, log_ends: &EndOffsets) -> Result<bool, Ended> {
+        let shared = &self.setup.standbys.shared;
+        let places = opened.iter().map(|of| changelog_of(&of.stores));
+        let places: BTreeSet<TopicPartition> = places.collect();
+        let ends = log_ends.of(&Vec::from_iter(places))?;
+        let mut any = false;
+        for Opened { backend, stores } in opened {
+            let task = stores.task;
+            let place = changelog_of(&stores);
+            let reached = stores.next.unwrap_or(Offset(0));
+            let end = offset_of(&ends, &place).unwrap_or(Offset(0));
+            if reached > end {
+                return Err(stores.is_ahead_of(end).into());
+            }
+            let mut state = shared.state.lock();
+            if state.taken.contains_key(&task) {
+                continue;
+            }
+            shared.queries.set_standby(task, backend.clone());
+            state.standbys.insert(
+                task,
+                Standby {
+                    backend,
+                    stores,
+                    place,
+                    reached,
+                    end: None,
+                    goal: None,
+                    sampled: None,
+                    as_of: None,
+                },
+            );
+            drop(state);
+            tracing::info!(%task, "keeping a standby");
+            any = true;
         }
-        let mut state = shared.state.lock();
-        if state.taken.contains_key(&task) {
-            return Ok(false);
-        }
-        shared.queries.set_standby(task, backend.clone());
-        state.standbys.insert(
-            task,
-            Standby {
-                backend,
-                stores,
-                place,
-                reached,
-                end: None,
-                goal: None,
-                sampled: None,
-                as_of: None,
-            },
-        );
-        drop(state);
-        tracing::info!(%task, "keeping a standby");
-        Ok(true)
+        Ok(any)
     }
 
     /// Flushes and closes a standby. A stream thread that wants its stores meanwhile tries
@@ -228,10 +249,11 @@ impl Follower {
     fn close(&self, task: TaskId) {
         let shared = &self.setup.standbys.shared;
         let standby = shared.state.lock().standbys.remove(&task);
-        let Some(standby) = standby else {
+        let Some(mut standby) = standby else {
             return;
         };
         shared.queries.clear_standby(task);
+        standby.settle();
         if let Err(error) = standby.backend.flush() {
             tracing::warn!(%task, error = with_sources(&error), "could not flush a standby; its next use restores more");
         } else if standby.is_fresh() {
@@ -261,21 +283,35 @@ impl Follower {
     }
 
     /// The changelog partitions of all standbys.
-    fn places(&self) -> Vec<TopicPartition> {
+    fn places(&self) -> BTreeSet<TopicPartition> {
         let state = self.setup.standbys.shared.state.lock();
         let standbys = state.standbys.values();
         standbys.map(|standby| standby.place.clone()).collect()
     }
 
-    /// Reads on from where all standbys are.
+    /// Reads on: each partition from where the standby is that is furthest behind.
     fn start_reading(&self) -> Result<Option<ChangelogReader>, KafkaFault> {
-        let starts: Vec<(TopicPartition, Option<Offset>)> = {
-            let state = self.setup.standbys.shared.state.lock();
-            let standbys = state.standbys.values();
-            standbys
-                .map(|standby| (standby.place.clone(), standby.stores.next))
-                .collect()
-        };
+        let mut starts: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
+        for standby in self
+            .setup
+            .standbys
+            .shared
+            .state
+            .lock()
+            .standbys
+            .values_mut()
+        {
+            // What an attempt has taken that failed is read once more.
+            standby.stores.forget_pending();
+            standby.settle();
+            let start = starts.entry(standby.place.clone());
+            let start = start.or_insert(standby.reached);
+            *start = standby.reached.min(*start);
+        }
+        let starts = starts
+            .into_iter()
+            .map(|(place, start)| (place, Some(start)));
+        let starts: Vec<(TopicPartition, Option<Offset>)> = starts.collect();
         if starts.is_empty() {
             return Ok(None);
         }
@@ -283,29 +319,24 @@ impl Follower {
         ChangelogReader::start(&self.setup.config, &starts, waker).map(Some)
     }
 
-    /// Applies what has come, at most a batch a task; says how many records it was.
+    /// Applies what has come, at most a batch a partition; says how many records were read,
+    /// those of others included.
     fn apply(&self, reader: &ChangelogReader) -> Result<u64, Ended> {
-        let mut applied = 0;
-        for task in self.tasks() {
+        let mut read = 0;
+        for place in self.places() {
             let mut state = self.setup.standbys.shared.state.lock();
-            let Some(standby) = state.standbys.get_mut(&task) else {
-                continue;
-            };
-            let records = apply_some(reader, standby)?;
-            self.setup
-                .metrics
-                .standby_records
-                .with_label_values(&[&*standby.stores.changelog])
-                .inc_by(records);
-            applied += records;
+            let standbys = state.standbys.values_mut();
+            let mut here: Vec<&mut Standby> =
+                standbys.filter(|standby| standby.place == place).collect();
+            read += apply_some(reader, &place, &mut here, &self.setup.metrics)?;
         }
-        Ok(applied)
+        Ok(read)
     }
 
-    /// Asks where the changelogs of all standbys end.
+    /// Asks where the changelog partitions of all standbys end.
     fn sample(&self, stable_ends: &EndOffsets) -> Result<(), KafkaFault> {
         let at = Instant::now();
-        let ends = stable_ends.of(&self.places())?;
+        let ends = stable_ends.of(&Vec::from_iter(self.places()))?;
         let ends: BTreeMap<TopicPartition, Offset> = ends.into_iter().collect();
         let mut state = self.setup.standbys.shared.state.lock();
         for standby in state.standbys.values_mut() {
@@ -369,10 +400,13 @@ impl Follower {
         self.last_flush = Instant::now();
         // Flushing takes its time, and a stream thread may want one of them meanwhile.
         let backends: Vec<(TaskId, Arc<dyn Backend>)> = {
-            let state = self.setup.standbys.shared.state.lock();
-            let standbys = state.standbys.iter();
+            let mut state = self.setup.standbys.shared.state.lock();
+            let standbys = state.standbys.iter_mut();
             standbys
-                .map(|(task, standby)| (*task, standby.backend.clone()))
+                .map(|(task, standby)| {
+                    standby.settle();
+                    (*task, standby.backend.clone())
+                })
                 .collect()
         };
         for (task, backend) in backends {
@@ -387,25 +421,33 @@ impl Follower {
     }
 }
 
-/// Applies what has come of one changelog, at most a batch. How far it is then is known
-/// from the records alone: that the reader is at an end was true when it was noted, not
-/// now, and the markers behind the last record are counted by the reader's position.
-fn apply_some(reader: &ChangelogReader, standby: &mut Standby) -> Result<u64, Ended> {
-    let mut batch = Batch::new();
-    let mut records = 0;
-    let mut reached = standby.reached;
-    let Standby { stores, place, .. } = standby;
+/// Applies what has come of one partition to its standbys, at most a batch; says how many
+/// records were read. How far they are then is known from the records alone: that the reader
+/// is at an end was true when it was noted, not now, and the markers behind the last record
+/// are counted by the reader's position.
+fn apply_some(
+    reader: &ChangelogReader,
+    place: &TopicPartition,
+    standbys: &mut [&mut Standby],
+    metrics: &Metrics,
+) -> Result<u64, Ended> {
+    let dispatch = Dispatch::to(standbys.iter().map(|standby| &standby.stores));
+    let mut read = 0;
+    let mut next = Offset(0);
     reader.read(place, BATCH_RECORDS, |event| -> Result<(), Ended> {
         if let ChangelogEvent::Record { offset, key, value } = event {
-            stores.add(&mut batch, key, value)?;
-            reached = Offset(offset.0 + 1);
-            records += 1;
+            dispatch.hand_out(standbys, offset, key, value)?;
+            next = Offset(offset.0 + 1);
+            read += 1;
         }
         Ok(())
     })?;
-    if records > 0 {
-        standby.stores.write(batch, reached)?;
-        standby.reached = reached;
+    for standby in standbys {
+        if standby.stores.pending() > 0 {
+            let records = standby.stores.write(next)?;
+            metrics.count_standby_records(standby.stores.task, records);
+        }
+        standby.reached = standby.reached.max(next);
     }
-    Ok(records)
+    Ok(read)
 }

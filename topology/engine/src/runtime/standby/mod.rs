@@ -1,7 +1,7 @@
-//! Standbys: stores of tasks that run elsewhere, kept up to date from their changelogs.
+//! Standbys: stores of tasks that run elsewhere, kept up to date from their changelog.
 //!
 //! They live where the assignor would put their task if an instance were lost, so that
-//! a failover restores the tail of the changelogs only. A new instance keeps standbys of
+//! a failover restores the tail of the changelog only. A new instance keeps standbys of
 //! what it is going to own before it joins the groups: the same, once.
 //!
 //! Who has the stores of a task open:
@@ -29,6 +29,7 @@ use turnstile_state::Backend;
 use super::kafka::TopicPartition;
 use super::metrics::Metrics;
 use super::queries::Queries;
+use super::stream_thread::with_sources;
 use super::wake::Waker;
 use crate::task::ChangelogRestore;
 use crate::{Offset, TaskId};
@@ -70,6 +71,23 @@ impl Standby {
     fn is_fresh(&self) -> bool {
         self.as_of
             .is_some_and(|as_of| as_of.elapsed() <= ACCEPTABLE_AGE)
+    }
+
+    /// Has the stores know how far it is. Others may have written the changelog for long where
+    /// its own task has not, and nobody is to read all that again.
+    fn settle(&mut self) {
+        if self.stores.next.unwrap_or(Offset(0)) < self.reached {
+            self.stores.forget_pending();
+            if let Err(error) = self.stores.write(self.reached) {
+                tracing::warn!(task = %self.stores.task, error = with_sources(&error), "cannot note how far a standby is; its next use reads more");
+            }
+        }
+    }
+}
+
+impl AsMut<ChangelogRestore> for Standby {
+    fn as_mut(&mut self) -> &mut ChangelogRestore {
+        &mut self.stores
     }
 }
 
@@ -120,7 +138,10 @@ impl Standbys {
         let standby = state.standbys.remove(&task);
         self.shared.queries.clear_standby(task);
         self.shared.metrics.forget_standby(task);
-        standby.map(|standby| standby.backend)
+        standby.map(|mut standby| {
+            standby.settle();
+            standby.backend
+        })
     }
 
     /// Gives back a task whose stores are closed.
@@ -152,11 +173,14 @@ impl Standbys {
     /// that is not known of all.
     pub(crate) fn warming_lag(&self) -> Option<u64> {
         let state = self.shared.state.lock();
-        let lags = state
-            .warming
-            .iter()
-            .map(|task| state.standbys.get(task)?.behind());
-        lags.sum()
+        // The tasks of one partition are behind the same records.
+        let mut lags: BTreeMap<&TopicPartition, u64> = BTreeMap::new();
+        for task in &state.warming {
+            let standby = state.standbys.get(task)?;
+            let lag = lags.entry(&standby.place).or_default();
+            *lag = standby.behind()?.max(*lag);
+        }
+        Some(lags.values().sum())
     }
 
     /// Whether what this instance is going to own is nearly up to date.

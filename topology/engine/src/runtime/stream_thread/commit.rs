@@ -177,7 +177,8 @@ impl Work<'_> {
         slot.task.seal();
         slot.dirty = false;
         for record in slot.task.changelog_records(now) {
-            let delivery = *slot.changelog.get_or_insert_with(|| self.producer.slot());
+            let delivery = self.changelogs.entry(id.partition);
+            let delivery = *delivery.or_insert_with(|| self.producer.slot());
             self.producer.send(record, Some(delivery))?;
         }
         Ok(Some(Committing {
@@ -219,9 +220,12 @@ impl Work<'_> {
         let Some(slot) = self.tasks.get_mut(&id) else {
             return Ok(());
         };
-        let reached = slot
-            .changelog
-            .and_then(|delivery| self.producer.next_offset(delivery));
+        // Nobody else has written for this task before what was written here for others: its
+        // own groups were in the transaction too.
+        let delivery = self.changelogs.get(&id.partition);
+        let reached = delivery.and_then(|delivery| self.producer.next_offset(*delivery));
+        let reached = reached.filter(|at| slot.is_behind(*at));
+        slot.reached = reached.or(slot.reached);
         let written = if self.setup.queries.anyone_waits() {
             slot.task.written_keys()
         } else {

@@ -7,13 +7,14 @@
 //!    fetched no more.
 //! 2. The partition is let go.
 //! 3. When all groups of a task hold its partition again, it is restored (what
-//!    others committed meanwhile is in its changelogs) and runs.
+//!    others committed meanwhile is in its changelog) and runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clients::Clients;
+use super::gathering::Gathering;
 use super::opening::open;
 use super::readings::{Reader, Readings};
 use super::slot::{SourcePosition, TaskSlot};
@@ -44,6 +45,7 @@ pub(super) struct Membership<'a> {
     work: Work<'a>,
     readings: Readings,
     ownership: Ownership,
+    gathering: Gathering,
     /// Tasks that some but not all groups have assigned here, and since when.
     partial: BTreeMap<TaskId, (Instant, String)>,
     epoch: u64,
@@ -71,6 +73,7 @@ impl<'a> Membership<'a> {
             work: Work::new(setup, producer),
             readings: Readings::default(),
             ownership: Ownership::new(setup.plan.clone()),
+            gathering: Gathering::of(setup.plan.stateful_tasks()),
             partial: BTreeMap::new(),
             epoch: 0,
             last_flush: Instant::now(),
@@ -99,6 +102,7 @@ impl<'a> Membership<'a> {
             self.work.finish_if_committed()?;
             self.serve_groups()?;
             let records = self.serve_records()?;
+            self.restore_gathered()?;
             self.take_restored(worked)?;
             let timers = self.work.fire_due()?;
             self.work.serve();
@@ -120,6 +124,7 @@ impl<'a> Membership<'a> {
     }
 
     fn commit(&mut self) -> Result<(), ThreadFault> {
+        self.work.catch_up();
         let positions = self.positions()?;
         self.work.commit(&self.consumers, &positions)
     }
@@ -231,8 +236,6 @@ impl<'a> Membership<'a> {
         slot.task.become_status(TaskStatus::Suspended);
         self.setup.queries.set_status(id, TaskStatus::Suspended);
         slot.epoch = 0;
-        // Others may write the changelog before this task runs here again.
-        slot.changelog = None;
         for SourcePosition { place, group, .. } in std::mem::take(&mut slot.positions) {
             self.setup.lag.forget(&group, &place);
         }
@@ -269,7 +272,7 @@ impl<'a> Membership<'a> {
             .retain(|id, _| matches!(holds.get(id), Some(Hold::Partial(_))));
         for (id, hold) in holds {
             match hold {
-                Hold::Owned => self.restore(id)?,
+                Hold::Owned => self.gather(id)?,
                 Hold::Partial(missing) => {
                     let missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
                     let reason = format!("not assigned here by group {}", missing.join(", "));
@@ -280,15 +283,40 @@ impl<'a> Membership<'a> {
                 }
             }
         }
+        self.restore_gathered()?;
         self.report();
         Ok(())
     }
 
-    fn restore(&mut self, id: TaskId) -> Result<(), ThreadFault> {
+    /// Opens an owned task, and has it wait for its turn to be restored.
+    fn gather(&mut self, id: TaskId) -> Result<(), ThreadFault> {
         if !self.work.tasks.contains_key(&id) {
             let task = open(self.setup, id)?;
             self.work.tasks.insert(id, TaskSlot::new(task));
         }
+        let slot = self.work.tasks.get(&id);
+        if slot.is_some_and(|slot| slot.task.status().may_become(TaskStatus::Restoring)) {
+            self.gathering.add(id);
+        }
+        Ok(())
+    }
+
+    fn restore_gathered(&mut self) -> Result<(), ThreadFault> {
+        if self.gathering.is_empty() {
+            return Ok(());
+        }
+        let holds = self.ownership.holds().into_iter();
+        let owned = holds.filter(|(_, hold)| *hold == Hold::Owned);
+        let owned: BTreeSet<TaskId> = owned.map(|(id, _)| id).collect();
+        let complete = self.ownership.all_groups_assigned();
+        let ready = self.gathering.take_ready(&owned, complete, Instant::now());
+        for id in ready {
+            self.restore(id)?;
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, id: TaskId) -> Result<(), ThreadFault> {
         let Some(slot) = self.work.tasks.get_mut(&id) else {
             return Ok(());
         };
@@ -361,6 +389,7 @@ impl<'a> Membership<'a> {
                 })
             });
             slot.positions = positions.collect::<Result<_, ThreadFault>>()?;
+            slot.restored()?;
             slot.task.start(clock::now());
             // So that every group has a position on record, and no older member can commit.
             slot.dirty = true;
@@ -422,6 +451,7 @@ impl<'a> Membership<'a> {
             return Ok(());
         }
         self.last_flush = Instant::now();
+        self.work.catch_up();
         for (id, slot) in &self.work.tasks {
             slot.task
                 .backend()

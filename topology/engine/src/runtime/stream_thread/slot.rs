@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::Offset;
-use crate::runtime::kafka::{Slot as DeliverySlot, TopicPartition};
+use crate::runtime::kafka::TopicPartition;
 use crate::runtime::metrics::Metrics;
-use crate::task::{Processed, Task};
+use crate::task::{Processed, Task, TaskError};
 
 /// How far a task has come in one of its source partitions.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub(super) struct TaskSlot {
     pub(super) dirty: bool,
     /// By source; nothing while the task does not run.
     pub(super) positions: Vec<SourcePosition>,
-    /// Where the offset of its last changelog record is found after a commit.
-    pub(super) changelog: Option<DeliverySlot>,
+    /// Its stores hold everything of their own before this offset of their changelog.
+    pub(super) reached: Option<Offset>,
     /// Since the last commit began.
     counts: Counts,
 }
@@ -41,7 +41,7 @@ impl TaskSlot {
             epoch: 0,
             dirty: false,
             positions: Vec::new(),
-            changelog: None,
+            reached: None,
             counts: Vec::new(),
         }
     }
@@ -51,6 +51,20 @@ impl TaskSlot {
         let mut positions = self.positions.iter();
         let found = positions.find(|position| position.place == *place);
         found.map(|position| position.next)
+    }
+
+    /// Its stores have been restored.
+    pub(super) fn restored(&mut self) -> Result<(), TaskError> {
+        let reached = self.task.backend().changelog_offset();
+        let reached = reached.map_err(|error| TaskError::of_state(self.task.id(), error))?;
+        self.reached = reached.map(Offset);
+        Ok(())
+    }
+
+    /// Whether its stores do not know yet that they hold everything before this offset of
+    /// their changelog.
+    pub(super) fn is_behind(&self, at: Offset) -> bool {
+        self.task.plan().changelog.is_some() && self.reached.is_none_or(|reached| reached < at)
     }
 
     /// Remembers what became of a record.

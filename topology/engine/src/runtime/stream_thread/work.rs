@@ -9,8 +9,8 @@ use super::shortcuts::Shortcuts;
 use super::slot::{SourcePosition, TaskSlot};
 use super::{ThreadFault, ThreadSetup};
 use crate::record::{Origin, OutputRecord};
-use crate::runtime::kafka::{Position, TopicPartition, TransactionalProducer};
-use crate::{InputRecord, Offset, TaskId, TaskStatus, TimestampMs, clock};
+use crate::runtime::kafka::{Position, Slot, TopicPartition, TransactionalProducer};
+use crate::{InputRecord, Offset, Partition, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
 const TIMERS_PER_TURN: usize = 1_000;
@@ -20,6 +20,9 @@ pub(super) struct Work<'a> {
     pub(super) setup: &'a ThreadSetup,
     pub(super) producer: TransactionalProducer,
     pub(super) tasks: BTreeMap<TaskId, TaskSlot>,
+    /// Of each changelog partition: where the offset of the last record that was written here
+    /// is found after a commit.
+    pub(super) changelogs: BTreeMap<Partition, Slot>,
     pub(super) shortcuts: Shortcuts,
     pub(super) commits: Commits,
     /// What was sent while a record was processed, and is yet to be produced or taken over.
@@ -32,6 +35,7 @@ impl<'a> Work<'a> {
             setup,
             producer,
             tasks: BTreeMap::new(),
+            changelogs: BTreeMap::new(),
             shortcuts: Shortcuts::new(&setup.plan),
             commits: Commits::new(),
             sent: VecDeque::new(),
@@ -181,6 +185,19 @@ impl<'a> Work<'a> {
             .values()
             .filter(|slot| slot.task.status() == TaskStatus::Running);
         running.filter_map(|slot| slot.task.next_due()).min()
+    }
+
+    /// Has those tasks take part in the next commit whose stores know less of their changelog
+    /// partition than was written to it here. Their own records are in them; but without a
+    /// commit in which their groups take part nobody can tell, and what others write for long
+    /// would all be read when they are restored.
+    pub(super) fn catch_up(&mut self) {
+        for (id, slot) in &mut self.tasks {
+            let delivery = self.changelogs.get(&id.partition);
+            let at = delivery.and_then(|delivery| self.producer.next_offset(*delivery));
+            let is_running = slot.task.status() == TaskStatus::Running;
+            slot.dirty |= is_running && at.is_some_and(|at| slot.is_behind(at));
+        }
     }
 
     /// Serves the producer's delivery reports.
