@@ -6,11 +6,15 @@
 //! nothing ([`GroupConsumer`](super::GroupConsumer)), and this reader, which is in no group,
 //! fetches each partition once.
 //!
+//! Repartition topics are fetched apart from the others. They are many and mostly empty, as
+//! records skip them where they can; and whenever anything comes, the client asks anew for
+//! every partition that it reads.
+//!
 //! A partition has a [`Lane`] with a queue of its own: one with a backlog does not hold up
 //! the others, and whose records they are need not be looked up. Only committed records
 //! come. Where a partition is read from, and for whom, is the caller's to know.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -35,9 +39,12 @@ use crate::{Offset, TimestampMs};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LaneId(pub(crate) usize);
 
+type Client = Arc<BaseConsumer<ClientLog>>;
+
 /// One partition that is read, or was.
 struct Lane {
     place: TopicPartition,
+    client: Client,
     queue: PartitionQueue<ClientLog>,
     /// The queue may hold something.
     ready: Arc<AtomicBool>,
@@ -46,30 +53,36 @@ struct Lane {
 
 /// Reads partitions outside any group.
 pub(crate) struct Fetcher {
-    // Queues are dropped before their consumer.
     lanes: Vec<Lane>,
     by_place: HashMap<TopicPartition, LaneId>,
-    consumer: Arc<BaseConsumer<ClientLog>>,
+    outer: Client,
+    /// For the repartition topics.
+    inner: Client,
+    repartition: BTreeSet<String>,
     waker: Waker,
     limit: Duration,
 }
 
 impl Fetcher {
-    /// Connects; nothing is read before [`Fetcher::start`]. `waker` is woken when there is
-    /// something to read.
+    /// Connects; nothing is read before [`Fetcher::start`]. `repartition` are the topics
+    /// within the application, and `waker` is woken when there is something to read.
     pub(crate) fn connect(
         config: &StreamsConfig,
-        name: &str,
+        repartition: BTreeSet<String>,
         waker: Waker,
     ) -> Result<Self, KafkaFault> {
-        let client = settings::fetcher(config, name, Isolation::ReadCommitted);
-        let consumer = client
-            .create_with_context(ClientLog)
-            .map_err(|error| KafkaFault::of("create a consumer", &error))?;
+        let client = |name| -> Result<Client, KafkaFault> {
+            let client = settings::fetcher(config, name, Isolation::ReadCommitted);
+            let consumer = client.create_with_context(ClientLog);
+            let consumer = consumer.map_err(|error| KafkaFault::of("create a consumer", &error))?;
+            Ok(Arc::new(consumer))
+        };
         Ok(Self {
             lanes: Vec::new(),
             by_place: HashMap::new(),
-            consumer: Arc::new(consumer),
+            outer: client("fetcher")?,
+            inner: client("repartition-fetcher")?,
+            repartition,
             waker,
             limit: config.request_timeout,
         })
@@ -84,51 +97,63 @@ impl Fetcher {
     /// what was fetched of them and not read is dropped.
     pub(crate) fn start(&mut self, starts: &[Position]) -> Result<(), KafkaFault> {
         const ACTION: &str = "start to read partitions";
-        let mut new = TopicPartitionList::new();
-        let mut moved = TopicPartitionList::new();
-        for (place, offset) in starts {
-            let lane = match self.lane(place) {
-                Some(lane) => lane,
-                None => self.add_lane(place)?,
-            };
-            let Some(lane) = self.lanes.get_mut(lane.0) else {
-                continue;
-            };
-            let list = if lane.is_read { &mut moved } else { &mut new };
-            lane.is_read = true;
-            list.add_partition_offset(
-                &place.topic,
-                place.partition.0,
-                ClientOffset::Offset(offset.0),
-            )
-            .map_err(|error| KafkaFault::of(ACTION, &error))?;
-        }
-        if moved.count() > 0 {
-            let sought = self.consumer.seek_partitions(moved, self.limit);
-            let sought = sought.map_err(|error| KafkaFault::of(ACTION, &error))?;
-            for element in sought.elements() {
-                let error = element.error();
-                error.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        let clients = [self.outer.clone(), self.inner.clone()];
+        for client in clients {
+            let mut new = TopicPartitionList::new();
+            let mut moved = TopicPartitionList::new();
+            for (place, offset) in starts {
+                if !Arc::ptr_eq(self.client_of(place), &client) {
+                    continue;
+                }
+                let was_read = self.will_read(place)?;
+                let list = if was_read { &mut moved } else { &mut new };
+                let offset = ClientOffset::Offset(offset.0);
+                let added = list.add_partition_offset(&place.topic, place.partition.0, offset);
+                added.map_err(|error| KafkaFault::of(ACTION, &error))?;
             }
-        }
-        if new.count() > 0 {
-            // The client's main thread takes one call after the other: when it tells the
-            // assignment, it has made the new partitions fetchable.
-            let assigned = self
-                .consumer
-                .incremental_assign(&new)
-                .and_then(|()| self.consumer.assignment().map(drop));
-            assigned.map_err(|error| KafkaFault::of(ACTION, &error))?;
-            self.rouse(new);
+            if moved.count() > 0 {
+                let sought = client.seek_partitions(moved, self.limit);
+                let sought = sought.map_err(|error| KafkaFault::of(ACTION, &error))?;
+                for element in sought.elements() {
+                    let error = element.error();
+                    error.map_err(|error| KafkaFault::of(ACTION, &error))?;
+                }
+            }
+            if new.count() > 0 {
+                // The client's main thread takes one call after the other: when it tells the
+                // assignment, it has made the new partitions fetchable.
+                let assigned = client
+                    .incremental_assign(&new)
+                    .and_then(|()| client.assignment().map(drop));
+                assigned.map_err(|error| KafkaFault::of(ACTION, &error))?;
+                rouse(client, new);
+            }
         }
         Ok(())
     }
 
+    fn client_of(&self, place: &TopicPartition) -> &Client {
+        if self.repartition.contains(&*place.topic) {
+            &self.inner
+        } else {
+            &self.outer
+        }
+    }
+
+    /// Notes that a partition is read now; says whether it was before.
+    fn will_read(&mut self, place: &TopicPartition) -> Result<bool, KafkaFault> {
+        let LaneId(lane) = match self.lane(place) {
+            Some(lane) => lane,
+            None => self.add_lane(place)?,
+        };
+        let lane = self.lanes.get_mut(lane);
+        Ok(lane.is_some_and(|lane| std::mem::replace(&mut lane.is_read, true)))
+    }
+
     fn add_lane(&mut self, place: &TopicPartition) -> Result<LaneId, KafkaFault> {
         // Split off before it is assigned, it stays so however often it is.
-        let queue = self
-            .consumer
-            .split_partition_queue(&place.topic, place.partition.0);
+        let client = self.client_of(place).clone();
+        let queue = client.split_partition_queue(&place.topic, place.partition.0);
         let mut queue = queue.ok_or_else(|| KafkaFault::Retriable {
             action: "start to read a partition",
             reason: format!("no queue for {}-{}", place.topic, place.partition),
@@ -143,6 +168,7 @@ impl Fetcher {
         self.by_place.insert(place.clone(), lane);
         self.lanes.push(Lane {
             place: place.clone(),
+            client,
             queue,
             ready,
             is_read: false,
@@ -152,36 +178,22 @@ impl Fetcher {
 
     /// Reads these lanes no more; what was fetched of them is dropped.
     pub(crate) fn stop(&mut self, lanes: &[LaneId]) -> Result<(), KafkaFault> {
-        let mut gone = Vec::new();
-        for LaneId(lane) in lanes {
-            if let Some(lane) = self.lanes.get_mut(*lane).filter(|lane| lane.is_read) {
-                lane.is_read = false;
-                gone.push(lane.place.clone());
+        for client in [&self.outer, &self.inner] {
+            let mut gone = Vec::new();
+            for LaneId(lane) in lanes {
+                let lane = self.lanes.get_mut(*lane);
+                let lane = lane.filter(|lane| lane.is_read && Arc::ptr_eq(&lane.client, client));
+                if let Some(lane) = lane {
+                    lane.is_read = false;
+                    gone.push(lane.place.clone());
+                }
+            }
+            if !gone.is_empty() {
+                let unassigned = client.incremental_unassign(&list_of(&gone));
+                unassigned.map_err(|error| KafkaFault::of("stop reading partitions", &error))?;
             }
         }
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let unassigned = self.consumer.incremental_unassign(&list_of(&gone));
-        unassigned.map_err(|error| KafkaFault::of("stop reading partitions", &error))
-    }
-
-    /// Wakes those of the client's threads that fetch these partitions. One that had
-    /// nothing to fetch looks again a second later only; that there is something now does
-    /// not wake it, but any request to its broker does. Nobody waits for that one.
-    fn rouse(&self, mut partitions: TopicPartitionList) {
-        let consumer = self.consumer.clone();
-        let ask = move || {
-            let asked = partitions
-                .set_all_offsets(ClientOffset::End)
-                .and_then(|()| consumer.offsets_for_times(partitions, ROUSE_LIMIT));
-            if let Err(error) = asked {
-                tracing::debug!(%error, "partitions may be read a second later");
-            }
-        };
-        if let Err(error) = thread::Builder::new().name("rouse".to_owned()).spawn(ask) {
-            tracing::warn!(%error, "cannot start a thread to rouse a consumer");
-        }
+        Ok(())
     }
 
     /// Hands the records that are there to `take`, at most `limit` of each partition; says
@@ -220,30 +232,55 @@ impl Fetcher {
         Ok(any)
     }
 
-    /// Serves the client's own events; records come through the lanes.
+    /// Serves the clients' own events; records come through the lanes.
     fn serve(&self) -> Result<(), KafkaFault> {
-        match self.consumer.poll(Duration::ZERO) {
-            None => Ok(()),
-            Some(Ok(message)) => Err(KafkaFault::Retriable {
-                action: "consume",
-                reason: format!(
-                    "{}-{} was read past its queue",
-                    message.topic(),
-                    message.partition()
-                ),
-            }),
-            Some(Err(error)) => fault_of("fetcher", &error).map_or(Ok(()), Err),
+        for client in [&self.outer, &self.inner] {
+            match client.poll(Duration::ZERO) {
+                None => {}
+                Some(Ok(message)) => {
+                    let (topic, partition) = (message.topic(), message.partition());
+                    return Err(KafkaFault::Retriable {
+                        action: "consume",
+                        reason: format!("{topic}-{partition} was read past its queue"),
+                    });
+                }
+                Some(Err(error)) => {
+                    if let Some(fault) = fault_of("fetcher", &error) {
+                        return Err(fault);
+                    }
+                }
+            }
         }
+        Ok(())
     }
 
     /// The next offset of every partition that was read from since it was started; beyond
     /// the last record where transaction markers follow it.
     pub(crate) fn positions(&self) -> Result<Vec<Position>, KafkaFault> {
-        let list = self
-            .consumer
-            .position()
-            .map_err(|error| KafkaFault::of("tell its positions", &error))?;
-        Ok(positions(&list))
+        let mut all = Vec::with_capacity(self.lanes.len());
+        for client in [&self.outer, &self.inner] {
+            let told = client.position();
+            let told = told.map_err(|error| KafkaFault::of("tell its positions", &error))?;
+            all.extend(positions(&told));
+        }
+        Ok(all)
+    }
+}
+
+/// Wakes those of the client's threads that fetch these partitions. One that had nothing to
+/// fetch looks again a second later only; that there is something now does not wake it, but
+/// any request to its broker does. Nobody waits for that one.
+fn rouse(client: Client, mut partitions: TopicPartitionList) {
+    let ask = move || {
+        let asked = partitions
+            .set_all_offsets(ClientOffset::End)
+            .and_then(|()| client.offsets_for_times(partitions, ROUSE_LIMIT));
+        if let Err(error) = asked {
+            tracing::debug!(%error, "partitions may be read a second later");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("rouse".to_owned()).spawn(ask) {
+        tracing::warn!(%error, "cannot start a thread to rouse a consumer");
     }
 }
 

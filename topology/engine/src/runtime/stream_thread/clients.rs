@@ -33,7 +33,8 @@ impl Clients {
         let consumers =
             groups.map(|group| GroupConsumer::connect(config, group, &member, setup.waker.clone()));
         let consumers = consumers.collect::<Result<_, _>>()?;
-        let fetcher = Fetcher::connect(config, "fetcher", setup.waker.clone())?;
+        let fetcher =
+            Fetcher::connect(config, setup.plan.repartition_topics(), setup.waker.clone())?;
         let restorer = Restorer::start(config, setup.metrics.clone(), setup.waker.clone())?;
         Ok(Self {
             producer,
