@@ -4,7 +4,7 @@
 //!   only reads, parses and writes as many records: the ceiling of this client and broker.
 //! - `timers`: what millions of pending timers cost, and whether records still flow while a
 //!   million timers are due at once.
-//! - `restore`: how fast a task's stores come back from their changelogs.
+//! - `restore`: how fast a task's stores come back from their changelog.
 //! - `growth`: orders a second, latency and memory with more live orders, partitions and
 //!   instances.
 //!
@@ -47,7 +47,7 @@ enum What {
     Limit(limit::Options),
     /// Millions of pending timers, and a million due at once.
     Timers(timers::Options),
-    /// A task's stores from their changelogs.
+    /// A task's stores from their changelog.
     Restore(restore::Options),
     /// Orders with more of what there is.
     Growth(growth::Options),

@@ -1,5 +1,5 @@
 //! How fast a task's stores come back: rows and timers of one partition, from their
-//! changelogs, after the state directory was lost.
+//! changelog, after the state directory was lost.
 
 use std::fs;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const DAY_MS: i64 = 86_400_000;
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// Records in the changelogs: half of them rows, half of them timers.
+    /// Records in the changelog: half of them rows, half of them timers.
     #[arg(long, default_value_t = 1_000_000)]
     records: usize,
 }
