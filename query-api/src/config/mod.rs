@@ -50,7 +50,7 @@ pub struct Config {
     pub num_standby_replicas: usize,
     /// How long a new instance restores before it joins all the same.
     pub warm_join_limit: Duration,
-    /// The longest time between two commits.
+    /// The longest time between the begins of two commits.
     pub commit_interval: Duration,
     /// How long an order waits for its payment.
     pub order_ttl: Duration,
@@ -64,7 +64,8 @@ pub struct Config {
     pub block_cache_bytes: usize,
     /// Write buffers of all stores, in bytes.
     pub write_buffer_bytes: usize,
-    /// Uncommitted writes beyond which a thread commits early, in bytes.
+    /// Uncommitted writes of a thread, in bytes: with half of that it commits early, with all
+    /// of it it waits for the commit under way.
     pub uncommitted_bytes_max: usize,
     /// How long a request waits for the outcome of its command.
     pub command_timeout: Duration,

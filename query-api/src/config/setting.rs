@@ -98,14 +98,14 @@ settings! {
     NUM_STREAM_THREADS "num-stream-threads" = "1": "Threads that run tasks";
     NUM_STANDBY_REPLICAS "num-standby-replicas" = "1": "How many instances may be lost at once without a task being restored from scratch";
     WARM_JOIN_LIMIT "warm-join-limit" = "10m": "How long a new instance restores before it joins all the same";
-    COMMIT_INTERVAL "commit-interval" = "100ms": "The longest time between two commits";
+    COMMIT_INTERVAL "commit-interval" = "100ms": "The longest time between the begins of two commits";
     ORDER_TTL "order-ttl" = "120s": "How long an order waits for its payment";
     SESSION_TIMEOUT "session-timeout" = "10s": "Without a heartbeat for this long, others take over";
     REQUEST_TIMEOUT "request-timeout" = "60s": "How long one call to Kafka may take";
     FLUSH_INTERVAL "flush-interval" = "30s": "Stores are flushed to disk at least this often";
     BLOCK_CACHE "block-cache" = "64MiB": "Block cache of all stores together";
     WRITE_BUFFERS "write-buffers" = "64MiB": "Write buffers of all stores together";
-    UNCOMMITTED_MAX "uncommitted-max" = "16MiB": "Uncommitted writes beyond which a thread commits early";
+    UNCOMMITTED_MAX "uncommitted-max" = "16MiB": "Uncommitted writes of a thread: with half of that it commits early, with all of it it waits";
     COMMAND_TIMEOUT "command-timeout" = "10s": "How long a request waits for the outcome of its command";
     DRAIN_TIMEOUT "drain-timeout" = "15s": "How long a stop waits for requests that are under way";
     MAX_REQUESTS "max-requests" = "4096": "Requests that are answered at once; more get 503";

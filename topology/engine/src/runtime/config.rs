@@ -33,7 +33,8 @@ pub struct StreamsConfig {
     /// How long a new instance restores what it is going to own before it joins the
     /// groups all the same.
     pub warm_join_limit: Duration,
-    /// The longest time between two commits of a thread that has something to commit.
+    /// The longest time from the begin of a commit to that of the next, of a thread that has
+    /// something to commit; where one takes longer, the next follows at once.
     pub commit_interval: Duration,
     /// After this time without a heartbeat others take over.
     pub session_timeout: Duration,
@@ -43,7 +44,8 @@ pub struct StreamsConfig {
     pub block_cache_bytes: usize,
     /// Write buffers of all stores together, in bytes.
     pub write_buffer_bytes: usize,
-    /// Uncommitted writes of a thread beyond which it commits early, in bytes.
+    /// Uncommitted writes and outputs of a thread, in bytes: with half of that it commits
+    /// early, and with all of it the thread waits for the commit that is under way.
     pub uncommitted_bytes_max: usize,
     /// Stores are flushed to disk at least this often, so that a restart replays little.
     pub flush_interval: Duration,
@@ -68,10 +70,11 @@ pub type CommitHook = fn(CommitStep, &dyn Fn() -> Result<(), StateError>);
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitStep {
-    /// The changelog records of all tasks are on their way.
+    /// The writes of all tasks are sealed, and their changelog records in the transaction.
     ChangelogSent,
     /// All records are delivered and the positions are in the transaction. (This one
-    /// has no stores to flush: nothing was written to them since the last commit.)
+    /// has no stores to flush: nothing was written to them since the last commit. And it
+    /// is called on another thread, while the tasks go on.)
     PositionsJoined,
     /// The transaction is committed.
     TransactionCommitted,

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::StreamsConfig;
 use super::cluster::{Cluster, Silent, member_id};
 use super::kafka::{FencingProducer, KafkaFault, TransactionalProducer};
+use super::wake::Waker;
 use crate::TaskId;
 
 /// The transactional id of a stream thread.
@@ -69,7 +70,8 @@ impl Fence {
         for thread in 0..silent.threads {
             let id = transactional_id(&self.config.application_id, instance, thread);
             let ended: Result<TransactionalProducer, KafkaFault> =
-                TransactionalProducer::begin(&self.config, &id).and_then(FencingProducer::wait);
+                TransactionalProducer::begin(&self.config, &id, Waker::default())
+                    .and_then(FencingProducer::wait);
             if let Err(fault) = ended {
                 tracing::warn!(%instance, %fault, "could not end a transaction of a lost instance; trying again");
                 self.fenced.lock().remove(silent);

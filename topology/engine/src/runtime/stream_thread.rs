@@ -19,6 +19,7 @@
 //!    assigned it.
 
 mod clients;
+mod commit;
 mod membership;
 mod opening;
 mod shortcuts;

@@ -1,7 +1,8 @@
 //! A small application: counts words, resets counts, sets timers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use turnstile_engine::runtime::{
     Cluster as InstanceDirectory, Metrics, QueryError, Streams, StreamsConfig, TopicSpec,
@@ -54,6 +55,20 @@ impl Encode for Count {
     }
 }
 
+/// How many words the instances of this process have counted, committed or not.
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+/// Waits until so many more words are counted; says if they were in the end. (It does not
+/// wait for ever: a thread that lets go of tasks processes nothing until it has committed.)
+pub(crate) fn wait_until_more_is_counted(number: u64) -> bool {
+    let enough = COUNTED.load(Ordering::Relaxed) + number;
+    let begun = Instant::now();
+    while COUNTED.load(Ordering::Relaxed) < enough && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    COUNTED.load(Ordering::Relaxed) >= enough
+}
+
 struct Counter {
     store: Store<String, u64>,
     counts: Sink<Count>,
@@ -69,6 +84,7 @@ impl Processor for Counter {
         }
         let count = context.get(self.store, &word)?.unwrap_or(0) + 1;
         context.put(self.store, &word, &count)?;
+        COUNTED.fetch_add(1, Ordering::Relaxed);
         if let Input::Later(_, ms) = input {
             context.schedule(
                 word.as_bytes(),

@@ -1,4 +1,7 @@
 //! A process that ends itself after a step of a commit, and the one that comes after it.
+//!
+//! While its commits are under way more words are counted, so that it loses a transaction
+//! that has begun as well.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -10,15 +13,15 @@ use std::time::Duration;
 use turnstile_engine::runtime::CommitStep;
 use turnstile_state::StateError;
 
-use crate::application::Counting;
+use crate::application::{Counting, wait_until_more_is_counted};
 use crate::cluster::{Cluster, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SIGABRT: i32 = 6;
 const INSTANCE: &str = "a";
 /// Enough that all partitions have some.
-const WORDS: u64 = 16;
-const PARTITIONS: i32 = 4;
+pub(crate) const WORDS: u64 = 16;
+pub(crate) const PARTITIONS: i32 = 4;
 const ROUNDS: u64 = 200;
 
 // What the child is told.
@@ -101,7 +104,7 @@ fn survives_crashes_after(step: CommitStep) {
 }
 
 /// Every count of every word came out once, in order, and the stores hold the last of them.
-fn assert_counted_once_each(cluster: &Cluster, counting: &Counting, rounds: u64) {
+pub(crate) fn assert_counted_once_each(cluster: &Cluster, counting: &Counting, rounds: u64) {
     let expected: Vec<String> = (1..=rounds).map(|count| count.to_string()).collect();
     let total = expected.len() * usize::try_from(WORDS).expect("a small number");
     let mut counts: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -198,6 +201,9 @@ fn child_of_the_crash_tests() {
 /// Ends the process with no chance to put anything in order.
 fn crash_when_it_is_time(step: CommitStep, flush: &dyn Fn() -> Result<(), StateError>) {
     static TIMES: AtomicU32 = AtomicU32::new(0);
+    if step == CommitStep::PositionsJoined {
+        wait_until_more_is_counted(WORDS);
+    }
     if format!("{step:?}") != told(STEP) {
         return;
     }

@@ -2,6 +2,7 @@
 
 mod application;
 mod cluster;
+mod commit;
 mod crash;
 mod instances;
 mod restore;

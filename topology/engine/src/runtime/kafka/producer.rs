@@ -6,33 +6,35 @@
 //! a new one, whose first call fences the old.
 //!
 //! That first call is made in the background, so that other clients can connect
-//! meanwhile. It is made in short steps: where no broker is connected yet, or the last
-//! transaction is still being ended, the client by itself looks again half a second later
-//! only, but at once when it is called again.
+//! meanwhile. So is a commit: what is sent while it is under way is of the next
+//! transaction, of which the client is given nothing before the answer is taken. At that
+//! time the slots know the offsets of the committed transaction, and of no later one.
 
-use std::cell::Cell;
+mod worker;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Mutex, RwLock};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext, Offset as ClientOffset, TopicPartitionList};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
 
+use self::worker::{Call, Held};
 use super::Position;
 use super::client_log;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::Offset;
 use crate::record::OutputRecord;
+use crate::runtime::StreamsConfig;
 use crate::runtime::internal_topics::MESSAGE_BYTES_MAX;
-use crate::runtime::{CommitHook, CommitStep, StreamsConfig};
+use crate::runtime::wake::Waker;
 
 /// The positions of one group that a commit reaches, and the member's generation.
 pub(crate) struct GroupOffsets {
@@ -77,11 +79,6 @@ impl ProducerContext for Deliveries {
     }
 }
 
-enum Call {
-    Commit(Vec<GroupOffsets>),
-    Abort,
-}
-
 /// Marks records whose offsets matter after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Slot(usize);
@@ -101,9 +98,12 @@ pub(crate) struct TransactionalProducer {
     limit: Duration,
     open: bool,
     /// What was sent, and the client is yet to be given.
-    held: Vec<(OutputRecord, Option<Slot>)>,
+    held: Vec<Held>,
+    held_bytes: usize,
+    /// Since when a commit is under way.
+    committing: Option<Instant>,
     /// A call was not answered in time: no other can be made.
-    given_up: Cell<bool>,
+    given_up: bool,
 }
 
 /// A producer that is fencing its predecessors.
@@ -128,7 +128,9 @@ impl FencingProducer {
             limit: self.limit,
             open: false,
             held: Vec::new(),
-            given_up: Cell::new(false),
+            held_bytes: 0,
+            committing: None,
+            given_up: false,
         })
     }
 }
@@ -138,9 +140,12 @@ impl FencingProducer {
 /// markers of the last one, and the client rests for 20 ms then.
 const HELD_MAX: usize = 1_000;
 
+/// What a held record costs beside its bytes.
+const HELD_OVERHEAD_BYTES: usize = 160;
+
 const INIT: &str = "initialise transactions";
-/// How long the client may rest before it is called again.
-const INIT_STEP: Duration = Duration::from_millis(20);
+const COMMIT: &str = "commit a transaction";
+const ABORT: &str = "abort a transaction";
 
 /// Past its own limit the client has had its chance; a little more for the way back.
 fn patience(limit: Duration) -> Duration {
@@ -149,40 +154,16 @@ fn patience(limit: Duration) -> Duration {
 
 impl TransactionalProducer {
     /// Begins to fence every earlier producer with this transactional id and to end its
-    /// transaction.
+    /// transaction. The waker is called when a commit is answered.
     pub(crate) fn begin(
         config: &StreamsConfig,
         transactional_id: &str,
+        waker: Waker,
     ) -> Result<FencingProducer, KafkaFault> {
         let producer: BaseProducer<Deliveries> = client(config, transactional_id)
             .create_with_context(Deliveries::default())
             .map_err(|error| KafkaFault::of("create a producer", &error))?;
-        let producer = Arc::new(producer);
-        let worker = producer.clone();
-        let (calls, to_do) = bounded(1);
-        let (done, answers) = bounded(1);
-        let (fence_done, fenced) = bounded(1);
-        let limit = config.request_timeout;
-        let hook = config.on_commit_step;
-        thread::Builder::new()
-            .name("transactions".to_owned())
-            .spawn(move || {
-                // Who does not wait for it any more has no calls either.
-                if fence_done.send(fence(&worker, limit)).is_ok() {
-                    serve(&worker, &to_do, &done, limit, hook);
-                }
-            })
-            .map_err(|error| KafkaFault::Fatal {
-                action: "start the thread of a producer",
-                reason: error.to_string(),
-            })?;
-        Ok(FencingProducer {
-            producer,
-            fenced,
-            calls,
-            answers,
-            limit,
-        })
+        worker::start(Arc::new(producer), config, waker)
     }
 
     /// A new slot.
@@ -203,91 +184,115 @@ impl TransactionalProducer {
             .map(|offset| Offset(offset + 1))
     }
 
-    /// Adds a record to the transaction.
+    /// Adds a record to the transaction; while a commit is under way, to the next one.
     pub(crate) fn send(
         &mut self,
         record: OutputRecord,
         slot: Option<Slot>,
     ) -> Result<(), KafkaFault> {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        self.held_bytes += HELD_OVERHEAD_BYTES + len(&record.key) + len(&record.value);
         self.held.push((record, slot));
-        if self.held.len() < HELD_MAX {
+        if self.committing.is_some() || self.held.len() < HELD_MAX {
             return Ok(());
         }
         self.release()
     }
 
+    /// The memory that records take which the client is yet to be given, about.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Gives the client what is held; opens a transaction where there is none.
     fn release(&mut self) -> Result<(), KafkaFault> {
-        self.open()?;
-        for (record, slot) in std::mem::take(&mut self.held) {
-            self.hand_over(&record, slot)?;
-        }
-        Ok(())
-    }
-
-    fn hand_over(&self, record: &OutputRecord, slot: Option<Slot>) -> Result<(), KafkaFault> {
-        let begun = Instant::now();
-        let mut client_record = client_record(record, slot);
-        loop {
-            match self.producer.send(client_record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if begun.elapsed() < self.limit =>
-                {
-                    client_record = back;
-                    serve_deliveries(&self.producer);
-                    thread::park_timeout(DELIVERY_STEP);
-                }
-                Err((error, _)) => return Err(KafkaFault::of("send a record", &error)),
-            }
-        }
-    }
-
-    /// Opens a transaction where there is none.
-    fn open(&mut self) -> Result<(), KafkaFault> {
         if !self.open {
-            let begun = self.producer.begin_transaction();
-            begun.map_err(|error| KafkaFault::of("begin a transaction", &error))?;
+            worker::open(&self.producer)?;
             self.open = true;
         }
-        Ok(())
+        let held = self.take_held();
+        worker::hand_over(&self.producer, &held, self.limit)
     }
 
-    /// Serves delivery reports.
+    fn take_held(&mut self) -> Vec<Held> {
+        self.held_bytes = 0;
+        std::mem::take(&mut self.held)
+    }
+
+    /// Serves delivery reports. (The worker does while it commits.)
     pub(crate) fn serve(&self) {
-        serve_deliveries(&self.producer);
+        if self.committing.is_none() {
+            worker::serve_deliveries(&self.producer);
+        }
     }
 
-    /// Commits the open transaction with the positions of these groups. When this
-    /// fails nobody knows whether it is committed: the producer is of no more use.
-    pub(crate) fn commit(&mut self, groups: Vec<GroupOffsets>) -> Result<(), KafkaFault> {
-        self.release()?;
-        self.call(Call::Commit(groups), "commit a transaction")?;
+    /// Begins to commit the open transaction with the positions of these groups, and waits
+    /// for nothing. When this fails nobody knows whether it is committed: the producer is of
+    /// no more use.
+    ///
+    /// # Panics
+    ///
+    /// When a commit is under way.
+    pub(crate) fn begin_commit(&mut self, groups: Vec<GroupOffsets>) -> Result<(), KafkaFault> {
+        assert!(
+            self.committing.is_none(),
+            "one commit is under way at most: nothing else says whose offsets the slots know"
+        );
+        let call = Call::Commit {
+            opens: !self.open,
+            records: self.take_held(),
+            groups,
+        };
+        self.open = true;
+        self.committing = Some(Instant::now());
+        let called = self.calls.send(call);
+        called.map_err(|_| KafkaFault::timeout(COMMIT))
+    }
+
+    /// Takes the answer of the commit under way, if it is there; says whether it was.
+    pub(crate) fn committed(&mut self) -> Result<bool, KafkaFault> {
+        let Some(since) = self.committing else {
+            return Ok(false);
+        };
+        if self.answers.is_empty() && since.elapsed() < patience(self.limit) {
+            return Ok(false);
+        }
+        self.wait_committed()?;
+        Ok(true)
+    }
+
+    /// Waits until the commit under way, if there is one, is answered.
+    pub(crate) fn wait_committed(&mut self) -> Result<(), KafkaFault> {
+        let Some(since) = self.committing.take() else {
+            return Ok(());
+        };
+        let left = patience(self.limit).saturating_sub(since.elapsed());
+        self.answer(COMMIT, left)?;
         self.open = false;
         Ok(())
     }
 
-    /// Ends the open transaction, if there is one, without a trace.
+    /// Ends the open transaction, if there is one, without a trace; but not one whose
+    /// commit is under way and succeeds.
     pub(crate) fn abort(&mut self) -> Result<(), KafkaFault> {
-        self.held.clear();
-        if self.open && !self.given_up.get() {
-            self.call(Call::Abort, "abort a transaction")?;
+        drop(self.take_held());
+        if let Err(fault) = self.wait_committed() {
+            tracing::debug!(%fault, "the commit under way has failed");
+        }
+        if self.open && !self.given_up {
+            let called = self.calls.send(Call::Abort);
+            called.map_err(|_| KafkaFault::timeout(ABORT))?;
+            self.answer(ABORT, patience(self.limit))?;
             self.open = false;
         }
         Ok(())
     }
 
-    fn call(&self, call: Call, action: &'static str) -> Result<(), KafkaFault> {
-        self.calls
-            .send(call)
-            .map_err(|_| KafkaFault::timeout(action))?;
-        match self.answers.recv_timeout(patience(self.limit)) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                self.given_up.set(true);
-                Err(KafkaFault::timeout(action))
-            }
-        }
+    fn answer(&mut self, action: &'static str, limit: Duration) -> Result<(), KafkaFault> {
+        self.answers.recv_timeout(limit).unwrap_or_else(|_| {
+            self.given_up = true;
+            Err(KafkaFault::timeout(action))
+        })
     }
 }
 
@@ -315,138 +320,4 @@ fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
         .set("queue.buffering.max.messages", "200000")
         .set("queue.buffering.max.kbytes", "65536");
     settings::with_user_properties(client, config)
-}
-
-/// Fences all producers before this one.
-fn fence(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
-    let begun = Instant::now();
-    loop {
-        match producer.init_transactions(INIT_STEP) {
-            Ok(()) => return Ok(()),
-            Err(KafkaError::Transaction(error))
-                if error.is_retriable() && begun.elapsed() < limit => {}
-            Err(error) => return Err(KafkaFault::of(INIT, &error)),
-        }
-    }
-}
-
-fn client_record(record: &OutputRecord, slot: Option<Slot>) -> BaseRecord<'_, [u8], [u8], usize> {
-    let opaque = slot.map_or(0, |slot| slot.0 + 1);
-    let mut client = BaseRecord::with_opaque_to(&record.topic, opaque)
-        .partition(record.partition.0)
-        .timestamp(record.timestamp.0);
-    if let Some(key) = &record.key {
-        client = client.key(key.as_slice());
-    }
-    if let Some(value) = &record.value {
-        client = client.payload(value.as_slice());
-    }
-    if !record.headers.is_empty() {
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for (key, value) in &record.headers {
-            headers = headers.insert(ClientHeader {
-                key,
-                value: value.as_deref(),
-            });
-        }
-        client = client.headers(headers);
-    }
-    client
-}
-
-/// The worker: one call after the other until the producer is dropped.
-fn serve(
-    producer: &BaseProducer<Deliveries>,
-    calls: &Receiver<Call>,
-    answers: &Sender<Result<(), KafkaFault>>,
-    limit: Duration,
-    hook: Option<CommitHook>,
-) {
-    while let Ok(call) = calls.recv() {
-        let answer = match call {
-            Call::Commit(groups) => commit(producer, &groups, limit, hook),
-            Call::Abort => {
-                deliver_all(producer, limit).ok();
-                producer
-                    .abort_transaction(limit)
-                    .map_err(|error| KafkaFault::of("abort a transaction", &error))
-            }
-        };
-        if answers.send(answer).is_err() {
-            return;
-        }
-    }
-}
-
-/// 1. Every record is delivered, and none failed.
-/// 2. The positions of all groups, which is the fence: a member that lost any group cannot
-///    pass. (Not at the same time: a coordinator takes one addition to a transaction after
-///    the other, and the client comes back late when it is sent away.)
-/// 3. The commit.
-fn commit(
-    producer: &BaseProducer<Deliveries>,
-    groups: &[GroupOffsets],
-    limit: Duration,
-    hook: Option<CommitHook>,
-) -> Result<(), KafkaFault> {
-    deliver_all(producer, limit)?;
-    for group in groups {
-        let mut list = TopicPartitionList::with_capacity(group.positions.len());
-        for (place, offset) in &group.positions {
-            list.add_partition_offset(
-                &place.topic,
-                place.partition.0,
-                ClientOffset::Offset(offset.0),
-            )
-            .map_err(|error| KafkaFault::of("name a position", &error))?;
-        }
-        producer
-            .send_offsets_to_transaction(&list, &group.metadata, limit)
-            .map_err(|error| KafkaFault::of("add positions to a transaction", &error))?;
-    }
-    if let Some(hook) = hook {
-        hook(CommitStep::PositionsJoined, &|| Ok(()));
-    }
-    producer
-        .commit_transaction(limit)
-        .map_err(|error| KafkaFault::of("commit a transaction", &error))
-}
-
-/// Serves the delivery reports that are there. (A poll of the client serves one at most.)
-fn serve_deliveries(producer: &BaseProducer<Deliveries>) {
-    let mut left = producer.in_flight_count();
-    loop {
-        producer.poll(Duration::ZERO);
-        let now = producer.in_flight_count();
-        if now >= left {
-            return;
-        }
-        left = now;
-    }
-}
-
-/// Between two looks at what was delivered.
-const DELIVERY_STEP: Duration = Duration::from_micros(500);
-
-/// Waits until every record is delivered, and says if one was not. (The client's own
-/// flush would do it in steps of 100 ms, and its poll burns the last millisecond of any
-/// time it is given.)
-fn deliver_all(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
-    let begun = Instant::now();
-    while producer.in_flight_count() > 0 {
-        if begun.elapsed() > limit {
-            return Err(KafkaFault::timeout("deliver the records of a transaction"));
-        }
-        serve_deliveries(producer);
-        if producer.in_flight_count() > 0 {
-            thread::park_timeout(DELIVERY_STEP);
-        }
-    }
-    match producer.context().failure.lock().take() {
-        None => Ok(()),
-        Some(error) => Err(KafkaFault::of(
-            "deliver the records of a transaction",
-            &error,
-        )),
-    }
 }

@@ -25,7 +25,8 @@ impl Clients {
         let transactional_id =
             transactional_id(&config.application_id, &config.instance_id, setup.number);
         // First, since it has the longest way.
-        let producer = TransactionalProducer::begin(config, &transactional_id)?;
+        let producer =
+            TransactionalProducer::begin(config, &transactional_id, setup.waker.clone())?;
         let member = setup.member();
         let groups = setup.plan.subscriptions().into_keys();
         let consumers =

@@ -100,13 +100,15 @@ impl<'a> Membership<'a> {
 
     fn turn_until_stopped(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         while !self.setup.stopping() {
+            self.work.finish_if_committed()?;
             let records = self.serve_groups()?;
             self.take_restored(worked)?;
             let timers = self.work.fire_due()?;
             self.work.serve();
             let idle = !records && !timers;
+            self.work.finish_if_full()?;
             if self.work.commit_is_due(idle) {
-                self.work.commit(&self.consumers)?;
+                self.work.begin_commit(&self.consumers)?;
             }
             self.flush_if_due()?;
             if self.last_report.elapsed() > REPORT_INTERVAL {

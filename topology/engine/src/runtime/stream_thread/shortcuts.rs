@@ -13,8 +13,8 @@
 //!
 //! 1. When a task begins to run here, whatever its former owner sent is in the topic,
 //!    before the end that was found when it was restored.
-//! 2. What this thread sends through the topic itself ends at an offset that is known
-//!    with the next commit.
+//! 2. What this thread sends through the topic itself ends at an offset that is known when
+//!    its transaction is committed.
 //! 3. The way is closed until the reader's position is past both.
 //!
 //! What other instances send meanwhile is of other tasks, and in no order with these.
@@ -35,8 +35,10 @@ struct Way {
     end: Offset,
     /// Where the offset of the last record is found that went through the topic.
     sent: Option<Slot>,
-    /// A record has gone through the topic since the last commit.
+    /// A record has gone through the topic in the open transaction.
     is_uncommitted: bool,
+    /// And in the one whose commit is under way.
+    is_committing: bool,
 }
 
 /// The ways to one repartition topic.
@@ -62,6 +64,7 @@ impl Shortcuts {
             end: Offset(0),
             sent: None,
             is_uncommitted: false,
+            is_committing: false,
         };
         let repartition = plan.repartition_topics();
         let mut topics: HashMap<Arc<str>, Option<Ways>> = HashMap::new();
@@ -131,13 +134,23 @@ impl Shortcuts {
         }
     }
 
-    /// All records that were sent are committed, up to these offsets.
+    fn ways(&mut self) -> impl Iterator<Item = &mut Way> {
+        self.topics.values_mut().flat_map(|topic| &mut topic.ways)
+    }
+
+    /// The commit of all records that were sent up to now has begun.
+    pub(super) fn sealed(&mut self) {
+        for way in self.ways() {
+            way.is_committing = std::mem::take(&mut way.is_uncommitted);
+        }
+    }
+
+    /// The records whose commit was under way are committed, up to these offsets.
     pub(super) fn committed(&mut self, next_offset: impl Fn(Slot) -> Option<Offset>) {
-        let ways = self.topics.values_mut().flat_map(|topic| &mut topic.ways);
-        for way in ways.filter(|way| way.is_uncommitted) {
+        for way in self.ways().filter(|way| way.is_committing) {
             let sent = way.sent.and_then(&next_offset);
             way.end = way.end.max(sent.unwrap_or(way.end));
-            way.is_uncommitted = false;
+            way.is_committing = false;
         }
     }
 
@@ -145,7 +158,9 @@ impl Shortcuts {
     pub(super) fn open(&mut self, position: impl Fn(TaskId, &TopicPartition) -> Option<Offset>) {
         for (topic, ways) in &mut self.topics {
             let closed = (0..).map(Partition).zip(&mut ways.ways);
-            for (partition, way) in closed.filter(|(_, way)| !way.open && !way.is_uncommitted) {
+            let closed = closed.filter(|(_, way)| !way.open);
+            let known = closed.filter(|(_, way)| !way.is_uncommitted && !way.is_committing);
+            for (partition, way) in known {
                 let task = TaskId {
                     subtopology: ways.subtopology,
                     partition,
@@ -253,7 +268,7 @@ mod tests {
             assert_eq!(found, Some(Slot::numbered(0)), "one for all");
         }
 
-        fn commit(&mut self, reached: Option<i64>) {
+        fn finish_commit(&mut self, reached: Option<i64>) {
             self.shortcuts.committed(|_| reached.map(Offset));
         }
     }
@@ -308,10 +323,32 @@ mod tests {
         // Nobody knows yet where they are.
         ways.look(Some(1_000));
         assert!(!ways.is_open());
-        ways.commit(Some(12));
+        ways.shortcuts.sealed();
+        ways.look(Some(1_000));
+        assert!(!ways.is_open());
+        ways.finish_commit(Some(12));
         ways.look(Some(11));
         assert!(!ways.is_open());
         ways.look(Some(12));
+        assert!(ways.is_open());
+    }
+
+    #[test]
+    fn what_was_sent_while_a_commit_was_under_way_is_not_overtaken() {
+        let mut ways = Fixture::new();
+        ways.look(Some(0));
+        ways.send_through_topic();
+        ways.shortcuts.sealed();
+        ways.send_through_topic();
+        // The reader is past the first, but not the second.
+        ways.finish_commit(Some(12));
+        ways.look(Some(12));
+        assert!(!ways.is_open());
+        ways.shortcuts.sealed();
+        ways.finish_commit(Some(15));
+        ways.look(Some(12));
+        assert!(!ways.is_open());
+        ways.look(Some(15));
         assert!(ways.is_open());
     }
 

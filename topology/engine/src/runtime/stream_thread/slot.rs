@@ -8,19 +8,24 @@ use crate::runtime::kafka::{Slot as DeliverySlot, TopicPartition};
 use crate::runtime::metrics::Metrics;
 use crate::task::{Processed, Task};
 
+/// Of each source partition: its group, and the position that is to be committed next.
+pub(super) type Positions = BTreeMap<TopicPartition, (Arc<str>, Offset)>;
+
+/// What became of records, by source and result.
+pub(super) type Counts = Vec<(usize, Processed, u64)>;
+
 /// A task in the hands of a thread.
 pub(super) struct TaskSlot {
     pub(super) task: Task,
     /// Changes with each restore, so that a late result is told from a current one.
     pub(super) epoch: u64,
-    /// Records or timers were handled since the last commit.
+    /// Records or timers were handled since the last commit began.
     pub(super) dirty: bool,
-    /// Of each source partition: its group, and the position that is to be committed next.
-    pub(super) positions: BTreeMap<TopicPartition, (Arc<str>, Offset)>,
+    pub(super) positions: Positions,
     /// Where the offset of its last changelog record is found after a commit.
     pub(super) changelog: Option<DeliverySlot>,
-    /// What became of records since the last commit, by source and result.
-    counts: Vec<(usize, Processed, u64)>,
+    /// Since the last commit began.
+    counts: Counts,
 }
 
 impl TaskSlot {
@@ -47,11 +52,16 @@ impl TaskSlot {
         }
     }
 
+    /// What became of records since the last call.
+    pub(super) fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
     /// Tells the metrics what was committed.
-    pub(super) fn publish_counts(&mut self, metrics: &Metrics) {
-        let plan = self.task.plan().clone();
+    pub(super) fn publish(&self, committed: Counts, metrics: &Metrics) {
+        let plan = self.task.plan();
         let subtopology = plan.id.to_string();
-        for (source, processed, times) in self.counts.drain(..) {
+        for (source, processed, times) in committed {
             if let Some(source) = plan.sources.get(source) {
                 metrics.count(&subtopology, &source.topic, processed, times);
             }

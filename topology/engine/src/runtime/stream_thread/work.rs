@@ -1,35 +1,29 @@
-//! The tasks of a thread and the producer they write through: process, fire, commit.
+//! The tasks of a thread and the producer they write through: process and fire.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::commit::Commits;
 use super::shortcuts::Shortcuts;
 use super::slot::TaskSlot;
 use super::{ThreadFault, ThreadSetup};
 use crate::record::{Origin, OutputRecord};
-use crate::runtime::CommitStep;
-use crate::runtime::kafka::{
-    GroupConsumer, GroupOffsets, Position, TopicPartition, TransactionalProducer,
-};
-use crate::task::TaskError;
+use crate::runtime::kafka::{GroupConsumer, Position, TopicPartition, TransactionalProducer};
 use crate::{InputRecord, Offset, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
 const TIMERS_PER_TURN: usize = 1_000;
 
-/// How many commits an interval may have when each time nothing is left to process.
-const IDLE_COMMITS_PER_INTERVAL: u32 = 5;
-
 /// The tasks of a thread and the producer they write through.
 pub(super) struct Work<'a> {
-    setup: &'a ThreadSetup,
-    producer: TransactionalProducer,
+    pub(super) setup: &'a ThreadSetup,
+    pub(super) producer: TransactionalProducer,
     pub(super) tasks: BTreeMap<TaskId, TaskSlot>,
-    shortcuts: Shortcuts,
+    pub(super) shortcuts: Shortcuts,
+    pub(super) commits: Commits,
     /// What was sent while a record was processed, and is yet to be produced or taken over.
     sent: VecDeque<OutputRecord>,
-    last_commit: Instant,
 }
 
 impl<'a> Work<'a> {
@@ -39,8 +33,8 @@ impl<'a> Work<'a> {
             producer,
             tasks: BTreeMap::new(),
             shortcuts: Shortcuts::new(&setup.plan),
+            commits: Commits::new(),
             sent: VecDeque::new(),
-            last_commit: Instant::now(),
         }
     }
 
@@ -51,6 +45,8 @@ impl<'a> Work<'a> {
         source: usize,
         record: &InputRecord<'_>,
     ) -> Result<bool, ThreadFault> {
+        // A turn has many records, and somebody waits for what is committed.
+        self.finish_if_committed()?;
         let Some(slot) = self.tasks.get_mut(&task) else {
             return Ok(false);
         };
@@ -127,7 +123,7 @@ impl<'a> Work<'a> {
         self.open_shortcuts();
     }
 
-    fn open_shortcuts(&mut self) {
+    pub(super) fn open_shortcuts(&mut self) {
         let tasks = &self.tasks;
         self.shortcuts.open(|task, place| {
             let slot = tasks.get(&task)?;
@@ -185,90 +181,11 @@ impl<'a> Work<'a> {
         self.producer.serve();
     }
 
-    /// Whether to commit now: when the interval is over or too much is uncommitted;
-    /// and when there is nothing left to process, unless the last commit was a
-    /// moment ago. (A commit writes a marker to every partition that it touched, so
-    /// a trickle of records must not make one each.)
-    pub(super) fn commit_is_due(&self, idle: bool) -> bool {
-        if self.until_commit(idle).is_zero() {
-            return true;
-        }
-        let bytes: usize = self
-            .tasks
-            .values()
-            .map(|slot| slot.task.uncommitted_bytes())
-            .sum();
-        bytes >= self.setup.config.uncommitted_bytes_max
-    }
-
-    /// How long a commit can wait.
-    pub(super) fn until_commit(&self, idle: bool) -> Duration {
-        let interval = self.setup.config.commit_interval;
-        let early = idle && self.tasks.values().any(|slot| slot.dirty);
-        let limit = if early {
-            interval / IDLE_COMMITS_PER_INTERVAL
-        } else {
-            interval
-        };
-        limit.saturating_sub(self.last_commit.elapsed())
-    }
-
-    /// Commits what all tasks have done:
-    ///
-    /// 1. Changelog records of all uncommitted writes join the transaction.
-    /// 2. The positions of **all** source groups of every task that has anything to
-    ///    commit join it, with each member's generation: that is the fence.
-    /// 3. The transaction commits.
-    /// 4. Each task's writes and the changelog offset they reach go to its stores
-    ///    in one batch.
-    ///
-    /// A crash before 3 leaves nothing; after 3 the stores follow from the changelogs.
-    pub(super) fn commit(&mut self, consumers: &[GroupConsumer]) -> Result<(), ThreadFault> {
-        let begun = Instant::now();
-        let moved = self.take_positions(consumers)?;
-        if moved.is_empty() {
-            self.last_commit = begun;
-            return Ok(());
-        }
-        let now = clock::now();
-        // 1.
-        for id in &moved {
-            self.send_changelog(*id, now)?;
-        }
-        self.has_done(CommitStep::ChangelogSent);
-        // 2. and 3.
-        let groups = self.group_offsets(&moved, consumers)?;
-        self.producer.commit(groups)?;
-        self.has_done(CommitStep::TransactionCommitted);
-        // 4.
-        for id in &moved {
-            self.apply(*id)?;
-            self.has_done(CommitStep::TaskStored);
-        }
-        self.has_done(CommitStep::AllStored);
-        let producer = &self.producer;
-        self.shortcuts.committed(|slot| producer.next_offset(slot));
-        self.open_shortcuts();
-        self.last_commit = Instant::now();
-        self.setup.metrics.commits.inc();
-        self.setup
-            .metrics
-            .commit_latency
-            .observe(begun.elapsed().as_secs_f64());
-        Ok(())
-    }
-
-    fn has_done(&self, step: CommitStep) {
-        if let Some(hook) = self.setup.config.on_commit_step {
-            hook(step, &|| {
-                let mut slots = self.tasks.values();
-                slots.try_for_each(|slot| slot.task.backend().flush())
-            });
-        }
-    }
-
     /// Reads the consumers' positions; the tasks that have anything to commit.
-    fn take_positions(&mut self, consumers: &[GroupConsumer]) -> Result<Vec<TaskId>, ThreadFault> {
+    pub(super) fn take_positions(
+        &mut self,
+        consumers: &[GroupConsumer],
+    ) -> Result<Vec<TaskId>, ThreadFault> {
         let mut positions: HashMap<(Arc<str>, TopicPartition), Offset> = HashMap::new();
         for consumer in consumers {
             let of_group = consumer.positions()?.into_iter();
@@ -293,72 +210,6 @@ impl<'a> Work<'a> {
             }
         }
         Ok(moved)
-    }
-
-    fn send_changelog(&mut self, id: TaskId, now: TimestampMs) -> Result<(), ThreadFault> {
-        let Some(slot) = self.tasks.get_mut(&id) else {
-            return Ok(());
-        };
-        slot.task.seal();
-        for record in slot.task.changelog_records(now) {
-            let delivery = *slot.changelog.get_or_insert_with(|| self.producer.slot());
-            self.producer.send(record, Some(delivery))?;
-        }
-        Ok(())
-    }
-
-    fn group_offsets(
-        &self,
-        moved: &[TaskId],
-        consumers: &[GroupConsumer],
-    ) -> Result<Vec<GroupOffsets>, ThreadFault> {
-        let mut by_group: BTreeMap<&Arc<str>, Vec<Position>> = BTreeMap::new();
-        for slot in moved.iter().filter_map(|id| self.tasks.get(id)) {
-            for (place, (group, next)) in &slot.positions {
-                by_group
-                    .entry(group)
-                    .or_default()
-                    .push((place.clone(), *next));
-            }
-        }
-        let mut groups = Vec::with_capacity(by_group.len());
-        for consumer in consumers {
-            if let Some(positions) = by_group.remove(&consumer.group) {
-                groups.push(GroupOffsets {
-                    metadata: consumer.metadata()?,
-                    positions,
-                });
-            }
-        }
-        Ok(groups)
-    }
-
-    fn apply(&mut self, id: TaskId) -> Result<(), ThreadFault> {
-        let Some(slot) = self.tasks.get_mut(&id) else {
-            return Ok(());
-        };
-        let reached = slot
-            .changelog
-            .and_then(|delivery| self.producer.next_offset(delivery));
-        let written = if self.setup.queries.anyone_waits() {
-            slot.task.written_keys()
-        } else {
-            Vec::new()
-        };
-        let batch = slot.task.take_batch(reached);
-        if !batch.is_empty() {
-            slot.task
-                .backend()
-                .write(batch)
-                .map_err(|error| TaskError::of_state(id, error))?;
-        }
-        slot.dirty = false;
-        for (place, (group, next)) in &slot.positions {
-            self.setup.lag.committed(group, place, *next);
-        }
-        slot.publish_counts(&self.setup.metrics);
-        self.setup.queries.tell(id, written.into_iter());
-        Ok(())
     }
 
     /// Ends the open transaction without a trace, as far as the cluster can be reached.

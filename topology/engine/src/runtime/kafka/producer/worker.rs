@@ -1,0 +1,249 @@
+//! The thread that makes a producer's blocking calls, one after the other.
+//!
+//! While it commits, nobody else gives records to the client or serves its reports.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header as ClientHeader, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset as ClientOffset, TopicPartitionList};
+
+use super::{ABORT, COMMIT, Deliveries, FencingProducer, GroupOffsets, INIT, Slot};
+use crate::record::OutputRecord;
+use crate::runtime::kafka::fault::KafkaFault;
+use crate::runtime::wake::Waker;
+use crate::runtime::{CommitHook, CommitStep, StreamsConfig};
+
+/// A record that the client is yet to be given, and the slot that follows its offset.
+pub(super) type Held = (OutputRecord, Option<Slot>);
+
+pub(super) enum Call {
+    Commit {
+        /// No transaction is open yet.
+        opens: bool,
+        records: Vec<Held>,
+        groups: Vec<GroupOffsets>,
+    },
+    Abort,
+}
+
+type Answer = Result<(), KafkaFault>;
+
+/// Starts the thread, which first of all fences the producers before this one: in short
+/// steps, since where no broker is connected yet, or the last transaction is still being
+/// ended, the client by itself looks again half a second later only, but at once when it
+/// is called again.
+pub(super) fn start(
+    producer: Arc<BaseProducer<Deliveries>>,
+    config: &StreamsConfig,
+    waker: Waker,
+) -> Result<FencingProducer, KafkaFault> {
+    let (calls, to_do) = bounded(1);
+    let (done, answers) = bounded(1);
+    let (fence_done, fenced) = bounded(1);
+    let limit = config.request_timeout;
+    let worker = Worker {
+        producer: producer.clone(),
+        limit,
+        hook: config.on_commit_step,
+        waker,
+    };
+    thread::Builder::new()
+        .name("transactions".to_owned())
+        .spawn(move || {
+            // Who does not wait for it any more has no calls either.
+            if fence_done.send(fence(&worker.producer, limit)).is_ok() {
+                worker.serve(&to_do, &done);
+            }
+        })
+        .map_err(|error| KafkaFault::Fatal {
+            action: "start the thread of a producer",
+            reason: error.to_string(),
+        })?;
+    Ok(FencingProducer {
+        producer,
+        fenced,
+        calls,
+        answers,
+        limit,
+    })
+}
+
+/// How long the client may rest before it is called again.
+const INIT_STEP: Duration = Duration::from_millis(20);
+
+/// Fences all producers before this one.
+fn fence(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
+    let begun = Instant::now();
+    loop {
+        match producer.init_transactions(INIT_STEP) {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(error))
+                if error.is_retriable() && begun.elapsed() < limit => {}
+            Err(error) => return Err(KafkaFault::of(INIT, &error)),
+        }
+    }
+}
+
+struct Worker {
+    producer: Arc<BaseProducer<Deliveries>>,
+    limit: Duration,
+    hook: Option<CommitHook>,
+    waker: Waker,
+}
+
+impl Worker {
+    /// One call after the other until the producer is dropped.
+    fn serve(&self, calls: &Receiver<Call>, answers: &Sender<Answer>) {
+        while let Ok(call) = calls.recv() {
+            let answer = match call {
+                Call::Commit {
+                    opens,
+                    records,
+                    groups,
+                } => self.commit(opens, &records, &groups),
+                Call::Abort => self.abort(),
+            };
+            if answers.send(answer).is_err() {
+                return;
+            }
+            self.waker.wake();
+        }
+    }
+
+    /// 1. Every record is handed over and delivered, and none failed.
+    /// 2. The positions of all groups, which is the fence: a member that lost any group
+    ///    cannot pass. (Not at the same time: a coordinator takes one addition to a
+    ///    transaction after the other, and the client comes back late when it is sent away.)
+    /// 3. The commit.
+    fn commit(&self, opens: bool, records: &[Held], groups: &[GroupOffsets]) -> Answer {
+        if opens {
+            open(&self.producer)?;
+        }
+        hand_over(&self.producer, records, self.limit)?;
+        deliver_all(&self.producer, self.limit)?;
+        for group in groups {
+            let mut list = TopicPartitionList::with_capacity(group.positions.len());
+            for (place, offset) in &group.positions {
+                list.add_partition_offset(
+                    &place.topic,
+                    place.partition.0,
+                    ClientOffset::Offset(offset.0),
+                )
+                .map_err(|error| KafkaFault::of("name a position", &error))?;
+            }
+            self.producer
+                .send_offsets_to_transaction(&list, &group.metadata, self.limit)
+                .map_err(|error| KafkaFault::of("add positions to a transaction", &error))?;
+        }
+        if let Some(hook) = self.hook {
+            hook(CommitStep::PositionsJoined, &|| Ok(()));
+        }
+        let committed = self.producer.commit_transaction(self.limit);
+        committed.map_err(|error| KafkaFault::of(COMMIT, &error))
+    }
+
+    fn abort(&self) -> Answer {
+        deliver_all(&self.producer, self.limit).ok();
+        let aborted = self.producer.abort_transaction(self.limit);
+        aborted.map_err(|error| KafkaFault::of(ABORT, &error))
+    }
+}
+
+/// Opens a transaction.
+pub(super) fn open(producer: &BaseProducer<Deliveries>) -> Answer {
+    let begun = producer.begin_transaction();
+    begun.map_err(|error| KafkaFault::of("begin a transaction", &error))
+}
+
+/// Gives records to the client, as fast as it takes them.
+pub(super) fn hand_over(
+    producer: &BaseProducer<Deliveries>,
+    records: &[Held],
+    limit: Duration,
+) -> Answer {
+    for record in records {
+        let begun = Instant::now();
+        let mut client_record = client_record(record);
+        while let Err((error, back)) = producer.send(client_record) {
+            match error {
+                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
+                    if begun.elapsed() < limit =>
+                {
+                    client_record = back;
+                    serve_deliveries(producer);
+                    thread::park_timeout(DELIVERY_STEP);
+                }
+                error => return Err(KafkaFault::of("send a record", &error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn client_record((record, slot): &Held) -> BaseRecord<'_, [u8], [u8], usize> {
+    let opaque = slot.map_or(0, |slot| slot.0 + 1);
+    let mut client = BaseRecord::with_opaque_to(&record.topic, opaque)
+        .partition(record.partition.0)
+        .timestamp(record.timestamp.0);
+    if let Some(key) = &record.key {
+        client = client.key(key.as_slice());
+    }
+    if let Some(value) = &record.value {
+        client = client.payload(value.as_slice());
+    }
+    if !record.headers.is_empty() {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in &record.headers {
+            headers = headers.insert(ClientHeader {
+                key,
+                value: value.as_deref(),
+            });
+        }
+        client = client.headers(headers);
+    }
+    client
+}
+
+/// Serves the delivery reports that are there. (A poll of the client serves one at most.)
+pub(super) fn serve_deliveries(producer: &BaseProducer<Deliveries>) {
+    let mut left = producer.in_flight_count();
+    loop {
+        producer.poll(Duration::ZERO);
+        let now = producer.in_flight_count();
+        if now >= left {
+            return;
+        }
+        left = now;
+    }
+}
+
+/// Between two looks at what was delivered.
+const DELIVERY_STEP: Duration = Duration::from_micros(500);
+
+/// Waits until every record is delivered, and says if one was not. (The client's own
+/// flush would do it in steps of 100 ms, and its poll burns the last millisecond of any
+/// time it is given.)
+fn deliver_all(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
+    let begun = Instant::now();
+    while producer.in_flight_count() > 0 {
+        if begun.elapsed() > limit {
+            return Err(KafkaFault::timeout("deliver the records of a transaction"));
+        }
+        serve_deliveries(producer);
+        if producer.in_flight_count() > 0 {
+            thread::park_timeout(DELIVERY_STEP);
+        }
+    }
+    match producer.context().failure.lock().take() {
+        None => Ok(()),
+        Some(error) => Err(KafkaFault::of(
+            "deliver the records of a transaction",
+            &error,
+        )),
+    }
+}
