@@ -27,7 +27,9 @@ impl RocksMemory {
     #[must_use]
     pub fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Self {
         let capacity_bytes = block_cache_bytes.saturating_add(write_buffer_bytes);
-        let cache = Cache::new_lru_cache(capacity_bytes);
+        // Readers of many threads look up several blocks for each row: this cache takes no
+        // lock for that. With no guess of the size of its entries it grows as it is used.
+        let cache = Cache::new_hyper_clock_cache(capacity_bytes, 0);
         let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
             write_buffer_bytes,
             false,

@@ -5,7 +5,10 @@
 //! of a stream application: many small databases in one process, point lookups
 //! of keys that often do not exist, values that compress well.
 
-use rocksdb::{BlockBasedIndexType, BlockBasedOptions, DBCompressionType, LogLevel, Options};
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, DBCompressionType, DataBlockIndexType, LogLevel,
+    Options,
+};
 
 use super::RocksMemory;
 
@@ -77,6 +80,8 @@ impl RocksOptions {
         let mut tables = BlockBasedOptions::default();
         tables.set_block_cache(self.memory.cache());
         tables.set_block_size(8 * KIB);
+        // Most lookups are of whole keys: a byte a key tells where in its block one lies.
+        tables.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
         // Ten bits a key let one lookup in a hundred of a missing key reach the
         // disk. Ribbon filters are a third smaller and slower to build, which the
         // short-lived files of the first level are not worth.
