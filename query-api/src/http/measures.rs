@@ -111,9 +111,9 @@ impl Measures {
     }
 
     /// Counts a request as in flight until the guard is dropped, answered or given up.
-    pub(super) fn in_flight(&self) -> InFlight {
+    pub(super) fn in_flight(&self) -> InFlight<'_> {
         self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+        InFlight(&self.in_flight)
     }
 }
 
@@ -147,9 +147,9 @@ impl Found {
 }
 
 /// A request that is being answered.
-pub(super) struct InFlight(IntGauge);
+pub(super) struct InFlight<'m>(&'m IntGauge);
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -47,20 +47,28 @@ impl<S> Layer<S> for Surround {
     type Service = Surrounded<S>;
 
     fn layer(&self, route: S) -> Surrounded<S> {
+        let around = Around {
+            api: self.api.clone(),
+            measures: RouteMeasures::default(),
+        };
         Surrounded {
             route,
-            api: self.api.clone(),
-            measures: Arc::default(),
+            around: Arc::new(around),
         }
     }
 }
 
-/// A route and what surrounds it.
+/// A route and what surrounds it. It is cloned for each request: what it shares is under
+/// one count of references, for cores pass each of them to and fro.
 #[derive(Clone)]
 pub(super) struct Surrounded<S> {
     route: S,
+    around: Arc<Around>,
+}
+
+struct Around {
     api: Api,
-    measures: Arc<RouteMeasures>,
+    measures: RouteMeasures,
 }
 
 impl<S> Service<Request> for Surrounded<S>
@@ -77,7 +85,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let (api, measures) = (self.api.clone(), self.measures.clone());
+        let around = self.around.clone();
         // 1.
         let id = request_id::of(request.headers());
         let observed = Observed::begin(&request);
@@ -86,18 +94,19 @@ where
         let origin = Origin::new(id.clone(), has_hopped);
         let answer = self.route.call(request);
         Box::pin(async move {
+            let Around { api, measures } = around.as_ref();
             let answer = pin!(answer);
             let _in_flight = api.measures().in_flight();
             // 2.
             let place = if observed.is_of_api() {
-                limits::admit(&api, is_crowded).map(Some)
+                limits::admit(api, is_crowded).map(Some)
             } else {
                 Ok(None)
             };
             // 3.
             let mut response = match place {
                 Ok(_place) => {
-                    let bounded = limits::bounded(&api, answer);
+                    let bounded = limits::bounded(api, answer);
                     let caught = AssertUnwindSafe(origin.scope(bounded)).catch_unwind();
                     caught.await.unwrap_or_else(limits::panicked)
                 }
@@ -107,7 +116,7 @@ where
                 .headers_mut()
                 .insert(request_id::HEADER, id.clone());
             // 4.
-            observed.end(&api, &measures, &id, response.status());
+            observed.end(api, measures, &id, response.status());
             Ok(response)
         })
     }
