@@ -34,6 +34,9 @@ const RECORDS_PER_TURN: usize = 250;
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
+/// How long what comes after a wait is gathered: nothing of it is visible before the next
+/// commit, and a turn for each of some records that come one by one costs more than they do.
+const LULL: Duration = Duration::from_millis(2);
 
 /// One membership of a thread in all its groups.
 pub(super) struct Membership<'a> {
@@ -144,9 +147,12 @@ impl<'a> Membership<'a> {
             .work
             .next_due()
             .map_or(IDLE, |due| due.since(clock::now()));
-        self.setup
-            .waker
-            .wait(until_due.min(IDLE).min(self.work.until_commit(true)));
+        let limit = until_due.min(IDLE).min(self.work.until_commit(true));
+        let begun = Instant::now();
+        if self.setup.waker.wait(limit) {
+            let left = limit.saturating_sub(begun.elapsed());
+            std::thread::park_timeout(left.min(LULL));
+        }
     }
 
     /// Does what the groups say.

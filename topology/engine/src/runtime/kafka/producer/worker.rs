@@ -223,7 +223,7 @@ pub(super) fn serve_deliveries(producer: &BaseProducer<Deliveries>) {
 }
 
 /// Between two looks at what was delivered.
-const DELIVERY_STEP: Duration = Duration::from_micros(500);
+const DELIVERY_STEP: Duration = Duration::from_millis(1);
 
 /// Waits until every record is delivered, and says if one was not. (The client's own
 /// flush would do it in steps of 100 ms, and its poll burns the last millisecond of any
