@@ -5,14 +5,16 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use ticketing::command_line::{CommandLine, Task, configuration};
 use ticketing::config::{Config, ConfigError, LogFormat, print::print};
 use ticketing::token::token;
 use ticketing::{demo, http, lifecycle, logging};
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 use turnstile_engine::clock;
 use turnstile_ticketing::topology;
 
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
             Err(error) => ended(Err(error.into())),
         },
         Task::Demo(arguments) => ended(
-            in_runtime(demo::run(arguments))
+            in_runtime(workers(0), demo::run(arguments))
                 .map(ExitCode::from)
                 .map_err(Into::into),
         ),
@@ -67,7 +69,8 @@ fn main() -> ExitCode {
 fn run(config: Config) -> ExitCode {
     let format = config.log_format;
     logging::start(&config.log_filter, format);
-    match (in_runtime(lifecycle::run(config)), format) {
+    let workers = workers(config.num_stream_threads);
+    match (in_runtime(workers, lifecycle::run(config)), format) {
         (Ok(()), _) => ExitCode::SUCCESS,
         (Err(error), LogFormat::Text) => ended(Err(error.into())),
         (Err(error), LogFormat::Json) => {
@@ -77,8 +80,19 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
-fn in_runtime<T>(future: impl Future<Output = T>) -> T {
-    let runtime = Runtime::new().expect("the system gives a process its threads");
+/// How many threads answer requests: a core is left to each stream thread. More would only
+/// contend with them, which shows in the slowest answers.
+fn workers(stream_threads: usize) -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    cores.saturating_sub(stream_threads).max(1)
+}
+
+fn in_runtime<T>(workers: usize, future: impl Future<Output = T>) -> T {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .expect("the system gives a process its threads");
     let result = runtime.block_on(future);
     runtime.shutdown_timeout(LEAVE_BEHIND);
     result

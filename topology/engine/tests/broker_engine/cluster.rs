@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -230,6 +230,30 @@ impl Cluster {
             .expect("a consumer can be made");
         let ends = consumer.fetch_watermarks(topic, partition, LIMIT);
         turnstile_engine::Offset(ends.expect("the partition exists").1)
+    }
+
+    /// A member of `group` that reads `topic`, beside the instances: one that comes before
+    /// theirs where the group shares partitions out.
+    pub(crate) fn member(&self, group: &str, id: &str, topic: &str) -> BaseConsumer {
+        let consumer: BaseConsumer = client(&self.brokers)
+            .set("group.id", group)
+            .set("client.id", id)
+            .set("partition.assignment.strategy", "range")
+            .set("session.timeout.ms", "6000")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer can be made");
+        consumer.subscribe(&[topic]).expect("the topic is valid");
+        consumer
+    }
+
+    /// Moves what `group` has committed, which has no members any more; says whether it did.
+    pub(crate) fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) -> bool {
+        let mut list = TopicPartitionList::new();
+        let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+        added.expect("the offset is valid");
+        let consumer = self.consumer(group);
+        consumer.commit(&list, CommitMode::Sync).is_ok()
     }
 
     fn consumer(&self, group: &str) -> BaseConsumer {

@@ -7,6 +7,7 @@ mod crash;
 mod instances;
 mod restore;
 mod shared_changelog;
+mod shared_topic;
 
 use std::time::Duration;
 

@@ -1,13 +1,21 @@
 //! Writes single events from outside the topology: acknowledged by all replicas,
 //! once each, to the partition that murmur2 of the key names.
+//!
+//! A thread of its own serves the client. (That of the client's library looks ten times a
+//! second, and burns the last millisecond of each wait.)
 
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use thiserror::Error;
+use tokio::sync::oneshot;
 
-use super::client_log::ClientLog;
+use super::client_log;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::runtime::StreamsConfig;
@@ -23,12 +31,40 @@ pub struct SendError {
     source: KafkaError,
 }
 
+/// Tells each sender what became of its event.
+struct Acknowledgements;
+
+impl ClientContext for Acknowledgements {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        client_log::log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client_log::error(&error, reason);
+    }
+}
+
+impl ProducerContext for Acknowledgements {
+    type DeliveryOpaque = Box<oneshot::Sender<Result<(), KafkaError>>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sender: Self::DeliveryOpaque) {
+        let told = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.clone()),
+        };
+        // Not everybody waits for it.
+        sender.send(told).ok();
+    }
+}
+
 /// Writes events; cheap to clone.
 #[derive(Clone)]
 pub struct EventProducer {
-    producer: FutureProducer<ClientLog>,
-    limit: Duration,
+    producer: Arc<BaseProducer<Acknowledgements>>,
 }
+
+/// How long the serving thread outlives the last sender at most.
+const SERVING_STEP: Duration = Duration::from_secs(1);
 
 impl EventProducer {
     /// A producer for the cluster of `config`. Connects in the background.
@@ -48,13 +84,22 @@ impl EventProducer {
                 config.request_timeout.as_millis().to_string(),
             );
         let client = settings::with_user_properties(client, config);
-        let producer = client
-            .create_with_context(ClientLog)
+        let producer: BaseProducer<Acknowledgements> = client
+            .create_with_context(Acknowledgements)
             .map_err(|error| KafkaFault::of("create a producer", &error))?;
-        Ok(Self {
-            producer,
-            limit: config.request_timeout,
-        })
+        let producer = Arc::new(producer);
+        let served = Arc::downgrade(&producer);
+        let serve = move || {
+            while let Some(producer) = served.upgrade() {
+                producer.poll(SERVING_STEP);
+            }
+        };
+        let thread = thread::Builder::new().name("events".to_owned());
+        thread.spawn(serve).map_err(|error| KafkaFault::Fatal {
+            action: "start the thread of a producer",
+            reason: error.to_string(),
+        })?;
+        Ok(Self { producer })
     }
 
     /// Writes `value` under `key` and waits until all replicas have it.
@@ -63,12 +108,10 @@ impl EventProducer {
     ///
     /// When it was not acknowledged in time; it may have been written all the same.
     pub async fn send(&self, topic: &str, key: &str, value: Vec<u8>) -> Result<(), SendError> {
-        let record = FutureRecord::to(topic).key(key).payload(&value);
-        let sent = self.producer.send(record, self.limit).await;
-        sent.map(|_| ()).map_err(|(source, _)| SendError {
-            topic: topic.to_owned(),
-            source,
-        })
+        let acknowledged = self.hand_over(topic, key, &value)?;
+        // The client tells what became of each event, unless it is gone.
+        let acknowledged = acknowledged.await.unwrap_or(Err(KafkaError::Canceled));
+        acknowledged.map_err(|source| failed(topic, source))
     }
 
     /// Hands an event to the client without waiting for the cluster. It is lost where
@@ -79,12 +122,20 @@ impl EventProducer {
         key: &str,
         value: &[u8],
     ) -> Result<(), SendError> {
-        let record = FutureRecord::to(topic).key(key).payload(value);
-        let sent = self.producer.send_result(record);
-        sent.map(drop).map_err(|(source, _)| SendError {
-            topic: topic.to_owned(),
-            source,
-        })
+        self.hand_over(topic, key, value).map(drop)
+    }
+
+    fn hand_over(
+        &self,
+        topic: &str,
+        key: &str,
+        value: &[u8],
+    ) -> Result<oneshot::Receiver<Result<(), KafkaError>>, SendError> {
+        let (sender, acknowledged) = oneshot::channel();
+        let record = BaseRecord::with_opaque_to(topic, Box::new(sender));
+        let sent = self.producer.send(record.key(key).payload(value));
+        sent.map_err(|(source, _)| failed(topic, source))?;
+        Ok(acknowledged)
     }
 
     /// Waits until the cluster has what was handed over, at most `limit`. Blocks.
@@ -92,5 +143,12 @@ impl EventProducer {
         if let Err(error) = self.producer.flush(limit) {
             tracing::debug!(%error, "some events are not known to be written");
         }
+    }
+}
+
+fn failed(topic: &str, source: KafkaError) -> SendError {
+    SendError {
+        topic: topic.to_owned(),
+        source,
     }
 }
