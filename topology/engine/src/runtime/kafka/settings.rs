@@ -44,14 +44,15 @@ pub(super) fn with_user_properties(
     client
 }
 
-/// A reader outside any group, of logs that are read to their ends.
+/// A reader outside any group, of logs that are read to their ends. The bound of what is
+/// read ahead is one of each partition.
 pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
     let mut client = ungrouped(config, name, isolation);
     client
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "50")
         .set("fetch.queue.backoff.ms", "10")
-        .set("queued.max.messages.kbytes", "32768");
+        .set("queued.max.messages.kbytes", "4096");
     with_user_properties(client, config)
 }
 

@@ -2,8 +2,13 @@
 //!
 //! Reading begins where the task is that is furthest behind, and each task is handed its own
 //! records. All tasks of a partition are at its end at the same time, as that is one place.
+//!
+//! Where there is much to read, several threads share the partitions, each with a reader of
+//! its own: most of the time goes to the stores, which the tasks do not share.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{RECHECK, RestoreFault, Worker, changelog_of, offset_of};
@@ -15,6 +20,9 @@ use crate::task::{ChangelogRestore, Dispatch, TaskError};
 
 /// Changelog records that are read before stores are written.
 const BATCH_RECORDS: usize = 2_000;
+
+/// So many changelog records are worth a thread and its connection.
+const RECORDS_PER_THREAD: i64 = 20_000;
 
 /// A task that is behind the end of its changelog.
 struct Behind {
@@ -132,7 +140,7 @@ impl Worker {
             Reading::of(place, end, tasks)
         });
         let mut readings: Vec<Reading> = readings.collect();
-        let read = self.read(&mut readings);
+        let read = self.read_side_by_side(&mut readings);
         if read.is_err() {
             let tasks = readings.iter().flat_map(|reading| &reading.tasks);
             for task in tasks.filter(|task| !task.done) {
@@ -142,6 +150,31 @@ impl Worker {
         }
         read?;
         Ok(records_of(&readings))
+    }
+
+    /// Reads all partitions, on as many threads as they are worth, one a core at most.
+    fn read_side_by_side(&self, readings: &mut [Reading]) -> Result<(), RestoreFault> {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let worth = remaining(readings) / RECORDS_PER_THREAD;
+        let threads = usize::try_from(worth).unwrap_or(0).clamp(1, cores);
+        if threads == 1 || readings.len() < 2 {
+            return self.read(readings);
+        }
+        thread::scope(|scope| {
+            let shares = readings.chunks_mut(readings.len().div_ceil(threads));
+            let reading: Vec<_> = shares
+                .map(|share| scope.spawn(|| self.read(share)))
+                .collect();
+            // All of them end before any fault is told: nobody writes to the stores then.
+            let ended: Vec<_> = reading
+                .into_iter()
+                .map(|thread| {
+                    let ended = thread.join();
+                    ended.unwrap_or_else(|_| Err(RestoreFault::panicked()))
+                })
+                .collect();
+            ended.into_iter().collect()
+        })
     }
 
     fn read(&self, readings: &mut [Reading]) -> Result<(), RestoreFault> {
@@ -166,11 +199,8 @@ impl Worker {
             }
             if said.elapsed() > Duration::from_secs(5) {
                 said = Instant::now();
-                let remaining: i64 = readings
-                    .iter()
-                    .map(|reading| reading.end.0.saturating_sub(reading.next.0))
-                    .sum();
-                tracing::info!(records = records_of(readings), remaining, "restoring");
+                let (records, remaining) = (records_of(readings), remaining(readings));
+                tracing::info!(records, remaining, "restoring");
             }
         }
         Ok(())
@@ -230,6 +260,14 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// How many offsets lie before the ends.
+fn remaining(readings: &[Reading]) -> i64 {
+    let readings = readings.iter();
+    readings
+        .map(|reading| reading.end.0.saturating_sub(reading.next.0))
+        .sum()
 }
 
 /// The records that the stores were given.

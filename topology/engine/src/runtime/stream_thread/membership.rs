@@ -9,22 +9,21 @@
 //! 3. When all groups of a task hold its partition again, it is restored (what
 //!    others committed meanwhile is in its changelog) and runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod starting;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clients::Clients;
 use super::gathering::Gathering;
-use super::opening::open;
-use super::readings::{Reader, Readings};
-use super::slot::{SourcePosition, TaskSlot};
+use super::readings::Readings;
+use super::slot::SourcePosition;
 use super::work::Work;
 use super::{ThreadFault, ThreadSetup};
-use crate::runtime::kafka::{
-    Fetcher, GroupConsumer, GroupEvent, KafkaFault, LaneId, Position, TopicPartition,
-};
-use crate::runtime::ownership::{Hold, Ownership, source_partitions};
-use crate::runtime::restorer::{RestoreJob, RestoreResult, Restored, Restorer};
+use crate::runtime::kafka::{Fetcher, GroupConsumer, GroupEvent, KafkaFault, TopicPartition};
+use crate::runtime::ownership::{Hold, Ownership};
+use crate::runtime::restorer::Restorer;
 use crate::task::TaskError;
 use crate::{Offset, TaskId, TaskStatus, clock};
 
@@ -292,164 +291,6 @@ impl<'a> Membership<'a> {
         self.restore_gathered()?;
         self.report();
         Ok(())
-    }
-
-    /// Opens an owned task, and has it wait for its turn to be restored.
-    fn gather(&mut self, id: TaskId) -> Result<(), ThreadFault> {
-        if !self.work.tasks.contains_key(&id) {
-            let task = open(self.setup, id)?;
-            self.work.tasks.insert(id, TaskSlot::new(task));
-        }
-        let slot = self.work.tasks.get(&id);
-        if slot.is_some_and(|slot| slot.task.status().may_become(TaskStatus::Restoring)) {
-            self.gathering.add(id);
-        }
-        Ok(())
-    }
-
-    fn restore_gathered(&mut self) -> Result<(), ThreadFault> {
-        if self.gathering.is_empty() {
-            return Ok(());
-        }
-        let holds = self.ownership.holds().into_iter();
-        let owned = holds.filter(|(_, hold)| *hold == Hold::Owned);
-        let owned: BTreeSet<TaskId> = owned.map(|(id, _)| id).collect();
-        let complete = self.ownership.all_groups_assigned();
-        let ready = self.gathering.take_ready(&owned, complete, Instant::now());
-        for id in ready {
-            self.restore(id)?;
-        }
-        Ok(())
-    }
-
-    fn restore(&mut self, id: TaskId) -> Result<(), ThreadFault> {
-        let Some(slot) = self.work.tasks.get_mut(&id) else {
-            return Ok(());
-        };
-        if !slot.task.status().may_become(TaskStatus::Restoring) {
-            return Ok(());
-        }
-        slot.task.become_status(TaskStatus::Restoring);
-        self.setup.queries.set_status(id, TaskStatus::Restoring);
-        self.epoch += 1;
-        slot.epoch = self.epoch;
-        let mut by_group: BTreeMap<Arc<str>, Vec<TopicPartition>> = BTreeMap::new();
-        for (group, place) in source_partitions(slot.task.plan(), id) {
-            by_group.entry(group).or_default().push(place);
-        }
-        let sources = self.consumers.iter().filter_map(|consumer| {
-            Some((
-                consumer.committed_reader(),
-                by_group.remove(&consumer.group)?,
-            ))
-        });
-        let repartitions = self
-            .setup
-            .plan
-            .repartitions_of(slot.task.plan())
-            .into_iter();
-        let repartitions =
-            repartitions.map(|(topic, partition)| TopicPartition { topic, partition });
-        let job = RestoreJob {
-            task: id,
-            sources: sources.collect(),
-            repartitions: repartitions.collect(),
-            restore: slot.task.restore()?,
-            epoch: self.epoch,
-        };
-        Ok(self.restorer.submit(job)?)
-    }
-
-    /// Starts the tasks that have been restored.
-    fn take_restored(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
-        let results: Vec<RestoreResult> = self.restorer.results.try_iter().collect();
-        let mut begun: Vec<TaskId> = Vec::new();
-        for RestoreResult {
-            task: id,
-            epoch,
-            outcome,
-        } in results
-        {
-            let Some(slot) = self
-                .work
-                .tasks
-                .get_mut(&id)
-                .filter(|slot| slot.epoch == epoch)
-            else {
-                continue;
-            };
-            let Restored {
-                positions,
-                repartition_ends,
-            } = outcome?;
-            let sources = source_partitions(slot.task.plan(), id).into_iter();
-            let positions = sources.map(|(group, place)| {
-                let committed = positions
-                    .iter()
-                    .find(|(of, found, _)| *of == group && *found == place);
-                let (.., next) = committed.ok_or_else(|| unrouted(id))?;
-                Ok(SourcePosition {
-                    place,
-                    group,
-                    next: *next,
-                })
-            });
-            slot.positions = positions.collect::<Result<_, ThreadFault>>()?;
-            slot.restored()?;
-            slot.task.start(clock::now());
-            // So that every group has a position on record, and no older member can commit.
-            slot.dirty = true;
-            *worked = true;
-            begun.push(id);
-            self.setup
-                .queries
-                .set_running(id, slot.task.backend().clone());
-            self.work.begins(&repartition_ends);
-        }
-        if begun.is_empty() {
-            return Ok(());
-        }
-        self.start_reading(&begun)?;
-        self.report();
-        Ok(())
-    }
-
-    /// Has the partitions of tasks that begin to run fetched, all in one go.
-    fn start_reading(&mut self, begun: &[TaskId]) -> Result<(), ThreadFault> {
-        let mut readers: Vec<(TopicPartition, Reader)> = Vec::new();
-        let mut starts: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-        for (task, slot) in self.work.tasks.iter().filter(|(id, _)| begun.contains(id)) {
-            for (source, SourcePosition { place, next, .. }) in slot.positions.iter().enumerate() {
-                let reader = Reader {
-                    task: *task,
-                    source,
-                };
-                readers.push((place.clone(), reader));
-                if self.readings.has_to_start(self.fetcher.lane(place), *next) {
-                    let start = starts.entry(place.clone()).or_insert(*next);
-                    *start = (*start).min(*next);
-                }
-            }
-        }
-        let starts: Vec<Position> = starts.into_iter().collect();
-        self.fetcher.start(&starts)?;
-        for (place, next) in starts {
-            self.readings.started(self.lane(&place)?, next);
-        }
-        for (place, reader) in readers {
-            self.readings.add(self.lane(&place)?, reader);
-        }
-        Ok(())
-    }
-
-    fn lane(&self, place: &TopicPartition) -> Result<LaneId, ThreadFault> {
-        let lane = self.fetcher.lane(place);
-        lane.ok_or_else(|| {
-            ThreadFault::Stop(format!(
-                "{}-{} is read by a task and not fetched",
-                place.topic, place.partition
-            ))
-        })
     }
 
     fn flush_if_due(&mut self) -> Result<(), ThreadFault> {
