@@ -1,6 +1,6 @@
 //! What became of a command.
 //!
-//! An outcome is kept under the command's key and id for 24 hours and answers both
+//! An outcome is kept under the command's key and id for a day at least and answers both
 //! the request that waits for it and every later command with the same id. Three
 //! cases have to be told apart, and [`Outcome::reply_to`] does:
 //!
@@ -11,7 +11,7 @@
 //!   an attempt id, or with one that was decided already, is the same record twice and
 //!   changes nothing. So the outcome remembers the attempts that it answers.
 
-use turnstile_engine::CodecError;
+use turnstile_engine::{CodecError, TimestampMs};
 
 use crate::commands::Fingerprint;
 use crate::ids::{AttemptId, CommandId, OrderId, PaymentRecordId};
@@ -39,6 +39,8 @@ pub struct Outcome {
     pub fingerprint: Fingerprint,
     /// The attempts that it answers, the latest last; only of a `404`, and at most 16.
     pub attempts: Vec<AttemptId>,
+    /// When it was decided.
+    pub decided_at: TimestampMs,
 }
 
 /// The answer to a command.
@@ -135,12 +137,14 @@ impl Outcome {
         fingerprint: Fingerprint,
         mut earlier: Vec<AttemptId>,
         attempt: Option<AttemptId>,
+        decided_at: TimestampMs,
     ) -> Self {
         if !answer.is_retryable() {
             return Self {
                 answer,
                 fingerprint,
                 attempts: Vec::new(),
+                decided_at,
             };
         }
         earlier.extend(attempt);
@@ -150,6 +154,7 @@ impl Outcome {
             answer,
             fingerprint,
             attempts: earlier,
+            decided_at,
         }
     }
 }
@@ -157,9 +162,10 @@ impl Outcome {
 row!(Outcome {
     answer,
     fingerprint,
-    attempts
+    attempts,
+    decided_at
 });
-stored!(Outcome, 1);
+stored!(Outcome, 2);
 
 row!(OutcomeKey { key, command });
 stored!(OutcomeKey, 1);
@@ -263,6 +269,7 @@ mod tests {
         AttemptId::new(format!("a{number}")).unwrap()
     }
 
+    const NOW: TimestampMs = TimestampMs(7);
     const ASKED: Fingerprint = Fingerprint([1; 16]);
     const ELSE: Fingerprint = Fingerprint([2; 16]);
 
@@ -273,6 +280,7 @@ mod tests {
             ASKED,
             vec![attempt(1)],
             Some(attempt(2)),
+            NOW,
         );
         assert_eq!(outcome.attempts, []);
         for number in 0..3 {
@@ -284,7 +292,13 @@ mod tests {
 
     #[test]
     fn a_404_answers_the_attempts_that_met_it_and_no_others() {
-        let outcome = Outcome::new(Answer::NotFound, ASKED, vec![attempt(1)], Some(attempt(2)));
+        let outcome = Outcome::new(
+            Answer::NotFound,
+            ASKED,
+            vec![attempt(1)],
+            Some(attempt(2)),
+            NOW,
+        );
         for number in [1, 2] {
             let reply = outcome.reply_to(ASKED, &attempt(number));
             assert_eq!(reply, Reply::Answer(&Answer::NotFound));
@@ -294,13 +308,14 @@ mod tests {
 
     #[test]
     fn the_attempts_of_a_404_are_bounded() {
-        let mut outcome = Outcome::new(Answer::NotFound, ASKED, Vec::new(), None);
+        let mut outcome = Outcome::new(Answer::NotFound, ASKED, Vec::new(), None, NOW);
         for number in 0..100 {
             outcome = Outcome::new(
                 Answer::NotFound,
                 ASKED,
                 outcome.attempts,
                 Some(attempt(number)),
+                NOW,
             );
         }
         assert_eq!(outcome.attempts, (84..100).map(attempt).collect::<Vec<_>>());
@@ -322,7 +337,7 @@ mod tests {
             Answer::Conflict(Conflict::OrderNotPayable),
             Answer::Invalid("title is empty".to_owned()),
         ] {
-            let outcome = Outcome::new(answer, ASKED, vec![attempt(7)], None);
+            let outcome = Outcome::new(answer, ASKED, vec![attempt(7)], None, NOW);
             assert_eq!(Outcome::decode(&outcome.to_bytes()), Ok(outcome));
         }
     }

@@ -1,8 +1,9 @@
-//! The outcomes of the commands of one task: each decided once and kept for 24 hours.
+//! The outcomes of the commands of one task: each decided once and kept for a day.
 //!
 //! ```text
 //! begin ──► nothing: decided already, the command changes nothing
-//!       └─► Undecided ──► keep(answer): stored, with a timer that forgets it
+//!       └─► Undecided ──► keep(answer): stored, with its time
+//! sweep ──► those that are older than a day are forgotten, some rows a call
 //! ```
 
 use std::time::Duration;
@@ -12,15 +13,22 @@ use turnstile_engine::{Context, ProcessorError, Store};
 use crate::commands::{Command, CommandBody};
 use crate::ids::AttemptId;
 use crate::outcome::{Answer, Outcome, OutcomeKey};
-use crate::timer_key::TimerKey;
 
-/// How long an outcome is kept.
+mod sweep;
+
+use sweep::Sweep;
+
+/// How long an outcome is kept at least.
 pub const OUTCOME_KEPT: Duration = Duration::from_hours(24);
 
+/// How often a processor with outcomes calls [`Outcomes::sweep`].
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Outcomes in a store of the processor that owns it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Outcomes {
     store: Store<OutcomeKey, Outcome>,
+    sweep: Sweep,
 }
 
 /// A command that is to be decided now.
@@ -32,12 +40,15 @@ pub(crate) struct Undecided {
 
 impl Outcomes {
     pub(crate) fn new(store: Store<OutcomeKey, Outcome>) -> Self {
-        Self { store }
+        Self {
+            store,
+            sweep: Sweep::default(),
+        }
     }
 
     /// The command, if it is to be decided now.
     pub(crate) fn begin<B: CommandBody>(
-        self,
+        &self,
         context: &Context<'_>,
         command: &Command<B>,
     ) -> Result<Option<Undecided>, ProcessorError> {
@@ -63,7 +74,7 @@ impl Outcomes {
 
     /// Keeps the answer to `command`.
     pub(crate) fn keep<B: CommandBody>(
-        self,
+        &self,
         context: &mut Context<'_>,
         undecided: Undecided,
         command: &Command<B>,
@@ -71,18 +82,13 @@ impl Outcomes {
     ) -> Result<(), ProcessorError> {
         let Undecided { key, earlier } = undecided;
         let attempt = command.attempt.clone();
-        let outcome = Outcome::new(answer, command.fingerprint(), earlier, attempt);
-        context.put(self.store, &key, &outcome)?;
-        let forget_at = context.now().plus(OUTCOME_KEPT);
-        context.schedule(&TimerKey::Outcome(key).to_bytes(), forget_at)
+        let now = context.now();
+        let outcome = Outcome::new(answer, command.fingerprint(), earlier, attempt, now);
+        context.put(self.store, &key, &outcome)
     }
 
-    /// Forgets an outcome whose time is over.
-    pub(crate) fn forget(
-        self,
-        context: &mut Context<'_>,
-        key: &OutcomeKey,
-    ) -> Result<(), ProcessorError> {
-        context.delete(self.store, key)
+    /// Forgets some of the outcomes whose time is over.
+    pub(crate) fn sweep(&mut self, context: &mut Context<'_>) -> Result<(), ProcessorError> {
+        self.sweep.go_on(context, self.store)
     }
 }

@@ -3,13 +3,10 @@
 use turnstile_engine::{Codec, ProcessorError, Timer};
 
 use crate::ids::{OrderId, TicketId};
-use crate::outcome::OutcomeKey;
 
 /// What a timer is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TimerKey {
-    /// An outcome is to be forgotten.
-    Outcome(OutcomeKey),
     /// Commands have waited long enough for a ticket.
     TicketWait(TicketId),
     /// Commands have waited long enough for an order.
@@ -25,7 +22,6 @@ pub(crate) enum TimerKey {
 impl TimerKey {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let (letter, id) = match self {
-            Self::Outcome(key) => (b'o', key.to_bytes()),
             Self::TicketWait(ticket) => (b't', ticket.to_bytes()),
             Self::OrderWait(order) => (b'w', order.to_bytes()),
             Self::ParkedEvents(order) => (b'p', order.to_bytes()),
@@ -45,7 +41,6 @@ impl TimerKey {
     fn read(bytes: &[u8]) -> Option<Self> {
         let (letter, id) = bytes.split_first()?;
         match letter {
-            b'o' => OutcomeKey::decode(id).map(Self::Outcome).ok(),
             b't' => TicketId::decode(id).map(Self::TicketWait).ok(),
             b'w' => OrderId::decode(id).map(Self::OrderWait).ok(),
             b'p' => OrderId::decode(id).map(Self::ParkedEvents).ok(),
@@ -66,17 +61,11 @@ pub(crate) fn unexpected(timer: &Timer) -> ProcessorError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::CommandId;
 
     #[test]
     fn timer_keys_read_as_they_were_written() {
         let order = OrderId::new("o").unwrap();
-        let command = CommandId::new("c").unwrap();
         for key in [
-            TimerKey::Outcome(OutcomeKey {
-                key: "k".to_owned(),
-                command,
-            }),
             TimerKey::TicketWait(TicketId::new("t").unwrap()),
             TimerKey::OrderWait(order.clone()),
             TimerKey::ParkedEvents(order.clone()),
@@ -86,7 +75,7 @@ mod tests {
             assert_eq!(TimerKey::read(&key.to_bytes()), Some(key));
         }
         assert_eq!(TimerKey::read(b""), None);
-        assert_eq!(TimerKey::read(b"o"), None);
+        assert_eq!(TimerKey::read(b"t"), None);
         assert_eq!(TimerKey::read(b"?o"), None);
     }
 }

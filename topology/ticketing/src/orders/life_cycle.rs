@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use turnstile_engine::record::DeadLetter;
 use turnstile_engine::{
-    Context, InputRecord, Processor, ProcessorError, Sink, Store, Stream, Timer, TopologyBuilder,
+    Context, InputRecord, Processor, ProcessorError, PunctuationType, Sink, Store, Stream, Timer,
+    TopologyBuilder,
 };
 
 use super::OrdersStores;
@@ -19,7 +20,7 @@ use crate::commands::{Command, OrderCancel, OrderCommand};
 use crate::events::{ExpirationEvent, OrderEvent, PaymentChange, PaymentEvent};
 use crate::ids::OrderId;
 use crate::outcome::Answer;
-use crate::outcomes::Outcomes;
+use crate::outcomes::{Outcomes, SWEEP_INTERVAL};
 use crate::sources::{Sources, id_bytes, keep_if};
 use crate::timer_key::{TimerKey, unexpected};
 use crate::topics;
@@ -77,6 +78,7 @@ pub(super) fn declare(
         .sink(published)
         .sink(released)
         .timers()
+        .punctuate(PunctuationType::WallClockTime, SWEEP_INTERVAL)
         .done();
 }
 
@@ -167,10 +169,17 @@ impl Processor for LifeCycle {
 
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         match TimerKey::of(&timer)? {
-            TimerKey::Outcome(key) => self.outcomes.forget(context, &key),
             TimerKey::ParkedEvents(order) => self.bury(context, &order),
             _ => Err(unexpected(&timer)),
         }
+    }
+
+    fn on_punctuate(
+        &mut self,
+        context: &mut Context<'_>,
+        _: PunctuationType,
+    ) -> Result<(), ProcessorError> {
+        self.outcomes.sweep(context)
     }
 }
 
@@ -183,13 +192,9 @@ impl LifeCycle {
             };
         }
         let changed = rules::create(placed, context.now(), self.time_to_live);
-        let Order {
-            id: order_id,
-            user_id,
-            ..
-        } = changed.order.clone();
+        let order_id = changed.order.id.clone();
         let by_user = OrderByUser {
-            user_id,
+            user_id: changed.order.user_id.clone(),
             order_id: order_id.clone(),
         };
         context.put(self.stores.orders_by_user, &by_user, &())?;

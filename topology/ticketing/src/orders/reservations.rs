@@ -15,7 +15,8 @@
 use std::time::Duration;
 
 use turnstile_engine::{
-    Context, Processor, ProcessorError, Sink, Store, Stream, Timer, TopologyBuilder,
+    Context, Processor, ProcessorError, PunctuationType, Sink, Store, Stream, Timer,
+    TopologyBuilder,
 };
 
 use super::OrdersStores;
@@ -26,7 +27,7 @@ use crate::commands::{Command, OrderCreate, TicketCommand};
 use crate::events::TicketEvent;
 use crate::ids::TicketId;
 use crate::outcome::{Answer, Conflict};
-use crate::outcomes::{OUTCOME_KEPT, Outcomes, Undecided};
+use crate::outcomes::{OUTCOME_KEPT, Outcomes, SWEEP_INTERVAL, Undecided};
 use crate::row::{row, stored};
 use crate::sources::{Sources, id_bytes, keep_if};
 use crate::timer_key::{TimerKey, unexpected};
@@ -83,6 +84,7 @@ pub(super) fn declare(
         .store(awaited)
         .sink(placed)
         .timers()
+        .punctuate(PunctuationType::WallClockTime, SWEEP_INTERVAL)
         .done();
 }
 
@@ -157,10 +159,17 @@ impl Processor for Reservations {
 
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         match TimerKey::of(&timer)? {
-            TimerKey::Outcome(key) => self.outcomes.forget(context, &key),
             TimerKey::TicketWait(ticket) => self.give_up(context, ticket),
             _ => Err(unexpected(&timer)),
         }
+    }
+
+    fn on_punctuate(
+        &mut self,
+        context: &mut Context<'_>,
+        _: PunctuationType,
+    ) -> Result<(), ProcessorError> {
+        self.outcomes.sweep(context)
     }
 }
 

@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnstile_engine::{Context, Processor, ProcessorError, Sink, Store, Timer, TopologyBuilder};
+use turnstile_engine::{
+    Context, Processor, ProcessorError, PunctuationType, Sink, Store, Timer, TopologyBuilder,
+};
 
 use super::charges::{OpenCharge, OrderCharges};
 use super::gateway::{ChargeAnswer, Gateway, Settlement};
@@ -17,7 +19,7 @@ use crate::commands::{Command, OrderCommand, PaymentCreate};
 use crate::events::{OrderChange, OrderEvent, PaymentChange, PaymentEvent};
 use crate::ids::{OrderId, PaymentId};
 use crate::outcome::{Answer, Outcome, OutcomeKey};
-use crate::outcomes::{Outcomes, Undecided};
+use crate::outcomes::{Outcomes, SWEEP_INTERVAL, Undecided};
 use crate::sources::{Sources, id_bytes, keep_if};
 use crate::timer_key::{TimerKey, unexpected};
 use crate::topics;
@@ -91,6 +93,7 @@ pub(crate) fn declare(
         .store(waiting)
         .sink(published)
         .timers()
+        .punctuate(PunctuationType::WallClockTime, SWEEP_INTERVAL)
         .done();
     stores
 }
@@ -142,11 +145,18 @@ impl Processor for Payments {
 
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         match TimerKey::of(&timer)? {
-            TimerKey::Outcome(key) => self.outcomes.forget(context, &key),
             TimerKey::OrderWait(order) => self.give_up(context, order),
             TimerKey::Settlement(order) => self.settle(context, &order),
             _ => Err(unexpected(&timer)),
         }
+    }
+
+    fn on_punctuate(
+        &mut self,
+        context: &mut Context<'_>,
+        _: PunctuationType,
+    ) -> Result<(), ProcessorError> {
+        self.outcomes.sweep(context)
     }
 }
 

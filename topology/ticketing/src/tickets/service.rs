@@ -1,6 +1,8 @@
 //! The processor of Tickets and its place in the topology.
 
-use turnstile_engine::{Context, Processor, ProcessorError, Sink, Store, Timer, TopologyBuilder};
+use turnstile_engine::{
+    Context, Processor, ProcessorError, PunctuationType, Sink, Store, TopologyBuilder,
+};
 
 use super::rules::{self, Changed};
 use super::ticket::Ticket;
@@ -8,9 +10,8 @@ use crate::commands::{Command, TicketCommand};
 use crate::events::{OrderChange, OrderEvent, TicketEvent};
 use crate::ids::{OrderId, TicketId};
 use crate::outcome::{Answer, Outcome, OutcomeKey};
-use crate::outcomes::{Outcomes, Undecided};
+use crate::outcomes::{Outcomes, SWEEP_INTERVAL, Undecided};
 use crate::sources::{Sources, id_bytes, keep_if};
-use crate::timer_key::{TimerKey, unexpected};
 use crate::topics;
 
 /// The stores of Tickets, keyed by ticket id.
@@ -72,7 +73,7 @@ pub(crate) fn declare(builder: &mut TopologyBuilder, sources: &mut Sources) -> T
         .store(stores.ended_orders)
         .store(stores.early_holders)
         .sink(published)
-        .timers()
+        .punctuate(PunctuationType::WallClockTime, SWEEP_INTERVAL)
         .done();
     stores
 }
@@ -158,11 +159,12 @@ impl Processor for Tickets {
         }
     }
 
-    fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
-        match TimerKey::of(&timer)? {
-            TimerKey::Outcome(key) => self.outcomes.forget(context, &key),
-            _ => Err(unexpected(&timer)),
-        }
+    fn on_punctuate(
+        &mut self,
+        context: &mut Context<'_>,
+        _: PunctuationType,
+    ) -> Result<(), ProcessorError> {
+        self.outcomes.sweep(context)
     }
 }
 
