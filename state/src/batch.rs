@@ -25,6 +25,14 @@ impl Batch {
         Self::default()
     }
 
+    /// An empty batch with room for so many writes.
+    pub(crate) fn with_capacity(writes: usize) -> Self {
+        Self {
+            writes: Vec::with_capacity(writes),
+            changelog_offset: None,
+        }
+    }
+
     /// Sets `key` to `value`. Later writes of a key win.
     pub fn put(&mut self, store: StoreId, key: impl Into<Box<[u8]>>, value: impl Into<Box<[u8]>>) {
         self.writes.push(Write {

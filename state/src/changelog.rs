@@ -84,9 +84,14 @@ impl<'a> ChangelogRecord<'a> {
     #[must_use]
     pub fn encode_key(&self) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(size_of::<u32>() + self.key.len());
-        encoded.extend_from_slice(&self.store.0.to_be_bytes());
-        encoded.extend_from_slice(self.key);
+        self.append_key(&mut encoded);
         encoded
+    }
+
+    /// Appends the key of the record to `out`.
+    pub fn append_key(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.store.0.to_be_bytes());
+        out.extend_from_slice(self.key);
     }
 
     /// The value of the record; `None` is null.
@@ -94,10 +99,17 @@ impl<'a> ChangelogRecord<'a> {
     pub fn encode_value(&self) -> Option<Vec<u8>> {
         self.value.map(|value| {
             let mut encoded = Vec::with_capacity(1 + value.len());
-            encoded.push(FORMAT);
-            encoded.extend_from_slice(value);
+            self.append_value(&mut encoded);
             encoded
         })
+    }
+
+    /// Appends the value of the record to `out`: nothing for null, else at least a byte.
+    pub fn append_value(&self, out: &mut Vec<u8>) {
+        if let Some(value) = self.value {
+            out.push(FORMAT);
+            out.extend_from_slice(value);
+        }
     }
 
     /// Reads the key and value of a record.

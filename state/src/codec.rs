@@ -29,7 +29,8 @@ pub trait Codec: Sized {
 
     /// The encoding in a buffer of its own.
     fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        // As long as most keys and many values: growing costs more than room.
+        let mut out = Vec::with_capacity(64);
         self.encode(&mut out);
         out
     }

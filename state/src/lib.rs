@@ -5,7 +5,7 @@
 //! - A [`Backend`] is the *committed* state of one task: an ordered map for each
 //!   of its stores, plus the offset of their changelog that the maps reflect.
 //!   [`RocksBackend`] keeps it on disk (one database a task, a column family a
-//!   store), [`MemoryBackend`] in memory. A [`Batch`] changes all stores and the
+//!   store) behind a buffer, [`MemoryBackend`] in memory. A [`Batch`] changes all stores and the
 //!   offset together or not at all, so a backend always equals some committed
 //!   point of its changelog and knows which.
 //! - An [`Overlay`] holds the writes of the open transaction on top of a backend:
@@ -25,9 +25,11 @@ mod codec;
 mod error;
 mod marker;
 mod memory;
+mod merge;
 mod overlay;
 mod rocks;
 mod state_dir;
+mod writes;
 
 pub use backend::{Backend, Entry, KeyRange, ScanDirection, StoreId, StoreSpec, StoreStats};
 pub use batch::Batch;

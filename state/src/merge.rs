@@ -1,21 +1,21 @@
-//! Two ordered sequences read as one: entries, and the writes of a layer that win over them.
+//! Two ordered sequences read as one: entries, and the writes over them, which win.
 //!
 //! Both sides come in the same direction and without repeated keys, and so does the
-//! result, over which another layer can lie. Neither side is read further than the entry
+//! result, over which other writes can lie. Neither side is read further than the entry
 //! that decides what comes next.
 
 use std::cmp::Ordering;
 use std::iter::Peekable;
 
-use super::layer::Value;
+use crate::writes::Value;
 use crate::{Entry, ScanDirection, StateError};
 
 /// Entries in the order of a scan.
-pub(super) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>;
+pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>;
 
-type Write<'a> = (&'a Box<[u8]>, &'a Value);
+type Write = (Box<[u8]>, Value);
 
-pub(super) struct Merge<'a, W: Iterator<Item = Write<'a>>> {
+pub(crate) struct Merge<'a, W: Iterator<Item = Write>> {
     below: Peekable<Entries<'a>>,
     writes: Peekable<W>,
     direction: ScanDirection,
@@ -30,8 +30,8 @@ enum Next {
     Both,
 }
 
-impl<'a, W: Iterator<Item = Write<'a>>> Merge<'a, W> {
-    pub(super) fn new(below: Entries<'a>, writes: W, direction: ScanDirection) -> Self {
+impl<'a, W: Iterator<Item = Write>> Merge<'a, W> {
+    pub(crate) fn new(below: Entries<'a>, writes: W, direction: ScanDirection) -> Self {
         Self {
             below: below.peekable(),
             writes: writes.peekable(),
@@ -45,7 +45,7 @@ impl<'a, W: Iterator<Item = Write<'a>>> Merge<'a, W> {
             (None, None) => return None,
             (Some(Err(_)), _) | (Some(_), None) => return Some(Next::Below),
             (None, Some(_)) => return Some(Next::Write),
-            (Some(Ok((below, _))), Some((written, _))) => (below, *written),
+            (Some(Ok((below, _))), Some((written, _))) => (below, written),
         };
         let order = match self.direction {
             ScanDirection::Forward => below.cmp(written),
@@ -59,7 +59,7 @@ impl<'a, W: Iterator<Item = Write<'a>>> Merge<'a, W> {
     }
 }
 
-impl<'a, W: Iterator<Item = Write<'a>>> Iterator for Merge<'a, W> {
+impl<W: Iterator<Item = Write>> Iterator for Merge<'_, W> {
     type Item = Result<Entry, StateError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -76,7 +76,7 @@ impl<'a, W: Iterator<Item = Write<'a>>> Iterator for Merge<'a, W> {
                 }
                 Next::Write => {
                     if let Some((key, Some(value))) = self.writes.next() {
-                        return Some(Ok((key.clone(), value.clone())));
+                        return Some(Ok((key, value)));
                     }
                 }
             }

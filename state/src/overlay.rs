@@ -20,12 +20,12 @@
 
 use std::sync::Arc;
 
+use crate::writes::Value;
 use crate::{Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId};
 
 mod layer;
-mod merge;
 
-use layer::{Layer, Value};
+use layer::Layer;
 
 /// The writes of an open transaction, over those of a sealed one.
 pub struct Overlay {

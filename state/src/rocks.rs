@@ -8,9 +8,11 @@
 //!     store-<name>  column family of one store
 //! ```
 //!
-//! There is no write-ahead log: the changelogs are one. A batch changes all
-//! column families in memory at once, and a flush (asked for, or RocksDB's own
-//! when its buffers are full) writes all of them as of one point in time. So
+//! A batch goes to a [`Buffer`] in memory. When the buffers of all databases are full, those
+//! that hold most are drained: as one batch to RocksDB, which is to flush it at once.
+//!
+//! There is no write-ahead log: the changelogs are one. A drain changes all column
+//! families in memory at once, and a flush writes all of them as of one point in time. So
 //! after a crash the stores and their changelog offset equal some batch that was
 //! written, perhaps not the last one, and the offset says which.
 //!
@@ -25,16 +27,21 @@ use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
+use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, ReadOptions, WriteBatch,
     WriteOptions, properties,
 };
 
+use self::buffer::{Buffer, Scan};
+use self::memory::BufferAccount;
 use crate::marker::Marker;
+use crate::merge::{Entries, Merge};
 use crate::{
     Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId, StoreSpec, StoreStats,
 };
 
+mod buffer;
 mod memory;
 mod options;
 
@@ -63,6 +70,11 @@ const CHANGELOG_OFFSET: &[u8] = b"changelog-offset";
 #[derive(Debug)]
 pub struct RocksBackend {
     database: DB,
+    /// What is written and not drained yet. It lies over the database.
+    buffer: RwLock<Buffer>,
+    account: BufferAccount,
+    /// The bytes at which it is drained whatever others hold.
+    buffer_bytes_max: usize,
     path: PathBuf,
     /// The names of their column families, by store.
     stores: Vec<String>,
@@ -117,6 +129,9 @@ impl RocksBackend {
             .map_err(StateError::rocks(path, "open the database"))?;
         Ok(Self {
             database,
+            buffer: RwLock::new(Buffer::new(stores.len())),
+            account: options.memory.account(),
+            buffer_bytes_max: options.buffer_bytes_max,
             path: path.to_owned(),
             stores,
             lookup: Lookup(ReadOptions::default()),
@@ -166,10 +181,57 @@ impl RocksBackend {
     fn rocks(&self, action: &'static str) -> impl FnOnce(rocksdb::Error) -> StateError {
         StateError::rocks(&self.path, action)
     }
+
+    /// Gives RocksDB what is in the buffer.
+    fn drain(&self) -> Result<(), StateError> {
+        // Readers go on: until it is taken out they find it here, afterwards there.
+        let buffer = self.buffer.upgradable_read();
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let mut writes = WriteBatch::with_capacity_bytes(buffer.bytes());
+        for (name, of_store) in self.stores.iter().zip(buffer.stores()) {
+            let column_family = self.column_family(name);
+            for (key, value) in of_store.iter() {
+                match value {
+                    Some(value) => writes.put_cf(column_family, key, value),
+                    None => writes.delete_cf(column_family, key),
+                }
+            }
+        }
+        if let Some(next_offset) = buffer.changelog_offset() {
+            let position = self.column_family(POSITION);
+            writes.put_cf(position, CHANGELOG_OFFSET, next_offset.to_be_bytes());
+        }
+        self.database
+            .write_opt(writes, &without_log())
+            .map_err(self.rocks("write a batch"))?;
+        let drained = RwLockUpgradableReadGuard::upgrade(buffer).take();
+        self.account.holds(0);
+        drop(drained);
+        Ok(())
+    }
+
+    /// Writes to disk what RocksDB has in memory; `wait`: and waits until it is there.
+    fn flush_memory(&self, wait: bool) -> Result<(), StateError> {
+        let mut column_families = vec![self.column_family(POSITION)];
+        for store in &self.stores {
+            column_families.push(self.column_family(store));
+        }
+        let column_families: Vec<&&ColumnFamily> = column_families.iter().collect();
+        let mut options = FlushOptions::default();
+        options.set_wait(wait);
+        self.database
+            .flush_cfs_opt(&column_families, &options)
+            .map_err(self.rocks("flush"))
+    }
 }
 
 impl Backend for RocksBackend {
     fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        if let Some(value) = self.buffer.read().store(store)?.get(key) {
+            return Ok(value.as_deref().map(<[u8]>::to_vec));
+        }
         let column_family = self.store(store)?;
         self.database
             .get_cf_opt(column_family, key, &self.lookup.0)
@@ -202,31 +264,40 @@ impl Backend for RocksBackend {
             ScanDirection::Forward => IteratorMode::Start,
             ScanDirection::Reverse => IteratorMode::End,
         };
-        let entries = self.database.iterator_cf_opt(column_family, options, mode);
-        Ok(Box::new(
-            entries.map(|entry| entry.map_err(self.rocks("scan a store"))),
-        ))
+        // Nothing is written between the two, so both are as of one point in time.
+        let (writes, entries) = {
+            let buffer = self.buffer.read();
+            let entries = self.database.iterator_cf_opt(column_family, options, mode);
+            (buffer.store(store)?.clone(), entries)
+        };
+        let entries: Entries<'a> =
+            Box::new(entries.map(|entry| entry.map_err(self.rocks("scan a store"))));
+        if writes.is_empty() {
+            return Ok(entries);
+        }
+        let writes = Scan::new(writes, range, direction);
+        Ok(Box::new(Merge::new(entries, writes, direction)))
     }
 
     fn write(&self, batch: Batch) -> Result<(), StateError> {
-        let mut writes = WriteBatch::default();
-        for write in &batch.writes {
-            let column_family = self.store(write.store)?;
-            match &write.value {
-                Some(value) => writes.put_cf(column_family, &write.key, value),
-                None => writes.delete_cf(column_family, &write.key),
-            }
+        let bytes = {
+            let mut buffer = self.buffer.write();
+            buffer.add(batch)?;
+            buffer.bytes()
+        };
+        let too_much = self.account.holds(bytes);
+        if too_much || bytes >= self.buffer_bytes_max {
+            self.drain()?;
+            self.flush_memory(false)?;
         }
-        if let Some(next_offset) = batch.changelog_offset {
-            let position = self.column_family(POSITION);
-            writes.put_cf(position, CHANGELOG_OFFSET, next_offset.to_be_bytes());
-        }
-        self.database
-            .write_opt(writes, &without_log())
-            .map_err(self.rocks("write a batch"))
+        Ok(())
     }
 
     fn changelog_offset(&self) -> Result<Option<i64>, StateError> {
+        let buffered = self.buffer.read().changelog_offset();
+        if buffered.is_some() {
+            return Ok(buffered);
+        }
         let found = self
             .database
             .get_cf(self.column_family(POSITION), CHANGELOG_OFFSET)
@@ -245,17 +316,16 @@ impl Backend for RocksBackend {
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        let mut column_families = vec![self.column_family(POSITION)];
-        for store in &self.stores {
-            column_families.push(self.column_family(store));
-        }
-        let column_families: Vec<&&ColumnFamily> = column_families.iter().collect();
-        self.database
-            .flush_cfs_opt(&column_families, &FlushOptions::default())
-            .map_err(self.rocks("flush"))
+        self.drain()?;
+        self.flush_memory(true)
     }
 
     fn stats(&self, store: StoreId) -> Result<StoreStats, StateError> {
+        let (keys_buffered, bytes_buffered) = {
+            let buffer = self.buffer.read();
+            let writes = buffer.store(store)?;
+            (writes.len() as u64, writes.bytes() as u64)
+        };
         let column_family = self.store(store)?;
         let [keys, on_disk, in_memory] = [
             properties::ESTIMATE_NUM_KEYS,
@@ -269,16 +339,17 @@ impl Backend for RocksBackend {
                 .map_err(self.rocks("read a property"))
         });
         Ok(StoreStats {
-            keys: keys?,
-            bytes: on_disk? + in_memory?,
+            keys: keys? + keys_buffered,
+            bytes: on_disk? + in_memory? + bytes_buffered,
         })
     }
 }
 
-/// Writes go to memory only, until a flush.
+/// Writes go to memory only, until a flush; and they come in order.
 fn without_log() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
+    options.set_memtable_insert_hint_per_batch(true);
     options
 }
 

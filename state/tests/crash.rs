@@ -24,7 +24,7 @@ const REPORT_EVERY: u64 = 500;
 /// A database that flushes by itself all the time.
 fn open(path: &Path) -> RocksBackend {
     let mut options = options();
-    options.store_write_buffer_bytes = 64 * 1024;
+    options.buffer_bytes_max = 64 * 1024;
     RocksBackend::open(path, &specs(&["a", "b"]), &options).expect("the database opens")
 }
 

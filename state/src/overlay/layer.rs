@@ -1,35 +1,20 @@
 //! The writes of one transaction to the stores of a task, by store and key.
-//!
-//! The writes of a store are an ordered map. Scans and changes need the order,
-//! and a lookup in the few thousand keys of one transaction costs less than the
-//! lookup in the database that follows a miss.
 
-use std::collections::BTreeMap;
-
-use super::merge::{Entries, Merge};
 use crate::backend::Bounds;
+use crate::merge::{Entries, Merge};
+use crate::writes::{Value, Writes};
 use crate::{Batch, ScanDirection, StateError, StoreId};
-
-/// What an entry costs beside its bytes: two boxes and its place in the map.
-const ENTRY_OVERHEAD_BYTES: usize = 64;
-
-/// The new value of a key; `None` deletes it.
-pub(super) type Value = Option<Box<[u8]>>;
-
-type Writes = BTreeMap<Box<[u8]>, Value>;
 
 /// The writes of one transaction.
 pub(super) struct Layer {
     stores: Vec<Writes>,
-    bytes: usize,
 }
 
 impl Layer {
     /// No writes.
     pub(super) fn new(store_count: usize) -> Self {
         Self {
-            stores: vec![Writes::new(); store_count],
-            bytes: 0,
+            stores: vec![Writes::default(); store_count],
         }
     }
 
@@ -62,7 +47,8 @@ impl Layer {
         if writes.is_empty() {
             return Ok(below);
         }
-        let writes = writes.range::<[u8], _>(bounds);
+        let writes = writes.range(bounds);
+        let writes = writes.map(|(key, value)| (key.into(), value.clone()));
         Ok(match direction {
             ScanDirection::Forward => Box::new(Merge::new(below, writes, direction)),
             ScanDirection::Reverse => Box::new(Merge::new(below, writes.rev(), direction)),
@@ -80,27 +66,23 @@ impl Layer {
             .stores
             .get_mut(store.index())
             .ok_or(StateError::UnknownStore(store))?;
-        let key_len = key.len();
-        let entry_bytes = |value: &Value| {
-            ENTRY_OVERHEAD_BYTES + key_len + value.as_ref().map_or(0, |value| value.len())
-        };
-        self.bytes += write.as_ref().map_or(0, entry_bytes);
-        let previous = match write {
+        Ok(match write {
             Some(value) => writes.insert(key, value),
             None => writes.remove(&key),
-        };
-        self.bytes -= previous.as_ref().map_or(0, entry_bytes);
-        Ok(previous)
+        })
     }
 
     /// All deletes in `store`, then all puts, each in key order.
     pub(super) fn changes(&self, store: StoreId) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let writes = || self.stores.get(store.index()).into_iter().flatten();
+        let writes = || {
+            let store = self.stores.get(store.index());
+            store.into_iter().flat_map(Writes::iter)
+        };
         let deletes = writes().filter(|(_, value)| value.is_none());
         let puts = writes().filter(|(_, value)| value.is_some());
         deletes
             .chain(puts)
-            .map(|(key, value)| (&**key, value.as_deref()))
+            .map(|(key, value)| (key, value.as_deref()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -114,20 +96,19 @@ impl Layer {
 
     /// The memory that the writes take, about.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.stores.iter().map(Writes::bytes).sum()
     }
 
     pub(super) fn clear(&mut self) {
         self.stores.iter_mut().for_each(Writes::clear);
-        self.bytes = 0;
     }
 
     /// All writes as one batch.
     pub(super) fn into_batch(self) -> Batch {
-        let mut batch = Batch::new();
+        let mut batch = Batch::with_capacity(self.len());
         for (position, writes) in (0..).zip(self.stores) {
             let store = StoreId(position);
-            for (key, value) in writes {
+            for (key, value) in writes.into_entries() {
                 match value {
                     Some(value) => batch.put(store, key, value),
                     None => batch.delete(store, key),

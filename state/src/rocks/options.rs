@@ -6,7 +6,7 @@
 //! of keys that often do not exist, values that compress well.
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, DBCompressionType, DataBlockIndexType, LogLevel,
+    BlockBasedOptions, BlockBasedTablePinningTier, DBCompressionType, DataBlockIndexType, LogLevel,
     Options,
 };
 
@@ -24,9 +24,9 @@ pub struct RocksOptions {
     pub max_open_files: i32,
     /// The flushes and compactions that run at the same time, over all databases.
     pub background_jobs: i32,
-    /// The unflushed writes of one store, in bytes, at which its database flushes,
-    /// even if the shared budget would allow more. At least 64 KiB.
-    pub store_write_buffer_bytes: usize,
+    /// The writes in the buffer of one database, in bytes, at which it is drained and
+    /// flushed, even if the shared budget would allow more.
+    pub buffer_bytes_max: usize,
 }
 
 impl RocksOptions {
@@ -37,7 +37,7 @@ impl RocksOptions {
             memory,
             max_open_files: 256,
             background_jobs: 2,
-            store_write_buffer_bytes: 16 * MIB,
+            buffer_bytes_max: 16 * MIB,
         }
     }
 
@@ -66,7 +66,8 @@ impl RocksOptions {
         options.set_stats_persist_period_sec(0);
         options.set_max_manifest_file_size(16 * MIB);
 
-        options.set_write_buffer_size(self.store_write_buffer_bytes);
+        // What is drained into it is flushed at once, whatever its size.
+        options.set_write_buffer_size(64 * MIB);
         options.set_max_write_buffer_number(3);
         // Memory is taken from the shared budget in these steps, also by a store
         // that holds one key.
@@ -86,14 +87,12 @@ impl RocksOptions {
         // disk. Ribbon filters are a third smaller and slower to build, which the
         // short-lived files of the first level are not worth.
         tables.set_hybrid_ribbon_filter(10.0, 1);
-        // Indexes and filters count against the shared budget, in partitions, so
-        // that a large store does not need all of its own in memory.
+        // Indexes and filters count against the shared budget. They are whole, since a
+        // lookup in one that is in parts costs another one in the cache; those of the files
+        // that flushes make stay at hand.
         tables.set_cache_index_and_filter_blocks(true);
         tables.set_cache_index_and_filter_blocks_with_high_priority(true);
-        tables.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-        tables.set_partition_filters(true);
-        tables.set_pin_top_level_index_and_filter(true);
-        tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        tables.set_unpartitioned_pinning_tier(BlockBasedTablePinningTier::FlushAndSimilar);
         tables.set_optimize_filters_for_memory(true);
         tables
     }

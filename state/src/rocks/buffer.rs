@@ -1,0 +1,121 @@
+//! What is written to a database and not given to RocksDB yet.
+//!
+//! RocksDB would keep it in memory as well until it is flushed; but there a row is looked up,
+//! and put in its place, by comparing whole keys along a list. Here both take a tenth of that
+//! time, a row that is written again before it is drained reaches RocksDB once, and what is
+//! drained comes there in order, which it puts in place fastest.
+//!
+//! Readers scan a store as it was when they began: they share its writes, and whoever writes
+//! meanwhile writes to a copy.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::backend::Bounds;
+use crate::writes::{Value, Writes};
+use crate::{Batch, KeyRange, ScanDirection, StateError, StoreId};
+
+/// The writes of a database that RocksDB does not have yet.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    stores: Vec<Arc<Writes>>,
+    changelog_offset: Option<i64>,
+}
+
+impl Buffer {
+    /// Empty, for so many stores.
+    pub(super) fn new(store_count: usize) -> Self {
+        Self {
+            stores: (0..store_count).map(|_| Arc::default()).collect(),
+            changelog_offset: None,
+        }
+    }
+
+    /// Takes all of it out.
+    pub(super) fn take(&mut self) -> Self {
+        let empty = Self::new(self.stores.len());
+        std::mem::replace(self, empty)
+    }
+
+    /// Adds a batch, as a whole or not at all.
+    pub(super) fn add(&mut self, batch: Batch) -> Result<(), StateError> {
+        let known = self.stores.len();
+        if let Some(write) = batch
+            .writes
+            .iter()
+            .find(|write| write.store.index() >= known)
+        {
+            return Err(StateError::UnknownStore(write.store));
+        }
+        for write in batch.writes {
+            if let Some(writes) = self.stores.get_mut(write.store.index()) {
+                Arc::make_mut(writes).insert(write.key, write.value);
+            }
+        }
+        self.changelog_offset = batch.changelog_offset.or(self.changelog_offset);
+        Ok(())
+    }
+
+    /// What is written to a store.
+    pub(super) fn store(&self, store: StoreId) -> Result<&Arc<Writes>, StateError> {
+        let writes = self.stores.get(store.index());
+        writes.ok_or(StateError::UnknownStore(store))
+    }
+
+    /// What is written to each store, in their order.
+    pub(super) fn stores(&self) -> impl Iterator<Item = &Writes> {
+        self.stores.iter().map(AsRef::as_ref)
+    }
+
+    /// The changelog offset that is reached, unless RocksDB knows it.
+    pub(super) fn changelog_offset(&self) -> Option<i64> {
+        self.changelog_offset
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.changelog_offset.is_none() && self.stores().all(Writes::is_empty)
+    }
+
+    /// The memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.stores().map(Writes::bytes).sum()
+    }
+}
+
+/// The writes of a store in a range, as they were when this was made.
+pub(super) struct Scan {
+    writes: Arc<Writes>,
+    /// What is left.
+    range: KeyRange,
+    direction: ScanDirection,
+}
+
+impl Scan {
+    pub(super) fn new(writes: Arc<Writes>, range: &KeyRange, direction: ScanDirection) -> Self {
+        Self {
+            writes,
+            range: range.clone(),
+            direction,
+        }
+    }
+}
+
+impl Iterator for Scan {
+    type Item = (Box<[u8]>, Value);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bounds: Bounds<'_> = self.range.bounds()?;
+        let mut left = self.writes.range(bounds);
+        let (key, value) = match self.direction {
+            ScanDirection::Forward => left.next(),
+            ScanDirection::Reverse => left.next_back(),
+        }?;
+        let entry = (key.into(), value.clone());
+        let passed = Bound::Excluded(key.to_vec());
+        match self.direction {
+            ScanDirection::Forward => self.range.start = passed,
+            ScanDirection::Reverse => self.range.end = passed,
+        }
+        Some(entry)
+    }
+}
