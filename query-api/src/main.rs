@@ -18,6 +18,11 @@ use tokio::runtime::Builder;
 use turnstile_engine::clock;
 use turnstile_ticketing::topology;
 
+/// Of RocksDB and librdkafka too. Many small rows live long beside much that does not, of
+/// which the C library makes fragments that it then searches.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long the process waits at its end for what blocks, before it leaves it.
 const LEAVE_BEHIND: Duration = Duration::from_millis(500);
 
