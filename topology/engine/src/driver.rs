@@ -22,7 +22,7 @@ pub use self::log::LogRecord;
 use self::log::Logs;
 use crate::partitioner::partition_of;
 use crate::record::{Header, InputRecord, OutputRecord};
-use crate::task::{ChangelogRestore, Dispatch, Processed, Task, TaskError};
+use crate::task::{ChangelogRecords, ChangelogRestore, Dispatch, Processed, Task, TaskError};
 use crate::topology::{Plan, PlanStoreKind, Store, Topology, TopologyFaults};
 use crate::{Offset, Partition, TaskId, TaskStatus, TimestampMs};
 
@@ -47,7 +47,7 @@ pub struct TopologyTestDriver {
 /// What a commit holds that has begun.
 struct CommitUnderWay {
     outputs: Vec<OutputRecord>,
-    changelogs: BTreeMap<TaskId, Vec<OutputRecord>>,
+    changelogs: BTreeMap<TaskId, ChangelogRecords>,
     read: BTreeMap<(TaskId, usize), Offset>,
 }
 
@@ -222,7 +222,7 @@ impl TopologyTestDriver {
             .entry((id, topic.unwrap_or_default()))
             .or_default()
             .push(processed);
-        self.uncommitted.extend(task.take_outputs());
+        task.take_outputs_into(&mut self.uncommitted);
         self.read.insert((id, source), Offset(record.offset.0 + 1));
         Ok(true)
     }
@@ -238,9 +238,9 @@ impl TopologyTestDriver {
             while task.next_due().is_some_and(|due| due <= self.now) {
                 let fired = task.fire_due(self.now, TIMERS_PER_TURN, &mut |_| {})?;
                 any |= fired > 0 || task.has_writes();
-                let outputs = task.take_outputs();
-                any |= !outputs.is_empty();
-                self.uncommitted.extend(outputs);
+                let before = self.uncommitted.len();
+                task.take_outputs_into(&mut self.uncommitted);
+                any |= self.uncommitted.len() > before;
             }
         }
         Ok(any)
@@ -269,7 +269,8 @@ impl TopologyTestDriver {
         let mut changelogs = BTreeMap::new();
         for (id, task) in &mut self.tasks {
             task.seal();
-            changelogs.insert(*id, task.changelog_records(self.now));
+            let records = task.changelog_records(self.now);
+            changelogs.extend(records.map(|records| (*id, records)));
         }
         self.under_way = Some(CommitUnderWay {
             outputs: std::mem::take(&mut self.uncommitted),
@@ -291,7 +292,8 @@ impl TopologyTestDriver {
         self.logs.commit(outputs.into_iter());
         for (id, task) in &mut self.tasks {
             let mut reached = None;
-            for record in changelogs.remove(id).into_iter().flatten() {
+            let records = changelogs.remove(id);
+            for record in records.iter().flat_map(ChangelogRecords::outputs) {
                 let offset = self.logs.append(record);
                 reached = Some(Offset(offset.0 + 1));
             }

@@ -111,7 +111,7 @@ impl Metrics {
                 "Records that became dead letters, by reason.",
                 &["subtopology", "topic", "reason"],
             )?,
-            process_latency: add.latency("turnstile_process_latency_seconds", "Time to process one record.")?,
+            process_latency: add.latency("turnstile_process_latency_seconds", "Time to process one record, in all tasks that read it.")?,
             commit_latency: add.latency("turnstile_commit_latency_seconds", "Time of one commit.")?,
             end_to_end_latency: add.latency(
                 "turnstile_end_to_end_latency_seconds",

@@ -1,6 +1,7 @@
 //! What a processor sees of its task.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use turnstile_state::{Backend, Codec, KeyRange, Overlay, ScanDirection, StateError, StoreId};
@@ -33,6 +34,33 @@ pub(crate) struct TaskCore {
     /// By store of the topology.
     store_ids: Vec<Option<StoreId>>,
     pub(super) outputs: Vec<OutputRecord>,
+    scratch: Scratch,
+}
+
+/// Where keys, values and messages are encoded before their length is known, so that each is
+/// allocated once.
+#[derive(Default)]
+struct Scratch(Cell<Vec<u8>>);
+
+impl Scratch {
+    /// What `use_encoded` makes of what `encode` writes.
+    fn with<R>(
+        &self,
+        encode: impl FnOnce(&mut Vec<u8>),
+        use_encoded: impl FnOnce(&[u8]) -> R,
+    ) -> R {
+        let mut bytes = self.0.take();
+        bytes.clear();
+        encode(&mut bytes);
+        let result = use_encoded(&bytes);
+        self.0.set(bytes);
+        result
+    }
+
+    /// What `encode` writes, in a buffer of its own.
+    fn boxed(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
+        self.with(encode, |bytes| bytes.into())
+    }
 }
 
 /// The record that is being processed, or the absence of one.
@@ -101,6 +129,7 @@ impl TaskCore {
             timers,
             store_ids,
             outputs: Vec::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -269,7 +298,9 @@ impl Context<'_> {
         key: &K,
     ) -> Result<Option<V>, ProcessorError> {
         let id = self.store_id(store)?;
-        let value = self.core.overlay.get(id, &key.to_bytes())?;
+        let overlay = &self.core.overlay;
+        let scratch = &self.core.scratch;
+        let value = scratch.with(|bytes| key.encode(bytes), |key| overlay.get(id, key))?;
         value
             .map(|value| V::decode(&value))
             .transpose()
@@ -288,10 +319,10 @@ impl Context<'_> {
         value: &V,
     ) -> Result<(), ProcessorError> {
         let id = self.store_id(store)?;
-        Ok(self
-            .core
-            .overlay
-            .put(id, key.to_bytes(), value.to_bytes())?)
+        let scratch = &self.core.scratch;
+        let key = scratch.boxed(|bytes| key.encode(bytes));
+        let value = scratch.boxed(|bytes| value.encode(bytes));
+        Ok(self.core.overlay.put(id, key, value)?)
     }
 
     /// Deletes `key` from `store`.
@@ -305,7 +336,8 @@ impl Context<'_> {
         key: &K,
     ) -> Result<(), ProcessorError> {
         let id = self.store_id(store)?;
-        Ok(self.core.overlay.delete(id, key.to_bytes())?)
+        let key = self.core.scratch.boxed(|bytes| key.encode(bytes));
+        Ok(self.core.overlay.delete(id, key)?)
     }
 
     /// At most `limit` entries of `store` in `range`, in the order of their encoded keys.
@@ -356,13 +388,12 @@ impl Context<'_> {
             let target = self.core.plan.sinks.get(sink.index);
             return Err(self.undeclared("sink", target.map(|target| target.topic.to_string())));
         };
-        let mut value = Vec::new();
-        message.encode(&mut value);
+        let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
         let output = OutputRecord {
             topic: target.topic.clone(),
             partition: partition_of(key.as_bytes(), target.partitions),
             key: Some(key.as_bytes().to_vec()),
-            value: Some(value),
+            value: Some(value.into_vec()),
             headers: self.record.headers.to_vec(),
             timestamp: self.record.timestamp,
         };

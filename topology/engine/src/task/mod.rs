@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use turnstile_state::{Backend, Batch, StoreId};
 
+pub(crate) use changelog::ChangelogRecords;
 pub use context::Context;
 pub(crate) use dispatch::Dispatch;
 pub use error::TaskError;
@@ -344,9 +345,9 @@ impl Task {
         timers.into_iter().chain(self.punctuations.next_due()).min()
     }
 
-    /// The records that were sent since the last call.
-    pub(crate) fn take_outputs(&mut self) -> Vec<OutputRecord> {
-        std::mem::take(&mut self.core.outputs)
+    /// Moves out the records that were sent since the last call.
+    pub(crate) fn take_outputs_into(&mut self, sent: &mut impl Extend<OutputRecord>) {
+        sent.extend(self.core.outputs.drain(..));
     }
 
     /// Whether anything is written to stores that is not sealed.
@@ -366,8 +367,8 @@ impl Task {
     }
 
     /// The sealed writes as changelog records.
-    pub(crate) fn changelog_records(&self, now: TimestampMs) -> Vec<OutputRecord> {
-        changelog::records(self.id, &self.core.plan, &self.core.overlay, now)
+    pub(crate) fn changelog_records(&self, now: TimestampMs) -> Option<ChangelogRecords> {
+        ChangelogRecords::of(self.id, &self.core.plan, &self.core.overlay, now)
     }
 
     /// The keys of the sealed writes.

@@ -35,6 +35,7 @@ use crate::record::OutputRecord;
 use crate::runtime::StreamsConfig;
 use crate::runtime::internal_topics::MESSAGE_BYTES_MAX;
 use crate::runtime::wake::Waker;
+use crate::task::ChangelogRecords;
 
 /// The positions of one group that a commit reaches, and the member's generation.
 pub(crate) struct GroupOffsets {
@@ -192,11 +193,18 @@ impl TransactionalProducer {
     ) -> Result<(), KafkaFault> {
         let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         self.held_bytes += HELD_OVERHEAD_BYTES + len(&record.key) + len(&record.value);
-        self.held.push((record, slot));
+        self.held.push(Held::Record(record, slot));
         if self.committing.is_some() || self.held.len() < HELD_MAX {
             return Ok(());
         }
         self.release()
+    }
+
+    /// Adds what is about to be committed to the transaction: the client is given it when
+    /// that begins.
+    pub(crate) fn send_changelog(&mut self, records: ChangelogRecords, slot: Slot) {
+        self.held_bytes += records.bytes();
+        self.held.push(Held::Changelog(records, slot));
     }
 
     /// The memory that records take which the client is yet to be given, about.

@@ -176,10 +176,12 @@ impl Work<'_> {
         };
         slot.task.seal();
         slot.dirty = false;
-        for record in slot.task.changelog_records(now) {
+        if let Some(records) = slot.task.changelog_records(now)
+            && records.len() > 0
+        {
             let delivery = self.changelogs.entry(id.partition);
             let delivery = *delivery.or_insert_with(|| self.producer.slot());
-            self.producer.send(record, Some(delivery))?;
+            self.producer.send_changelog(records, delivery);
         }
         Ok(Some(Committing {
             id,

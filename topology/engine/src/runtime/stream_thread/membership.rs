@@ -194,12 +194,8 @@ impl<'a> Membership<'a> {
     fn serve_records(&mut self) -> Result<bool, ThreadFault> {
         let (readings, work) = (&mut self.readings, &mut self.work);
         self.fetcher.read(RECORDS_PER_TURN, |lane, record| {
-            for reader in readings.readers(lane, record.offset) {
-                if !work.process(*reader, record)? {
-                    return Err(unrouted(reader.task));
-                }
-            }
-            Ok(())
+            let readers = readings.readers(lane, record.offset);
+            work.process(readers, record)?.map_err(unrouted)
         })
     }
 

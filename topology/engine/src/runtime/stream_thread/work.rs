@@ -42,15 +42,39 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Hands a record to a task that reads it; says whether the task runs. What the task has
-    /// read before is passed over.
+    /// Hands a record to the tasks that read it. What one of them has read before is passed
+    /// over. The task that does not run, if there is one, ends it.
     pub(super) fn process(
+        &mut self,
+        readers: &[Reader],
+        record: &InputRecord<'_>,
+    ) -> Result<Result<(), TaskId>, ThreadFault> {
+        // A turn has many records, and somebody waits for what is committed.
+        self.finish_if_committed()?;
+        let begun = Instant::now();
+        let now = clock::now();
+        for reader in readers {
+            if !self.process_in(*reader, record, now)? {
+                return Ok(Err(reader.task));
+            }
+        }
+        let metrics = &self.setup.metrics;
+        metrics
+            .process_latency
+            .observe(begun.elapsed().as_secs_f64());
+        metrics
+            .end_to_end_latency
+            .observe(now.since(record.timestamp).as_secs_f64());
+        Ok(Ok(()))
+    }
+
+    /// Hands a record to a task; says whether it runs.
+    fn process_in(
         &mut self,
         Reader { task, source }: Reader,
         record: &InputRecord<'_>,
+        now: TimestampMs,
     ) -> Result<bool, ThreadFault> {
-        // A turn has many records, and somebody waits for what is committed.
-        self.finish_if_committed()?;
         let Some(slot) = self.tasks.get_mut(&task) else {
             return Ok(false);
         };
@@ -64,24 +88,14 @@ impl<'a> Work<'a> {
             return Ok(true);
         }
         position.next = Offset(record.offset.0 + 1);
-        let begun = Instant::now();
-        let now = clock::now();
         let processed = slot.task.process(source, record, now)?;
         slot.count(source, processed);
         slot.dirty = true;
-        self.sent.extend(slot.task.take_outputs());
+        slot.task.take_outputs_into(&mut self.sent);
         if !self.sent.is_empty() {
             let origin = slot.task.origin(source, record.offset);
             self.pass_on(&origin, now)?;
         }
-        self.setup
-            .metrics
-            .process_latency
-            .observe(begun.elapsed().as_secs_f64());
-        self.setup
-            .metrics
-            .end_to_end_latency
-            .observe(now.since(record.timestamp).as_secs_f64());
         Ok(true)
     }
 
@@ -114,7 +128,7 @@ impl<'a> Work<'a> {
         };
         slot.count(source, processed);
         slot.dirty = true;
-        self.sent.extend(slot.task.take_outputs());
+        slot.task.take_outputs_into(&mut self.sent);
         Ok(true)
     }
 
@@ -165,12 +179,12 @@ impl<'a> Work<'a> {
                     .with_label_values(&[&subtopology])
                     .inc_by(fired);
             }
-            let outputs = slot.task.take_outputs();
-            if fired > 0 || !outputs.is_empty() || slot.task.has_writes() {
+            let before = sent.len();
+            slot.task.take_outputs_into(&mut sent);
+            if fired > 0 || sent.len() > before || slot.task.has_writes() {
                 slot.dirty = true;
                 any = true;
             }
-            sent.extend(outputs);
         }
         for output in sent {
             self.produce(output)?;

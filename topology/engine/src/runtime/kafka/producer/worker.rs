@@ -17,9 +17,13 @@ use crate::record::OutputRecord;
 use crate::runtime::kafka::fault::KafkaFault;
 use crate::runtime::wake::Waker;
 use crate::runtime::{CommitHook, CommitStep, StreamsConfig};
+use crate::task::ChangelogRecords;
 
-/// A record that the client is yet to be given, and the slot that follows its offset.
-pub(super) type Held = (OutputRecord, Option<Slot>);
+/// What the client is yet to be given, and the slot that follows its offset.
+pub(super) enum Held {
+    Record(OutputRecord, Option<Slot>),
+    Changelog(ChangelogRecords, Slot),
+}
 
 pub(super) enum Call {
     Commit {
@@ -166,26 +170,48 @@ pub(super) fn hand_over(
     records: &[Held],
     limit: Duration,
 ) -> Answer {
-    for record in records {
-        let begun = Instant::now();
-        let mut client_record = client_record(record);
-        while let Err((error, back)) = producer.send(client_record) {
-            match error {
-                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
-                    if begun.elapsed() < limit =>
-                {
-                    client_record = back;
-                    serve_deliveries(producer);
-                    thread::park_timeout(DELIVERY_STEP);
+    for held in records {
+        match held {
+            Held::Record(record, slot) => give(producer, client_record(record, *slot), limit)?,
+            Held::Changelog(records, Slot(slot)) => {
+                for (key, value) in records.iter() {
+                    let mut record = BaseRecord::with_opaque_to(&records.topic, slot + 1)
+                        .partition(records.partition.0)
+                        .timestamp(records.timestamp.0)
+                        .key(key);
+                    record.payload = value;
+                    give(producer, record, limit)?;
                 }
-                error => return Err(KafkaFault::of("send a record", &error)),
             }
         }
     }
     Ok(())
 }
 
-fn client_record((record, slot): &Held) -> BaseRecord<'_, [u8], [u8], usize> {
+/// Gives a record to the client, when it takes it.
+fn give(
+    producer: &BaseProducer<Deliveries>,
+    mut record: BaseRecord<'_, [u8], [u8], usize>,
+    limit: Duration,
+) -> Answer {
+    let mut since = None;
+    while let Err((error, back)) = producer.send(record) {
+        let since: &mut Instant = since.get_or_insert_with(Instant::now);
+        match error {
+            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
+                if since.elapsed() < limit =>
+            {
+                record = back;
+                serve_deliveries(producer);
+                thread::park_timeout(DELIVERY_STEP);
+            }
+            error => return Err(KafkaFault::of("send a record", &error)),
+        }
+    }
+    Ok(())
+}
+
+fn client_record(record: &OutputRecord, slot: Option<Slot>) -> BaseRecord<'_, [u8], [u8], usize> {
     let opaque = slot.map_or(0, |slot| slot.0 + 1);
     let mut client = BaseRecord::with_opaque_to(&record.topic, opaque)
         .partition(record.partition.0)
