@@ -26,6 +26,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 use rocksdb::{
@@ -73,13 +74,22 @@ pub struct RocksBackend {
     /// What is written and not drained yet. It lies over the database.
     buffer: RwLock<Buffer>,
     account: BufferAccount,
+    memory: RocksMemory,
     /// The bytes at which it is drained whatever others hold.
     buffer_bytes_max: usize,
     path: PathBuf,
-    /// The names of their column families, by store.
-    stores: Vec<String>,
+    stores: Vec<Store>,
     /// Of lookups of single keys: made once, for they are all alike.
     lookup: Lookup,
+}
+
+/// A store in RocksDB.
+#[derive(Debug)]
+struct Store {
+    column_family: String,
+    /// Whether RocksDB ever had a row of it. Where it had none nothing need be looked up: the
+    /// stores for what goes wrong are empty most of their time.
+    has_rows: AtomicBool,
 }
 
 /// How a single key is read.
@@ -123,19 +133,35 @@ impl RocksBackend {
             }
         }
         remove_if_there(&path.join(DISCARDED_DATABASE))?;
-        let stores = stores.iter().map(|spec| format!("store-{}", spec.name));
-        let stores: Vec<String> = stores.collect();
+        let stores: Vec<Store> = stores
+            .iter()
+            .map(|spec| Store {
+                column_family: format!("store-{}", spec.name),
+                has_rows: AtomicBool::new(true),
+            })
+            .collect();
         let database = open_database(&path.join(DATABASE), &stores, options)
             .map_err(StateError::rocks(path, "open the database"))?;
-        Ok(Self {
+        let backend = Self {
             database,
             buffer: RwLock::new(Buffer::new(stores.len())),
             account: options.memory.account(),
+            memory: options.memory.clone(),
             buffer_bytes_max: options.buffer_bytes_max,
             path: path.to_owned(),
             stores,
             lookup: Lookup(ReadOptions::default()),
-        })
+        };
+        for store in &backend.stores {
+            let first = backend
+                .database
+                .iterator_cf(backend.column_family(store), IteratorMode::Start)
+                .next()
+                .transpose();
+            let first = first.map_err(backend.rocks("look for rows"))?;
+            store.has_rows.store(first.is_some(), Ordering::Relaxed);
+        }
+        Ok(backend)
     }
 
     /// Deletes the task in the directory `path`, which must not be open; a missing
@@ -166,13 +192,16 @@ impl RocksBackend {
         remove_if_there(path)
     }
 
-    fn store(&self, store: StoreId) -> Result<&ColumnFamily, StateError> {
-        let name = self.stores.get(store.index());
-        let name = name.ok_or(StateError::UnknownStore(store))?;
-        Ok(self.column_family(name))
+    fn store(&self, store: StoreId) -> Result<&Store, StateError> {
+        let found = self.stores.get(store.index());
+        found.ok_or(StateError::UnknownStore(store))
     }
 
-    fn column_family(&self, name: &str) -> &ColumnFamily {
+    fn column_family(&self, store: &Store) -> &ColumnFamily {
+        self.column_family_named(&store.column_family)
+    }
+
+    fn column_family_named(&self, name: &str) -> &ColumnFamily {
         self.database
             .cf_handle(name)
             .expect("column families are opened with the database and never dropped")
@@ -190,8 +219,11 @@ impl RocksBackend {
             return Ok(());
         }
         let mut writes = WriteBatch::with_capacity_bytes(buffer.bytes());
-        for (name, of_store) in self.stores.iter().zip(buffer.stores()) {
-            let column_family = self.column_family(name);
+        for (store, of_store) in self.stores.iter().zip(buffer.stores()) {
+            let column_family = self.column_family(store);
+            if !of_store.is_empty() {
+                store.has_rows.store(true, Ordering::Relaxed);
+            }
             for (key, value) in of_store.iter() {
                 match value {
                     Some(value) => writes.put_cf(column_family, key, value),
@@ -200,7 +232,7 @@ impl RocksBackend {
             }
         }
         if let Some(next_offset) = buffer.changelog_offset() {
-            let position = self.column_family(POSITION);
+            let position = self.column_family_named(POSITION);
             writes.put_cf(position, CHANGELOG_OFFSET, next_offset.to_be_bytes());
         }
         self.database
@@ -214,7 +246,7 @@ impl RocksBackend {
 
     /// Writes to disk what RocksDB has in memory; `wait`: and waits until it is there.
     fn flush_memory(&self, wait: bool) -> Result<(), StateError> {
-        let mut column_families = vec![self.column_family(POSITION)];
+        let mut column_families = vec![self.column_family_named(POSITION)];
         for store in &self.stores {
             column_families.push(self.column_family(store));
         }
@@ -232,9 +264,13 @@ impl Backend for RocksBackend {
         if let Some(value) = self.buffer.read().store(store)?.get(key) {
             return Ok(value.as_deref().map(<[u8]>::to_vec));
         }
-        let column_family = self.store(store)?;
+        let store = self.store(store)?;
+        // The buffer's lock orders this after the drain that took the row out of it.
+        if !store.has_rows.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         self.database
-            .get_cf_opt(column_family, key, &self.lookup.0)
+            .get_cf_opt(self.column_family(store), key, &self.lookup.0)
             .map_err(self.rocks("read a key"))
     }
 
@@ -244,7 +280,7 @@ impl Backend for RocksBackend {
         range: &KeyRange,
         direction: ScanDirection,
     ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError> {
-        let column_family = self.store(store)?;
+        let column_family = self.column_family(self.store(store)?);
         let Some((start, end)) = range.bounds() else {
             return Ok(Box::new(std::iter::empty()));
         };
@@ -288,7 +324,8 @@ impl Backend for RocksBackend {
         let too_much = self.account.holds(bytes);
         if too_much || bytes >= self.buffer_bytes_max {
             self.drain()?;
-            self.flush_memory(false)?;
+            // Who writes faster than can be flushed waits, so that memory stays bounded.
+            self.flush_memory(self.memory.flushes_too_much())?;
         }
         Ok(())
     }
@@ -300,7 +337,7 @@ impl Backend for RocksBackend {
         }
         let found = self
             .database
-            .get_cf(self.column_family(POSITION), CHANGELOG_OFFSET)
+            .get_cf(self.column_family_named(POSITION), CHANGELOG_OFFSET)
             .map_err(self.rocks("read the changelog offset"))?;
         let Some(found) = found else {
             return Ok(None);
@@ -326,7 +363,7 @@ impl Backend for RocksBackend {
             let writes = buffer.store(store)?;
             (writes.len() as u64, writes.bytes() as u64)
         };
-        let column_family = self.store(store)?;
+        let column_family = self.column_family(self.store(store)?);
         let [keys, on_disk, in_memory] = [
             properties::ESTIMATE_NUM_KEYS,
             properties::TOTAL_SST_FILES_SIZE,
@@ -355,11 +392,11 @@ fn without_log() -> WriteOptions {
 
 fn open_database(
     path: &Path,
-    stores: &[String],
+    stores: &[Store],
     options: &RocksOptions,
 ) -> Result<DB, rocksdb::Error> {
     let options = options.to_rocksdb()?;
-    let names = stores.iter().map(String::as_str);
+    let names = stores.iter().map(|store| store.column_family.as_str());
     let column_families = names
         .chain([POSITION])
         .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));

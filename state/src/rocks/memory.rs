@@ -106,6 +106,11 @@ impl RocksMemory {
         }
     }
 
+    /// Whether more is drained and not flushed yet than there is room for.
+    pub(super) fn flushes_too_much(&self) -> bool {
+        self.write_buffers.get_usage() > self.write_buffers.get_buffer_size()
+    }
+
     fn buffered_bytes(&self) -> usize {
         self.buffers.state.lock().bytes.values().sum()
     }

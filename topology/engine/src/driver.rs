@@ -211,6 +211,7 @@ impl TopologyTestDriver {
             headers: &record.headers,
             timestamp: record.timestamp,
             offset: record.offset,
+            decoded: None,
         };
         let processed = task.process(source, &input, self.now)?;
         let topic = task

@@ -39,7 +39,7 @@ pub use prometheus::Registry;
 
 pub use ids::{InvalidTaskId, Offset, Partition, SubtopologyId, TaskId, TimestampMs};
 pub use processor::{Context, Processor, ProcessorError, PunctuationType, Timer};
-pub use record::{Encode, InputRecord};
+pub use record::{DecodeCache, Encode, InputRecord};
 pub use source::{DecodeError, Decoded, ErrorPolicy, Source};
 pub use task::TaskStatus;
 pub use topology::{

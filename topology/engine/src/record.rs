@@ -1,5 +1,9 @@
 //! Records as they come from and go to Kafka.
 
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::{Offset, Partition, TimestampMs};
@@ -31,6 +35,35 @@ pub struct InputRecord<'a> {
     pub timestamp: TimestampMs,
     /// Its offset in the partition of the task that gets it.
     pub offset: Offset,
+    /// What those made of it who read the same record.
+    pub decoded: Option<&'a DecodeCache>,
+}
+
+/// What one record was decoded to, for its readers: on a stream thread several tasks read the
+/// same record one after the other.
+#[derive(Default)]
+pub struct DecodeCache(RefCell<Option<Rc<dyn Any>>>);
+
+impl fmt::Debug for DecodeCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DecodeCache")
+    }
+}
+
+impl InputRecord<'_> {
+    /// What `decode` makes of the record. Who asks for the same type after somebody else gets
+    /// what was made of it then: a type has one decoder.
+    pub fn decoded_once<T: 'static>(&self, decode: impl FnOnce(&Self) -> T) -> Rc<T> {
+        let cached = self.decoded.and_then(|cache| cache.0.borrow().clone());
+        if let Some(Ok(cached)) = cached.map(Rc::downcast) {
+            return cached;
+        }
+        let decoded = Rc::new(decode(self));
+        if let Some(cache) = self.decoded {
+            cache.0.replace(Some(decoded.clone()));
+        }
+        decoded
+    }
 }
 
 /// A record on its way to a topic.
@@ -73,4 +106,34 @@ pub struct DeadLetter {
 pub trait Encode {
     /// Appends its wire form to `out`.
     fn encode(&self, out: &mut Vec<u8>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_decoded_once_for_all_who_want_the_same_of_it() {
+        let cache = DecodeCache::default();
+        let mut record = InputRecord {
+            key: None,
+            value: Some(b"7"),
+            headers: &[],
+            timestamp: TimestampMs(0),
+            offset: Offset(0),
+            decoded: Some(&cache),
+        };
+        let mut times = 0;
+        let mut length = |record: &InputRecord<'_>| {
+            *record.decoded_once(|record| {
+                times += 1;
+                record.value.map_or(0, <[u8]>::len)
+            })
+        };
+        assert_eq!([length(&record), length(&record)], [1, 1]);
+        assert_eq!(*record.decoded_once(|_| "something else"), "something else");
+        record.decoded = None;
+        assert_eq!([length(&record), length(&record)], [1, 1]);
+        assert_eq!(times, 3);
+    }
 }

@@ -24,6 +24,7 @@ fn record(value: &[u8]) -> InputRecord<'_> {
         headers: &[],
         timestamp: TimestampMs(1_769_851_800_000),
         offset: Offset(0),
+        decoded: None,
     }
 }
 

@@ -11,7 +11,7 @@ use turnstile_engine::{
 
 use crate::events::{ExpirationEvent, OrderChange, OrderEvent};
 use crate::ids::OrderId;
-use crate::sources::{Sources, id_bytes, keep_if};
+use crate::sources::{Sources, id_bytes};
 use crate::timer_key::{TimerKey, unexpected};
 use crate::topics;
 
@@ -27,9 +27,12 @@ pub(crate) fn declare(builder: &mut TopologyBuilder, sources: &mut Sources) -> E
     let stores = ExpirationStores {
         timed_out_or_ended: builder.store("timed-out-or-ended"),
     };
-    let orders = sources.source(topics::ORDERS, topics::EXPIRATION_ORDERS, |record| {
-        keep_if(OrderEvent::decode(record)?, Wanted::of)
-    });
+    let orders = sources.shared(
+        topics::ORDERS,
+        topics::EXPIRATION_ORDERS,
+        OrderEvent::decode,
+        Wanted::of,
+    );
     let orders = orders.keyed_by("orders-for-expiration", |wanted| id_bytes(&wanted.order));
     let orders = builder.source(orders);
     let published = builder.sink(topics::EXPIRATION);
@@ -52,7 +55,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(event: OrderEvent) -> Option<Self> {
+    fn of(event: &OrderEvent) -> Option<Self> {
         let deadline = match event.change {
             OrderChange::Created { expires_at, .. } => Some(expires_at),
             OrderChange::Completed { .. }
@@ -61,7 +64,7 @@ impl Wanted {
             OrderChange::Pending { .. } | OrderChange::RefundDue { .. } => return None,
         };
         Some(Self {
-            order: event.order_id,
+            order: event.order_id.clone(),
             deadline,
         })
     }

@@ -34,6 +34,26 @@ impl Sources {
             decoded => decoded,
         })
     }
+
+    /// A source of a topic that several services read: of what a record is decoded to each
+    /// takes what it wants.
+    pub(crate) fn shared<E: 'static, T>(
+        &mut self,
+        topic: &'static str,
+        group: &'static str,
+        decode: fn(&InputRecord<'_>) -> Result<Decoded<E>, DecodeError>,
+        wanted: impl Fn(&E) -> Option<T> + Send + Sync + 'static,
+    ) -> Source<T> {
+        self.source(topic, group, move |record| {
+            Ok(match &*record.decoded_once(decode) {
+                Ok(Decoded::Message(message)) => {
+                    wanted(message).map_or(Decoded::Skip(NOT_NEEDED), Decoded::Message)
+                }
+                Ok(Decoded::Skip(reason)) => Decoded::Skip(reason),
+                Err(error) => return Err(error.clone()),
+            })
+        })
+    }
 }
 
 /// What `wanted` makes of a message; a message of which it makes nothing is passed over.

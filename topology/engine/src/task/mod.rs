@@ -182,6 +182,7 @@ impl Task {
             headers: &record.headers,
             timestamp: record.timestamp,
             offset: origin.offset,
+            decoded: None,
         };
         match self.handle(source, &input, origin, now) {
             Ok(processed) => Ok(Some(processed)),

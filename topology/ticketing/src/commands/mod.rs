@@ -48,11 +48,22 @@ pub struct WireBody<'a>(pub(crate) Message<'a>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub(crate) [u8; 16]);
 
+impl<B> Command<B> {
+    /// The same command with another body.
+    pub(crate) fn with<C>(&self, body: C) -> Command<C> {
+        Command {
+            id: self.id.clone(),
+            attempt: self.attempt.clone(),
+            body,
+        }
+    }
+}
+
 impl<B: CommandBody> Command<B> {
     /// What the command asks for, in short.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut body = Vec::new();
+        let mut body = Vec::with_capacity(256);
         self.body.wire().0.write(&mut body);
         Fingerprint(Uuid::new_v5(&NAMESPACE, &body).into_bytes())
     }

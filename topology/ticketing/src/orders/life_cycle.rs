@@ -50,9 +50,12 @@ pub(super) fn declare(
         id_bytes(&happened.order)
     });
     let expiration = builder.source(expiration);
-    let commands = sources.source(topics::ORDER_COMMANDS, topics::ORDERS_PAYMENTS, |record| {
-        keep_if(OrderCommand::decode(record)?, cancel_of)
-    });
+    let commands = sources.shared(
+        topics::ORDER_COMMANDS,
+        topics::ORDERS_PAYMENTS,
+        OrderCommand::decode,
+        cancel_of,
+    );
     let commands = commands.keyed_by("order-commands-for-orders", |command| {
         id_bytes(&command.body.order_id)
     });
@@ -82,10 +85,9 @@ pub(super) fn declare(
         .done();
 }
 
-fn cancel_of(command: Command<OrderCommand>) -> Option<Command<OrderCancel>> {
-    let Command { id, attempt, body } = command;
-    match body {
-        OrderCommand::Cancel(body) => Some(Command { id, attempt, body }),
+fn cancel_of(command: &Command<OrderCommand>) -> Option<Command<OrderCancel>> {
+    match &command.body {
+        OrderCommand::Cancel(body) => Some(command.with(body.clone())),
         OrderCommand::Pay(_) => None,
     }
 }

@@ -29,7 +29,7 @@ use crate::ids::TicketId;
 use crate::outcome::{Answer, Conflict};
 use crate::outcomes::{OUTCOME_KEPT, Outcomes, SWEEP_INTERVAL, Undecided};
 use crate::row::{row, stored};
-use crate::sources::{Sources, id_bytes, keep_if};
+use crate::sources::{Sources, id_bytes};
 use crate::timer_key::{TimerKey, unexpected};
 use crate::topics;
 use crate::waiting::Waiting;
@@ -57,9 +57,12 @@ pub(super) fn declare(
     let tickets = sources.source(topics::TICKETS, topics::ORDERS_TICKETS, TicketEvent::decode);
     let tickets = tickets.keyed_by("tickets-for-orders", |event| id_bytes(&event.ticket_id));
     let tickets = builder.source(tickets);
-    let commands = sources.source(topics::TICKET_COMMANDS, topics::ORDERS_TICKETS, |record| {
-        keep_if(TicketCommand::decode(record)?, Asked::of)
-    });
+    let commands = sources.shared(
+        topics::TICKET_COMMANDS,
+        topics::ORDERS_TICKETS,
+        TicketCommand::decode,
+        Asked::of,
+    );
     let commands =
         builder.source(
             commands.keyed_by("ticket-commands-for-orders", |asked| match asked {
@@ -98,17 +101,16 @@ enum Asked {
 }
 
 impl Asked {
-    fn of(command: Command<TicketCommand>) -> Option<Self> {
-        let Command { id, attempt, body } = command;
-        match body {
+    fn of(command: &Command<TicketCommand>) -> Option<Self> {
+        match &command.body {
             // What Tickets will refuse announces nothing.
             TicketCommand::Create(write) => write
                 .draft
                 .terms()
                 .is_ok()
-                .then_some(Self::Announced(write.ticket_id)),
+                .then(|| Self::Announced(write.ticket_id.clone())),
             TicketCommand::Update(_) => None,
-            TicketCommand::Order(body) => Some(Self::Order(Command { id, attempt, body })),
+            TicketCommand::Order(body) => Some(Self::Order(command.with(body.clone()))),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::events::{OrderChange, OrderEvent, PaymentChange, PaymentEvent};
 use crate::ids::{OrderId, PaymentId};
 use crate::outcome::{Answer, Outcome, OutcomeKey};
 use crate::outcomes::{Outcomes, SWEEP_INTERVAL, Undecided};
-use crate::sources::{Sources, id_bytes, keep_if};
+use crate::sources::{Sources, id_bytes};
 use crate::timer_key::{TimerKey, unexpected};
 use crate::topics;
 use crate::waiting::Waiting;
@@ -59,12 +59,20 @@ pub(crate) fn declare(
         outcomes: builder.store("payment-outcomes"),
     };
     let waiting = builder.store("waiting-payments");
-    let orders = sources.source(topics::ORDERS, topics::PAYMENTS_ORDERS, OrderEvent::decode);
+    let orders = sources.shared(
+        topics::ORDERS,
+        topics::PAYMENTS_ORDERS,
+        OrderEvent::decode,
+        |event| Some(event.clone()),
+    );
     let orders = orders.keyed_by("orders-for-payments", |event| id_bytes(&event.order_id));
     let orders = builder.source(orders);
-    let commands = sources.source(topics::ORDER_COMMANDS, topics::PAYMENTS_ORDERS, |record| {
-        keep_if(OrderCommand::decode(record)?, payment_of)
-    });
+    let commands = sources.shared(
+        topics::ORDER_COMMANDS,
+        topics::PAYMENTS_ORDERS,
+        OrderCommand::decode,
+        payment_of,
+    );
     let commands = commands.keyed_by("order-commands-for-payments", |command| {
         id_bytes(&command.body.order_id)
     });
@@ -98,10 +106,9 @@ pub(crate) fn declare(
     stores
 }
 
-fn payment_of(command: Command<OrderCommand>) -> Option<Command<PaymentCreate>> {
-    let Command { id, attempt, body } = command;
-    match body {
-        OrderCommand::Pay(body) => Some(Command { id, attempt, body }),
+fn payment_of(command: &Command<OrderCommand>) -> Option<Command<PaymentCreate>> {
+    match &command.body {
+        OrderCommand::Pay(body) => Some(command.with(body.clone())),
         OrderCommand::Cancel(_) => None,
     }
 }

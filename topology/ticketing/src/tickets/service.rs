@@ -11,7 +11,7 @@ use crate::events::{OrderChange, OrderEvent, TicketEvent};
 use crate::ids::{OrderId, TicketId};
 use crate::outcome::{Answer, Outcome, OutcomeKey};
 use crate::outcomes::{Outcomes, SWEEP_INTERVAL, Undecided};
-use crate::sources::{Sources, id_bytes, keep_if};
+use crate::sources::{Sources, id_bytes};
 use crate::topics;
 
 /// The stores of Tickets, keyed by ticket id.
@@ -44,19 +44,23 @@ pub(crate) fn declare(builder: &mut TopologyBuilder, sources: &mut Sources) -> T
         ended_orders: builder.store("ended-orders"),
         early_holders: builder.store("early-holders"),
     };
-    let orders = sources.source(topics::ORDERS, topics::TICKETS_ORDERS, |record| {
-        keep_if(OrderEvent::decode(record)?, Moves::of)
-    });
+    let orders = sources.shared(
+        topics::ORDERS,
+        topics::TICKETS_ORDERS,
+        OrderEvent::decode,
+        Moves::of,
+    );
     let orders =
         builder.source(orders.keyed_by("orders-by-ticket", |moves| id_bytes(&moves.ticket)));
-    let commands = sources.source(topics::TICKET_COMMANDS, topics::TICKETS_ORDERS, |record| {
-        keep_if(TicketCommand::decode(record)?, |command| {
-            match command.body {
-                TicketCommand::Create(_) | TicketCommand::Update(_) => Some(command),
-                TicketCommand::Order(_) => None,
-            }
-        })
-    });
+    let commands = sources.shared(
+        topics::TICKET_COMMANDS,
+        topics::TICKETS_ORDERS,
+        TicketCommand::decode,
+        |command| match command.body {
+            TicketCommand::Create(_) | TicketCommand::Update(_) => Some(command.clone()),
+            TicketCommand::Order(_) => None,
+        },
+    );
     let by_ticket = |command: &Command<TicketCommand>| id_bytes(command.body.ticket_id());
     let commands = builder.source(commands.keyed_by("ticket-commands-for-tickets", by_ticket));
     let published = builder.sink(topics::TICKETS);
@@ -93,8 +97,8 @@ enum Way {
 }
 
 impl Moves {
-    fn of(event: OrderEvent) -> Option<Self> {
-        let (ticket, way) = match event.change {
+    fn of(event: &OrderEvent) -> Option<Self> {
+        let (ticket, way) = match &event.change {
             OrderChange::Created { ticket_id, .. } => (ticket_id, Way::In),
             OrderChange::Cancelled { ticket_id, .. } | OrderChange::Failed { ticket_id, .. } => {
                 (ticket_id, Way::Out)
@@ -104,8 +108,8 @@ impl Moves {
             | OrderChange::RefundDue { .. } => return None,
         };
         Some(Self {
-            ticket,
-            order: event.order_id,
+            ticket: ticket.clone(),
+            order: event.order_id.clone(),
             way,
         })
     }

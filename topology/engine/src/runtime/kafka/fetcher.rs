@@ -30,7 +30,7 @@ use super::consumer::{fault_of, list_of, positions};
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
-use crate::record::{Header, InputRecord};
+use crate::record::{DecodeCache, Header, InputRecord};
 use crate::runtime::StreamsConfig;
 use crate::runtime::wake::Waker;
 use crate::{Offset, TimestampMs};
@@ -300,5 +300,6 @@ fn take_message<R>(message: &BorrowedMessage<'_>, take: impl FnOnce(&InputRecord
         headers: &headers,
         timestamp: TimestampMs(message.timestamp().to_millis().unwrap_or(0)),
         offset: Offset(message.offset()),
+        decoded: Some(&DecodeCache::default()),
     })
 }
