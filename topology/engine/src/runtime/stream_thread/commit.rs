@@ -76,7 +76,8 @@ impl Commits {
 
 impl Work<'_> {
     /// Whether to begin a commit now: when the interval is over or so much is uncommitted
-    /// that there has to be room for what comes while it is under way; and when there is
+    /// that there has to be room for what comes while it is under way, or enough timers were
+    /// fired; and when there is
     /// nothing left to process, unless the last commit was a moment ago. (A commit writes a
     /// marker to every partition that it touched, so a trickle of records must not make one
     /// each.) Not while one is under way.
@@ -94,6 +95,9 @@ impl Work<'_> {
         let commits = &self.commits;
         if commits.under_way.is_some() {
             return Duration::MAX;
+        }
+        if self.has_fired_enough() {
+            return Duration::ZERO;
         }
         let interval = self.setup.config.commit_interval;
         let left = interval.saturating_sub(commits.last_begun.elapsed());
@@ -130,6 +134,7 @@ impl Work<'_> {
     ) -> Result<(), ThreadFault> {
         let begun = Instant::now();
         self.commits.last_begun = begun;
+        self.timers_fired = 0;
         let moved = self.take_positions(positions);
         if moved.is_empty() {
             return Ok(());

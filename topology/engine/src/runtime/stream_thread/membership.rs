@@ -35,7 +35,7 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_millis(100);
 /// How long what comes after a wait is gathered: nothing of it is visible before the next
 /// commit, and a turn for each of some records that come one by one costs more than they do.
-const LULL: Duration = Duration::from_millis(2);
+const LULL: Duration = Duration::from_millis(5);
 
 /// One membership of a thread in all its groups.
 pub(super) struct Membership<'a> {

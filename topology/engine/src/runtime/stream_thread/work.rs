@@ -13,7 +13,9 @@ use crate::runtime::kafka::{Position, Slot, TopicPartition, TransactionalProduce
 use crate::{InputRecord, Offset, Partition, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
-const TIMERS_PER_TURN: usize = 1_000;
+const TIMERS_PER_TURN: usize = 250;
+/// Timers that all tasks fire in one transaction: records of the same transaction wait for it.
+const TIMERS_PER_COMMIT: usize = 4_000;
 
 /// The tasks of a thread and the producer they write through.
 pub(super) struct Work<'a> {
@@ -25,6 +27,8 @@ pub(super) struct Work<'a> {
     pub(super) changelogs: BTreeMap<Partition, Slot>,
     pub(super) shortcuts: Shortcuts,
     pub(super) commits: Commits,
+    /// Timers that were fired since the last commit began.
+    pub(super) timers_fired: usize,
     /// What was sent while a record was processed, and is yet to be produced or taken over.
     sent: VecDeque<OutputRecord>,
 }
@@ -38,6 +42,7 @@ impl<'a> Work<'a> {
             changelogs: BTreeMap::new(),
             shortcuts: Shortcuts::new(&setup.plan),
             commits: Commits::new(),
+            timers_fired: 0,
             sent: VecDeque::new(),
         }
     }
@@ -157,20 +162,34 @@ impl<'a> Work<'a> {
         });
     }
 
+    /// Whether as many timers were fired as go into one transaction: the next ones are fired
+    /// when its commit has begun.
+    pub(super) fn has_fired_enough(&self) -> bool {
+        self.timers_fired >= TIMERS_PER_COMMIT
+    }
+
     /// Fires due timers and punctuators; says whether there were any.
     pub(super) fn fire_due(&mut self) -> Result<bool, ThreadFault> {
+        if self.has_fired_enough() {
+            return Ok(false);
+        }
         let now = clock::now();
         let mut any = false;
         let mut sent = Vec::new();
-        let running = self
-            .tasks
-            .values_mut()
-            .filter(|slot| slot.task.status() == TaskStatus::Running);
-        for slot in running.filter(|slot| slot.task.next_due().is_some_and(|due| due <= now)) {
+        let is_due = |slot: &TaskSlot| {
+            let running = slot.task.status() == TaskStatus::Running;
+            running && slot.task.next_due().is_some_and(|due| due <= now)
+        };
+        // Each gets its share of what is left.
+        let due = self.tasks.values().filter(|slot| is_due(slot)).count();
+        let left = TIMERS_PER_COMMIT - self.timers_fired;
+        let limit = (left / due.max(1)).clamp(1, TIMERS_PER_TURN);
+        for slot in self.tasks.values_mut().filter(|slot| is_due(slot)) {
             let metrics = &self.setup.metrics;
-            let fired = slot.task.fire_due(now, TIMERS_PER_TURN, &mut |lateness| {
+            let fired = slot.task.fire_due(now, limit, &mut |lateness| {
                 metrics.observe_lateness(lateness);
             })?;
+            self.timers_fired += fired;
             if fired > 0 {
                 let subtopology = slot.task.id().subtopology.to_string();
                 let fired = u64::try_from(fired).unwrap_or(u64::MAX);
@@ -192,8 +211,12 @@ impl<'a> Work<'a> {
         Ok(any)
     }
 
-    /// When the next timer or punctuator is due; never later than that.
+    /// When the next timer or punctuator can be fired; never later than that. None can before
+    /// the next commit begins, where enough were fired.
     pub(super) fn next_due(&self) -> Option<TimestampMs> {
+        if self.has_fired_enough() {
+            return None;
+        }
         let running = self
             .tasks
             .values()
