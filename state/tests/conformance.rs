@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fixture::specs;
 use tempfile::TempDir;
 use turnstile_state::{
-    Backend, Batch, Entry, KeyRange, MemoryBackend, Overlay, ScanDirection, StateError, StoreId,
+    Backend, Batch, Entry, KeyRange, MemoryBackend, Overlay, RocksBackend, ScanDirection,
+    StateError, StoreId,
 };
 
 const A: StoreId = StoreId(0);
@@ -34,6 +35,18 @@ fn rocks() -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     Fixture {
         backend: Arc::new(fixture::open(directory.path()).expect("a new database")),
+        _directory: Some(directory),
+    }
+}
+
+/// One that keeps nothing in its buffer.
+fn drained_rocks() -> Fixture {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut options = fixture::options();
+    options.buffer_bytes_max = 1;
+    let backend = RocksBackend::open(directory.path(), &specs(&["a", "b"]), &options);
+    Fixture {
+        backend: Arc::new(backend.expect("a new database")),
         _directory: Some(directory),
     }
 }
@@ -139,6 +152,7 @@ macro_rules! conformance {
     (maps: $($map:ident),+; backends: $($backend:ident),+;) => {
         conformance!(@maps memory_backend, |fixture: &super::Fixture| fixture.backend.clone(), memory, $($map)+);
         conformance!(@maps rocks_backend, |fixture: &super::Fixture| fixture.backend.clone(), rocks, $($map)+);
+        conformance!(@maps drained_rocks_backend, |fixture: &super::Fixture| fixture.backend.clone(), drained_rocks, $($map)+);
         conformance!(@maps overlay_over_memory, |fixture: &super::Fixture| super::Layered::new(fixture.backend.clone()), memory, $($map)+);
         conformance!(@maps overlay_over_rocks, |fixture: &super::Fixture| super::Layered::new(fixture.backend.clone()), rocks, $($map)+);
         mod memory_only { $(#[test] fn $backend() { super::$backend(&*super::memory().backend); })+ }
@@ -355,7 +369,16 @@ fn a_scan_sees_one_point_in_time(backend: &dyn Backend) {
 }
 
 fn readers_see_whole_batches(backend: &dyn Backend) {
-    const BATCHES: u64 = 2_000;
+    readers_see_so_many_whole_batches(backend, 2_000);
+}
+
+/// Each of which moves from the buffer to RocksDB while it is read.
+#[test]
+fn readers_see_whole_batches_while_they_are_drained() {
+    readers_see_so_many_whole_batches(&*drained_rocks().backend, 100);
+}
+
+fn readers_see_so_many_whole_batches(backend: &dyn Backend, batches: u64) {
     let write = |value: u64| {
         let mut batch = Batch::new();
         for key in 0..8 {
@@ -367,7 +390,7 @@ fn readers_see_whole_batches(backend: &dyn Backend) {
     let done = AtomicBool::new(false);
     std::thread::scope(|threads| {
         threads.spawn(|| {
-            (1..=BATCHES).for_each(write);
+            (1..=batches).for_each(write);
             done.store(true, Ordering::Release);
         });
         let mut last_round = false;
@@ -385,7 +408,7 @@ fn readers_see_whole_batches(backend: &dyn Backend) {
         }
     });
     let value = backend.get(A, &[7]).expect("get");
-    assert_eq!(value, Some(BATCHES.to_be_bytes().to_vec()));
+    assert_eq!(value, Some(batches.to_be_bytes().to_vec()));
 }
 
 fn stats_follow_the_writes(backend: &dyn Backend) {

@@ -62,7 +62,7 @@ pub struct Config {
     pub flush_interval: Duration,
     /// Block cache of all stores, in bytes.
     pub block_cache_bytes: usize,
-    /// Write buffers of all stores, in bytes.
+    /// Writes of all stores that are not on disk yet, in bytes.
     pub write_buffer_bytes: usize,
     /// Uncommitted writes of a thread, in bytes: with half of that it commits early, with all
     /// of it it waits for the commit under way.

@@ -162,3 +162,25 @@ impl fmt::Debug for RocksMemory {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_drained_that_hold_much_when_all_together_hold_too_much() {
+        const KIB: usize = 1024;
+        let memory = RocksMemory::new(8 << 20, 2048 * KIB);
+        let (first, second) = (memory.account(), memory.account());
+        assert!(!first.holds(600 * KIB));
+        assert!(!second.holds(400 * KIB));
+        assert!(!second.holds(500 * KIB), "it holds the lesser part");
+        assert_eq!(memory.buffered_bytes(), 1100 * KIB);
+        assert!(first.holds(600 * KIB));
+        assert!(!first.holds(0));
+        assert!(!second.holds(1000 * KIB));
+        assert!(second.holds(1100 * KIB), "alone it may hold all there is");
+        drop(second);
+        assert_eq!(memory.buffered_bytes(), 0);
+    }
+}

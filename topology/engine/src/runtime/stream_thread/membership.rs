@@ -289,20 +289,26 @@ impl<'a> Membership<'a> {
         Ok(())
     }
 
+    /// Flushes the stores of one task, if it is time: each once an interval, one after the
+    /// other, since the thread waits for the disk meanwhile.
     fn flush_if_due(&mut self) -> Result<(), ThreadFault> {
-        if self.last_flush.elapsed() < self.setup.config.flush_interval {
+        let tasks = u32::try_from(self.work.tasks.len()).unwrap_or(u32::MAX);
+        if self.last_flush.elapsed() < self.setup.config.flush_interval / tasks.max(1) {
             return Ok(());
         }
         self.last_flush = Instant::now();
         self.work.catch_up();
-        for (id, slot) in &self.work.tasks {
-            slot.task
-                .backend()
-                .flush()
-                .map_err(|error| TaskError::of_state(*id, error))?;
-            if slot.task.status() == TaskStatus::Running {
-                self.setup.stores.note_kept(*id);
-            }
+        let tasks = self.work.tasks.iter_mut();
+        let Some((id, slot)) = tasks.min_by_key(|(_, slot)| slot.flushed) else {
+            return Ok(());
+        };
+        slot.flushed = self.last_flush;
+        slot.task
+            .backend()
+            .flush()
+            .map_err(|error| TaskError::of_state(*id, error))?;
+        if slot.task.status() == TaskStatus::Running {
+            self.setup.stores.note_kept(*id);
         }
         Ok(())
     }

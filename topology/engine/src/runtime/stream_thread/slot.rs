@@ -1,6 +1,7 @@
 //! A task in the hands of a thread, with what the thread keeps about it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::Offset;
 use crate::runtime::kafka::TopicPartition;
@@ -30,6 +31,8 @@ pub(super) struct TaskSlot {
     pub(super) positions: Vec<SourcePosition>,
     /// Its stores hold everything of their own before this offset of their changelog.
     pub(super) reached: Option<Offset>,
+    /// When its stores were last flushed; before that, when it came here.
+    pub(super) flushed: Instant,
     /// Since the last commit began.
     counts: Counts,
 }
@@ -42,6 +45,7 @@ impl TaskSlot {
             dirty: false,
             positions: Vec::new(),
             reached: None,
+            flushed: Instant::now(),
             counts: Vec::new(),
         }
     }
