@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fixture::specs;
 use tempfile::TempDir;
 use turnstile_state::{
-    Backend, Batch, Entry, KeyRange, MemoryBackend, Overlay, RocksBackend, ScanDirection,
+    Backend, Batch, Codec, Entry, KeyRange, MemoryBackend, Overlay, RocksBackend, ScanDirection,
     StateError, StoreId,
 };
 
@@ -394,6 +394,7 @@ fn readers_see_so_many_whole_batches(backend: &dyn Backend, batches: u64) {
             done.store(true, Ordering::Release);
         });
         let mut last_round = false;
+        let mut seen = None;
         while !last_round {
             last_round = done.load(Ordering::Acquire);
             let scan = backend
@@ -405,6 +406,11 @@ fn readers_see_so_many_whole_batches(backend: &dyn Backend, batches: u64) {
                 values.windows(2).all(|pair| pair.first() == pair.last()),
                 "{values:?}"
             );
+            let value = values
+                .first()
+                .map(|value| u64::decode(value).expect("a number"));
+            assert!(value >= seen, "{value:?} was read after {seen:?}");
+            seen = value;
         }
     });
     let value = backend.get(A, &[7]).expect("get");
