@@ -78,10 +78,15 @@ impl Headed for Probe<'_> {
     }
 }
 
+/// The one order of keys: a lookup finds only what was put in its place by the same.
+fn compare<H: Headed + ?Sized>(one: &H, other: &H) -> Ordering {
+    let heads = one.head().cmp(&other.head());
+    heads.then_with(|| one.bytes().cmp(other.bytes()))
+}
+
 impl Ord for dyn Headed + '_ {
     fn cmp(&self, other: &Self) -> Ordering {
-        let heads = self.head().cmp(&other.head());
-        heads.then_with(|| self.bytes().cmp(other.bytes()))
+        compare(self, other)
     }
 }
 
@@ -101,8 +106,7 @@ impl Eq for dyn Headed + '_ {}
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
-        let heads = self.head.cmp(&other.head);
-        heads.then_with(|| self.bytes.cmp(&other.bytes))
+        compare(self, other)
     }
 }
 

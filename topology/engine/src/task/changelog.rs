@@ -35,7 +35,7 @@ struct Ends {
 }
 
 impl ChangelogRecords {
-    /// Of what is sealed; nothing for a task without stores.
+    /// Of what is sealed, if that is anything that belongs into a changelog.
     pub(super) fn of(
         task: TaskId,
         plan: &SubtopologyPlan,
@@ -62,7 +62,7 @@ impl ChangelogRecords {
                 });
             }
         }
-        Some(records)
+        (!records.ends.is_empty()).then_some(records)
     }
 
     fn add(&mut self, record: &ChangelogRecord<'_>) {
@@ -97,11 +97,6 @@ impl ChangelogRecords {
             headers: Vec::new(),
             timestamp: self.timestamp,
         })
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.ends.len()
     }
 
     /// The memory that they take, about.

@@ -181,9 +181,7 @@ impl Work<'_> {
         };
         slot.task.seal();
         slot.dirty = false;
-        if let Some(records) = slot.task.changelog_records(now)
-            && records.len() > 0
-        {
+        if let Some(records) = slot.task.changelog_records(now) {
             let delivery = self.changelogs.entry(id.partition);
             let delivery = *delivery.or_insert_with(|| self.producer.slot());
             self.producer.send_changelog(records, delivery);
