@@ -31,6 +31,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// As the ticketing system has it: `timers` and `restore` run the engine in this process.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What ends a measurement early.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
