@@ -57,6 +57,9 @@ impl RocksOptions {
         options.set_max_open_files(self.max_open_files);
         options.set_max_background_jobs(self.background_jobs);
         options.set_skip_stats_update_on_db_open(true);
+        // Databases are opened beside each other; to start threads for the few files of each
+        // takes longer than to open them.
+        options.set_max_file_opening_threads(1);
         options.set_bytes_per_sync(1024 * 1024);
         // One small log a database: there are as many databases as tasks.
         options.set_log_level(LogLevel::Warn);

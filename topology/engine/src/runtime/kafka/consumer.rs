@@ -144,6 +144,13 @@ impl GroupConsumer {
         subscribed.map_err(|error| KafkaFault::of(JOIN, &error))
     }
 
+    /// Lets a member that is joining go on. The client does not notice by itself that it has a
+    /// connection to ask for the coordinator on, or one to the coordinator: it looks every 500 ms,
+    /// and whenever it is asked something.
+    pub(crate) fn nudge(&self) {
+        drop(self.consumer().group_metadata());
+    }
+
     fn consumer(&self) -> &Arc<BaseConsumer<GroupContext>> {
         match &self.membership {
             Membership::Open(consumer) => consumer,

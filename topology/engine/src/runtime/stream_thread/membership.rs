@@ -33,6 +33,8 @@ const RECORDS_PER_TURN: usize = 250;
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
+/// The longest wait while a group has not assigned yet, after which its member is nudged.
+const JOINING: Duration = Duration::from_millis(10);
 /// How long what comes after a wait is gathered: nothing of it is visible before the next
 /// commit, and a turn for each of some records that come one by one costs more than they do.
 const LULL: Duration = Duration::from_millis(5);
@@ -146,7 +148,11 @@ impl<'a> Membership<'a> {
             .work
             .next_due()
             .map_or(IDLE, |due| due.since(clock::now()));
-        let limit = until_due.min(IDLE).min(self.work.until_commit(true));
+        let mut limit = until_due.min(IDLE).min(self.work.until_commit(true));
+        if !self.ownership.all_groups_assigned() {
+            self.consumers.iter().for_each(GroupConsumer::nudge);
+            limit = limit.min(JOINING);
+        }
         let begun = Instant::now();
         if self.setup.waker.wait(limit) {
             let left = limit.saturating_sub(begun.elapsed());
