@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::instance::{Instance, settle};
+use crate::instance::{Deployment, Instance, settle};
 use crate::orders::Commands;
 use crate::percentiles::Percentiles;
 use crate::place::{Place, say};
@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Instances, all on this machine.
     #[arg(long, default_value_t = 1)]
     instances: usize,
+    /// Copies of each task's stores beside the one in use, on other instances.
+    #[arg(long, default_value_t = 0)]
+    standbys: usize,
     /// Orders of the burst.
     #[arg(long, default_value_t = 20_000)]
     burst: usize,
@@ -58,6 +61,7 @@ struct Line<'a> {
     live: usize,
     partitions: i32,
     instances: usize,
+    standbys: usize,
     orders_per_s: f64,
     app_cpu_s_per_1000: f64,
     broker_cpu_s_per_1000: f64,
@@ -88,10 +92,14 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
 }
 
 fn start(options: &Options) -> Outcome<Vec<Instance>> {
+    let deployment = Deployment {
+        partitions: options.partitions,
+        standbys: options.standbys,
+    };
     let mut instances = Vec::new();
     for number in 0..options.instances {
         let id = format!("{number}");
-        instances.push(Instance::ready(&options.place, &id, options.partitions)?);
+        instances.push(Instance::ready(&options.place, &id, deployment)?);
     }
     settle(&instances)?;
     Ok(instances)
@@ -174,6 +182,7 @@ impl Growing {
             live,
             partitions: options.partitions,
             instances: options.instances,
+            standbys: options.standbys,
             orders_per_s: burst as f64 / span.seconds(),
             app_cpu_s_per_1000: cpu_seconds * per_1000,
             broker_cpu_s_per_1000: broker_cpu_seconds * per_1000,

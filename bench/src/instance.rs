@@ -14,6 +14,25 @@ use crate::process::Usage;
 /// How long it may take to be ready, and to end.
 const LIMIT: Duration = Duration::from_mins(5);
 
+/// What the instances of one application have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deployment {
+    /// Partitions of the topics.
+    pub(crate) partitions: i32,
+    /// Copies of each task's stores beside the one in use.
+    pub(crate) standbys: usize,
+}
+
+impl Deployment {
+    /// Of one instance.
+    pub(crate) fn of(partitions: i32) -> Self {
+        Self {
+            partitions,
+            standbys: 0,
+        }
+    }
+}
+
 /// A running instance; it is killed when it is dropped.
 pub(crate) struct Instance {
     process: Child,
@@ -22,7 +41,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Starts it, with its own state under the folder of the measurement.
-    pub(crate) fn start(place: &Place, id: &str, partitions: i32) -> Outcome<Self> {
+    pub(crate) fn start(place: &Place, id: &str, deployment: Deployment) -> Outcome<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
         fs::create_dir_all(&place.logs)?;
@@ -36,7 +55,8 @@ impl Instance {
             .env("HTTP_ADDR", &address)
             .env("ADVERTISED_ADDR", &address)
             .env("CLUSTER_KEY", "0123456789abcdef0123456789abcdef")
-            .env("PARTITIONS", partitions.to_string())
+            .env("PARTITIONS", deployment.partitions.to_string())
+            .env("NUM_STANDBY_REPLICAS", deployment.standbys.to_string())
             .env("ORDER_TTL", "24h")
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -46,8 +66,8 @@ impl Instance {
     }
 
     /// Starts one and waits until it is ready.
-    pub(crate) fn ready(place: &Place, id: &str, partitions: i32) -> Outcome<Self> {
-        let mut instance = Self::start(place, id, partitions)?;
+    pub(crate) fn ready(place: &Place, id: &str, deployment: Deployment) -> Outcome<Self> {
+        let mut instance = Self::start(place, id, deployment)?;
         let begun = Instant::now();
         while !instance.is_ready() {
             if let Some(status) = instance.process.try_wait()? {

@@ -1,9 +1,11 @@
 //! Orders through an instance, and through a bare loop on the same broker.
 //!
-//! 1. Tickets are made and drained, the instance is stopped, orders are preloaded.
-//! 2. The instance starts; the clock runs from the first visible event to the last.
-//! 3. What it wrote is counted and sampled, topic by topic, and which groups read it.
-//! 4. A bare loop ([`BareLoop`]) does the same input and output, and nothing else.
+//! 1. Tickets are made and drained, and some orders go through an instance, so that neither of
+//!    the two meets a broker that has just started and compiles what is hot in it.
+//! 2. The instance is stopped, orders are preloaded.
+//! 3. The instance starts; the clock runs from the first visible event to the last.
+//! 4. What it wrote is counted and sampled, topic by topic, and which groups read it.
+//! 5. A bare loop ([`BareLoop`]) does the same input and output, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +18,7 @@ use turnstile_ticketing::topics;
 
 use crate::Outcome;
 use crate::bare_loop::{BareLoop, Mirror};
-use crate::instance::Instance;
+use crate::instance::{Deployment, Instance};
 use crate::orders::Commands;
 use crate::place::{Place, say};
 use crate::reader::{Reader, client, partitions};
@@ -47,6 +49,9 @@ pub(crate) struct Options {
     /// How many orders.
     #[arg(long, default_value_t = 100_000)]
     orders: usize,
+    /// How many orders before that, of which nothing is told.
+    #[arg(long, default_value_t = 50_000)]
+    warm_up: usize,
     /// Partitions of the topics.
     #[arg(long, default_value_t = 4)]
     partitions: i32,
@@ -87,20 +92,26 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     let Options {
         place,
         orders,
+        warm_up,
         partitions,
         ..
     } = options;
-    let (orders, brokers) = (*orders, place.brokers.as_str());
-    say(&format!("{orders} tickets"));
-    let instance = Instance::ready(place, "a", *partitions)?;
+    let (orders, warm_up, brokers) = (*orders, *warm_up, place.brokers.as_str());
+    say(&format!(
+        "{} tickets, {warm_up} orders first",
+        warm_up + orders
+    ));
+    let instance = Instance::ready(place, "a", Deployment::of(*partitions))?;
     let commands = Commands::to(brokers)?;
     let traffic = Traffic::from_now(brokers)?;
-    commands.tickets(0..orders)?;
-    traffic.await_all(&["ticket.created"], orders)?;
+    commands.tickets(0..warm_up + orders)?;
+    traffic.await_all(&["ticket.created"], warm_up + orders)?;
+    commands.orders(0..warm_up, None)?;
+    traffic.await_all(&["order.created", "ticket.updated"], warm_up)?;
     instance.stop()?;
 
     let before_orders = ends(brokers)?;
-    commands.orders(0..orders, None)?;
+    commands.orders(warm_up..warm_up + orders, None)?;
     let before = ends(brokers)?;
     say("the instance");
     let engine = through_the_instance(options)?;
@@ -128,7 +139,7 @@ fn through_the_instance(options: &Options) -> Outcome<Measured> {
     let place = &options.place;
     let traffic = Traffic::from_now(&place.brokers)?;
     let broker = place.broker_cpu_seconds()?;
-    let instance = Instance::start(place, "a", options.partitions)?;
+    let instance = Instance::start(place, "a", Deployment::of(options.partitions))?;
     let span = traffic.await_all(&["order.created", "ticket.updated"], options.orders)?;
     let measured = Measured {
         seconds: span.ok_or("there are no orders")?.seconds(),

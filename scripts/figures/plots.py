@@ -181,11 +181,12 @@ def curves(name, title, alt, unit, points):
 
 
 def growth(runs):
-    lines = runs.merged("growth", "axis", "live", "partitions", "instances")
+    lines = runs.merged("growth", "axis", "live", "partitions", "instances", "standbys")
     of = lambda axis: [(line[axis], line) for line in lines if line["axis"] == axis]
     yield curves("growth-live.svg", "With more live orders", "Throughput, latency and memory over the number of live orders", "live orders", of("live"))
     yield curves("growth-partitions.svg", "With more partitions", "Throughput, latency and memory over the number of partitions", "partitions", of("partitions"))
-    rows = lambda pick: [(f"{n} instance" + ("s" if n > 1 else ""), pick(line), "abc"[k % 3]) for k, (n, line) in enumerate(of("instances"))]
+    name = lambda n, line: "1 instance" if n == 1 else f"{n}, {line['standbys'] or 'no'} standby"
+    rows = lambda pick: [(name(n, line), pick(line), "abc"[k % 3]) for k, (n, line) in enumerate(of("instances"))]
     yield bars("growth-instances.svg", "Two instances against one, on the same machine", "Throughput and latency of one and of two instances", [
         ("orders, 1/s", rows(lambda l: l["orders_per_s"])),
         ("latency p99, ms", rows(lambda l: l["latency_ms"]["p99"])),

@@ -87,10 +87,10 @@ def restore(runs):
 
 
 def growth(runs):
-    head = ["live orders", "partitions", "instances", "orders, 1/s", "p50, ms", "p99, ms", "RSS, MiB", "CPU s for 1000"]
-    rows = [[number(line["live"]), line["partitions"], line["instances"], number(line["orders_per_s"]),
+    head = ["live orders", "partitions", "instances", "standbys", "orders, 1/s", "p50, ms", "p99, ms", "RSS, MiB", "CPU s for 1000"]
+    rows = [[number(line["live"]), line["partitions"], line["instances"], line["standbys"], number(line["orders_per_s"]),
              number(line["latency_ms"]["p50"]), number(line["latency_ms"]["p99"]), number(line["rss_mb"]),
-             number(line["app_cpu_s_per_1000"])] for line in runs.merged("growth", "axis", "live", "partitions", "instances")]
+             number(line["app_cpu_s_per_1000"])] for line in runs.merged("growth", "axis", "live", "partitions", "instances", "standbys")]
     return table(head, rows, range(8)) if rows else ""
 
 
