@@ -151,8 +151,19 @@ pub trait Backend: Send + Sync {
     /// Without it a crash costs a longer restore, never a wrong state.
     fn flush(&self) -> Result<(), StateError>;
 
-    /// Sizes of `store`.
-    fn stats(&self, store: StoreId) -> Result<StoreStats, StateError>;
+    /// Begins such a flush, and does not wait for the disk.
+    fn begin_flush(&self) -> Result<(), StateError> {
+        self.flush()
+    }
+
+    /// Says whether much is written and little read from now on, as in a restore from scratch.
+    /// It only changes what writes and reads cost.
+    fn set_bulk_load(&self, _in_bulk: bool) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    /// The sizes of all stores, in the order of their [`StoreId`]s.
+    fn stats(&self) -> Result<Vec<StoreStats>, StateError>;
 }
 
 #[cfg(test)]

@@ -81,6 +81,19 @@ pub enum StateError {
         /// The newest format that can be read.
         supported: u32,
     },
+    /// Stores of a task that an older version of this program wrote.
+    #[error(
+        "{} has format {found}, this version reads {expected} only: wipe the task and restore it from its changelogs",
+        path.display()
+    )]
+    OlderFormat {
+        /// The directory of the task.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format that can be read.
+        expected: u32,
+    },
     /// A state directory of another application.
     #[error(
         "{} belongs to the application {found:?}, not to {expected:?}: give each application its own STATE_DIR",
@@ -131,7 +144,9 @@ impl StateError {
     #[must_use]
     pub fn is_mended_by_wiping(&self) -> bool {
         match self {
-            Self::DifferentStores { .. } | Self::Corrupted { .. } => true,
+            Self::OlderFormat { .. } | Self::DifferentStores { .. } | Self::Corrupted { .. } => {
+                true
+            }
             // What a codec cannot read came out of the changelog and would come
             // out of it again.
             Self::Codec(_)

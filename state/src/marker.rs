@@ -28,15 +28,23 @@ const NOTHING: [&str; 3] = [UNFINISHED, ".lock", "lost+found"];
 /// How much of a foreign marker is quoted.
 const QUOTED_CHARS: usize = 40;
 
-/// A kind of directory and the newest format of it that this version reads.
+/// A kind of directory and its format, as this version writes it.
 pub(crate) struct Marker {
     pub(crate) kind: &'static str,
     pub(crate) version: u32,
 }
 
+/// What a marker says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Marked {
+    /// Of the format: that of [`Marker`], or an older one.
+    pub(crate) version: u32,
+    pub(crate) labels: Vec<String>,
+}
+
 impl Marker {
-    /// The labels in the marker of `directory`, or `None` if the directory is new.
-    pub(crate) fn read(&self, directory: &Path) -> Result<Option<Vec<String>>, StateError> {
+    /// The marker of `directory`, or `None` if the directory is new.
+    pub(crate) fn read(&self, directory: &Path) -> Result<Option<Marked>, StateError> {
         let path = directory.join(FILE);
         let content = match fs::read(&path) {
             Ok(content) => content,
@@ -62,7 +70,10 @@ impl Marker {
                 supported: self.version,
             });
         }
-        Ok(Some(lines.map(str::to_owned).collect()))
+        Ok(Some(Marked {
+            version,
+            labels: lines.map(str::to_owned).collect(),
+        }))
     }
 
     /// Marks `directory`, and makes the mark survive a crash.
@@ -130,7 +141,10 @@ mod tests {
         MARKER.write(directory.path(), &["a", "b"]).unwrap();
         assert_eq!(
             MARKER.read(directory.path()).unwrap(),
-            Some(vec!["a".to_owned(), "b".to_owned()])
+            Some(Marked {
+                version: 2,
+                labels: vec!["a".to_owned(), "b".to_owned()]
+            })
         );
     }
 
@@ -174,7 +188,8 @@ mod tests {
     fn an_older_format_is_read_and_a_newer_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(FILE), "test-kind 1\n").unwrap();
-        assert_eq!(MARKER.read(directory.path()).unwrap(), Some(vec![]));
+        let older = MARKER.read(directory.path()).unwrap();
+        assert_eq!(older.map(|marked| marked.version), Some(1));
         fs::write(directory.path().join(FILE), "test-kind 3\n").unwrap();
         assert!(matches!(
             MARKER.read(directory.path()),

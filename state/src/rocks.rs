@@ -1,20 +1,18 @@
 //! Committed state on disk: one RocksDB database a task.
 //!
 //! ```text
-//! 2_3/              the directory of one task
-//!   FORMAT          the marker: format version, names of the stores
-//!   db/             RocksDB
-//!     default       column family: the changelog offset
-//!     store-<name>  column family of one store
+//! 2_3/       the directory of one task
+//!   FORMAT   the marker: format version, names of the stores
+//!   db/      RocksDB: the rows of all stores, and the changelog offset
 //! ```
 //!
 //! A batch goes to a [`Buffer`] in memory. When the buffers of all databases are full, those
 //! that hold most are drained: as one batch to RocksDB, which is to flush it at once.
 //!
-//! There is no write-ahead log: the changelogs are one. A drain changes all column
-//! families in memory at once, and a flush writes all of them as of one point in time. So
-//! after a crash the stores and their changelog offset equal some batch that was
-//! written, perhaps not the last one, and the offset says which.
+//! There is no write-ahead log: the changelogs are one. All stores lie in one key space with
+//! their changelog offset; a drain is one write to it, and a flush makes what was written up
+//! to some drain one file. So after a crash the stores and their offset equal some batch that
+//! was written, perhaps not the last one, and the offset says which.
 //!
 //! Closing does not flush. Whoever stops in good order calls [`Backend::flush`]
 //! first; whoever abandons a task just drops it.
@@ -24,18 +22,15 @@
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{RwLock, RwLockUpgradableReadGuard};
-use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, ReadOptions, WriteBatch,
-    WriteOptions, properties,
-};
+use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
 use self::buffer::{Buffer, Scan};
 use self::memory::BufferAccount;
+use self::rows::{CHANGELOG_OFFSET, RowBounds, RowPrefix, Rows};
 use crate::marker::Marker;
 use crate::merge::{Entries, Merge};
 use crate::{
@@ -45,25 +40,22 @@ use crate::{
 mod buffer;
 mod memory;
 mod options;
+mod rows;
+mod sizes;
 
 pub use memory::RocksMemory;
 pub use options::RocksOptions;
 
+/// Of version 1 each store had a column family of its own.
 const MARKER: Marker = Marker {
     kind: "turnstile-task",
-    version: 1,
+    version: 2,
 };
 
 const DATABASE: &str = "db";
 
 /// A database on its way out. Renaming is one step, deleting many files is not.
 const DISCARDED_DATABASE: &str = "db.discarded";
-
-/// RocksDB always has this column family.
-const POSITION: &str = "default";
-
-/// The one key of that column family.
-const CHANGELOG_OFFSET: &[u8] = b"changelog-offset";
 
 /// A [`Backend`] on disk.
 ///
@@ -86,7 +78,7 @@ pub struct RocksBackend {
 /// A store in RocksDB.
 #[derive(Debug)]
 struct Store {
-    column_family: String,
+    prefix: RowPrefix,
     /// Whether RocksDB ever had a row of it. Where it had none nothing need be looked up: the
     /// stores for what goes wrong are empty most of their time.
     has_rows: AtomicBool,
@@ -108,7 +100,8 @@ impl RocksBackend {
     /// # Errors
     ///
     /// [`StateError::InvalidName`] for a store name that is not `[a-z0-9-]+` or not
-    /// unique; [`StateError::ForeignFormat`], [`StateError::NewerFormat`];
+    /// unique; [`StateError::ForeignFormat`], [`StateError::NewerFormat`],
+    /// [`StateError::OlderFormat`];
     /// [`StateError::DifferentStores`] when a store was added or removed since;
     /// [`StateError::Corrupted`]; [`StateError::RocksDb`], also when it is open
     /// already; [`StateError::Io`].
@@ -123,12 +116,19 @@ impl RocksBackend {
                 fs::create_dir_all(path).map_err(StateError::io(path))?;
                 MARKER.write(path, &names)?;
             }
-            Some(found) if found == names => {}
+            Some(found) if found.version < MARKER.version => {
+                return Err(StateError::OlderFormat {
+                    path: path.to_owned(),
+                    found: found.version,
+                    expected: MARKER.version,
+                });
+            }
+            Some(found) if found.labels == names => {}
             Some(found) => {
                 return Err(StateError::DifferentStores {
                     path: path.to_owned(),
                     expected: names.into_iter().map(str::to_owned).collect(),
-                    found,
+                    found: found.labels,
                 });
             }
         }
@@ -136,11 +136,13 @@ impl RocksBackend {
         let stores: Vec<Store> = stores
             .iter()
             .map(|spec| Store {
-                column_family: format!("store-{}", spec.name),
+                prefix: prefix_of(spec, &names),
                 has_rows: AtomicBool::new(true),
             })
             .collect();
-        let database = open_database(&path.join(DATABASE), &stores, options)
+        let database = options
+            .to_rocksdb()
+            .and_then(|options| DB::open(&options, path.join(DATABASE)))
             .map_err(StateError::rocks(path, "open the database"))?;
         let backend = Self {
             database,
@@ -154,8 +156,7 @@ impl RocksBackend {
         };
         for store in &backend.stores {
             let first = backend
-                .database
-                .iterator_cf(backend.column_family(store), IteratorMode::Start)
+                .rows(store.prefix.all(), ScanDirection::Forward)
                 .next()
                 .transpose();
             let first = first.map_err(backend.rocks("look for rows"))?;
@@ -197,14 +198,8 @@ impl RocksBackend {
         found.ok_or(StateError::UnknownStore(store))
     }
 
-    fn column_family(&self, store: &Store) -> &ColumnFamily {
-        self.column_family_named(&store.column_family)
-    }
-
-    fn column_family_named(&self, name: &str) -> &ColumnFamily {
-        self.database
-            .cf_handle(name)
-            .expect("column families are opened with the database and never dropped")
+    fn rows(&self, bounds: RowBounds, direction: ScanDirection) -> Rows<'_> {
+        Rows::between(&self.database, bounds, direction, ReadOptions::default())
     }
 
     fn rocks(&self, action: &'static str) -> impl FnOnce(rocksdb::Error) -> StateError {
@@ -219,21 +214,23 @@ impl RocksBackend {
             return Ok(());
         }
         let mut writes = WriteBatch::with_capacity_bytes(buffer.bytes());
-        for (store, of_store) in self.stores.iter().zip(buffer.stores()) {
-            let column_family = self.column_family(store);
+        if let Some(next_offset) = buffer.changelog_offset() {
+            writes.put(CHANGELOG_OFFSET, next_offset.to_be_bytes());
+        }
+        // In the order of their keys, which puts them in place fastest.
+        let mut by_prefix: Vec<_> = self.stores.iter().zip(buffer.stores()).collect();
+        by_prefix.sort_unstable_by_key(|(store, _)| store.prefix);
+        for (store, of_store) in by_prefix {
             if !of_store.is_empty() {
                 store.has_rows.store(true, Ordering::Relaxed);
             }
             for (key, value) in of_store.iter() {
+                let row = store.prefix.row(key);
                 match value {
-                    Some(value) => writes.put_cf(column_family, key, value),
-                    None => writes.delete_cf(column_family, key),
+                    Some(value) => writes.put(row, value),
+                    None => writes.delete(row),
                 }
             }
-        }
-        if let Some(next_offset) = buffer.changelog_offset() {
-            let position = self.column_family_named(POSITION);
-            writes.put_cf(position, CHANGELOG_OFFSET, next_offset.to_be_bytes());
         }
         self.database
             .write_opt(writes, &without_log())
@@ -246,15 +243,10 @@ impl RocksBackend {
 
     /// Writes to disk what RocksDB has in memory; `wait`: and waits until it is there.
     fn flush_memory(&self, wait: bool) -> Result<(), StateError> {
-        let mut column_families = vec![self.column_family_named(POSITION)];
-        for store in &self.stores {
-            column_families.push(self.column_family(store));
-        }
-        let column_families: Vec<&&ColumnFamily> = column_families.iter().collect();
         let mut options = FlushOptions::default();
         options.set_wait(wait);
         self.database
-            .flush_cfs_opt(&column_families, &options)
+            .flush_opt(&options)
             .map_err(self.rocks("flush"))
     }
 }
@@ -270,7 +262,7 @@ impl Backend for RocksBackend {
             return Ok(None);
         }
         self.database
-            .get_cf_opt(self.column_family(store), key, &self.lookup.0)
+            .get_opt(store.prefix.row(key), &self.lookup.0)
             .map_err(self.rocks("read a key"))
     }
 
@@ -280,30 +272,14 @@ impl Backend for RocksBackend {
         range: &KeyRange,
         direction: ScanDirection,
     ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError> {
-        let column_family = self.column_family(self.store(store)?);
-        let Some((start, end)) = range.bounds() else {
+        let prefix = self.store(store)?.prefix;
+        let Some(bounds) = prefix.rows(range) else {
             return Ok(Box::new(std::iter::empty()));
-        };
-        // RocksDB includes the lower end and excludes the upper one.
-        let mut options = ReadOptions::default();
-        match start {
-            Bound::Included(start) => options.set_iterate_lower_bound(start),
-            Bound::Excluded(start) => options.set_iterate_lower_bound(next_key(start)),
-            Bound::Unbounded => {}
-        }
-        match end {
-            Bound::Included(end) => options.set_iterate_upper_bound(next_key(end)),
-            Bound::Excluded(end) => options.set_iterate_upper_bound(end),
-            Bound::Unbounded => {}
-        }
-        let mode = match direction {
-            ScanDirection::Forward => IteratorMode::Start,
-            ScanDirection::Reverse => IteratorMode::End,
         };
         // Nothing is written between the two, so both are as of one point in time.
         let (writes, entries) = {
             let buffer = self.buffer.read();
-            let entries = self.database.iterator_cf_opt(column_family, options, mode);
+            let entries = self.rows(bounds, direction);
             (buffer.store(store)?.clone(), entries)
         };
         let entries: Entries<'a> =
@@ -337,7 +313,7 @@ impl Backend for RocksBackend {
         }
         let found = self
             .database
-            .get_cf(self.column_family_named(POSITION), CHANGELOG_OFFSET)
+            .get(CHANGELOG_OFFSET)
             .map_err(self.rocks("read the changelog offset"))?;
         let Some(found) = found else {
             return Ok(None);
@@ -357,28 +333,37 @@ impl Backend for RocksBackend {
         self.flush_memory(true)
     }
 
-    fn stats(&self, store: StoreId) -> Result<StoreStats, StateError> {
-        let (keys_buffered, bytes_buffered) = {
-            let buffer = self.buffer.read();
-            let writes = buffer.store(store)?;
-            (writes.len() as u64, writes.bytes() as u64)
+    fn begin_flush(&self) -> Result<(), StateError> {
+        self.drain()?;
+        self.flush_memory(false)
+    }
+
+    fn set_bulk_load(&self, in_bulk: bool) -> Result<(), StateError> {
+        let others = self.account.set_in_bulk(in_bulk);
+        if others && !in_bulk {
+            // What is loaded makes room for what is still being loaded.
+            self.begin_flush()?;
+        }
+        let unmerged = if in_bulk {
+            options::UNMERGED_FILES_IN_BULK
+        } else {
+            options::UNMERGED_FILES
         };
-        let column_family = self.column_family(self.store(store)?);
-        let [keys, on_disk, in_memory] = [
-            properties::ESTIMATE_NUM_KEYS,
-            properties::TOTAL_SST_FILES_SIZE,
-            properties::CUR_SIZE_ALL_MEM_TABLES,
-        ]
-        .map(|property| {
-            self.database
-                .property_int_value_cf(column_family, property)
-                .map(|value| value.expect("RocksDB knows the properties that it documents"))
-                .map_err(self.rocks("read a property"))
-        });
-        Ok(StoreStats {
-            keys: keys? + keys_buffered,
-            bytes: on_disk? + in_memory? + bytes_buffered,
-        })
+        self.database
+            .set_options(&[(options::UNMERGED_FILES_OPTION, &unmerged.to_string())])
+            .map_err(self.rocks("set how many files are merged"))
+    }
+
+    fn stats(&self) -> Result<Vec<StoreStats>, StateError> {
+        let prefixes: Vec<RowPrefix> = self.stores.iter().map(|store| store.prefix).collect();
+        let in_database = sizes::of_stores(&self.database, &prefixes);
+        let mut stats = in_database.map_err(self.rocks("tell the sizes of stores"))?;
+        let buffer = self.buffer.read();
+        for (stats, writes) in stats.iter_mut().zip(buffer.stores()) {
+            stats.keys += writes.len() as u64;
+            stats.bytes += writes.bytes() as u64;
+        }
+        Ok(stats)
     }
 }
 
@@ -390,25 +375,15 @@ fn without_log() -> WriteOptions {
     options
 }
 
-fn open_database(
-    path: &Path,
-    stores: &[Store],
-    options: &RocksOptions,
-) -> Result<DB, rocksdb::Error> {
-    let options = options.to_rocksdb()?;
-    let names = stores.iter().map(|store| store.column_family.as_str());
-    let column_families = names
-        .chain([POSITION])
-        .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
-    DB::open_cf_descriptors(&options, path, column_families)
+/// A store is found by its name: the order in which they are declared may change.
+fn prefix_of(store: &StoreSpec, sorted_names: &[&str]) -> RowPrefix {
+    let before = sorted_names
+        .iter()
+        .take_while(|name| **name < store.name.as_str());
+    RowPrefix::at(u16::try_from(before.count()).expect("stores are counted in 16 bits"))
 }
 
-/// The smallest key after `key`.
-fn next_key(key: &[u8]) -> Vec<u8> {
-    [key, &[0]].concat()
-}
-
-/// Sorted, because a store is found by its name: the order may change freely.
+/// The names of the stores, sorted.
 fn sorted_names(stores: &[StoreSpec]) -> Result<Vec<&str>, StateError> {
     let invalid = |name: &str, rule| StateError::InvalidName {
         what: "store name",

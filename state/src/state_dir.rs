@@ -121,7 +121,7 @@ impl StateDir {
         let lock = take_lock(path)?;
         // Asked again: the holder before us may have written the marker meanwhile.
         let found = MARKER.read(path)?;
-        match found.as_deref() {
+        match found.as_ref().map(|found| found.labels.as_slice()) {
             None => MARKER.write(path, &[application_id])?,
             Some([found]) if found == application_id => {}
             Some(labels) => {

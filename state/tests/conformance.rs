@@ -174,7 +174,8 @@ conformance! {
         scans_honour_every_kind_of_bound, large_values_survive, an_unknown_store_is_an_error;
     backends: a_batch_with_an_unknown_store_changes_nothing, the_last_write_of_a_batch_wins,
         an_empty_batch_is_fine, the_last_offset_is_kept, a_scan_sees_one_point_in_time,
-        readers_see_whole_batches, stats_follow_the_writes, a_flush_changes_nothing_that_is_read;
+        readers_see_whole_batches, stats_follow_the_writes, a_flush_changes_nothing_that_is_read,
+        a_bulk_load_changes_nothing_that_is_read;
 }
 
 fn what_is_put_is_read(map: &mut dyn Map) {
@@ -294,7 +295,6 @@ fn a_batch_with_an_unknown_store_changes_nothing(backend: &dyn Backend) {
     assert!(matches!(error, StateError::UnknownStore(UNKNOWN)));
     assert_eq!(backend.get(A, b"k").expect("get"), None);
     assert_eq!(backend.changelog_offset().expect("offset"), None);
-    assert!(backend.stats(UNKNOWN).is_err());
 }
 
 fn the_last_write_of_a_batch_wins(backend: &dyn Backend) {
@@ -418,17 +418,20 @@ fn readers_see_so_many_whole_batches(backend: &dyn Backend, batches: u64) {
 }
 
 fn stats_follow_the_writes(backend: &dyn Backend) {
-    let before = backend.stats(A).expect("stats");
-    assert_eq!(before.keys, 0);
+    let stats = |store: StoreId| {
+        let stats = backend.stats().expect("stats");
+        *stats.get(store.index()).expect("a store")
+    };
+    assert_eq!(stats(A).keys, 0);
     let mut batch = Batch::new();
     for key in 0..100_u64 {
         batch.put(A, key.to_be_bytes(), [1; 1000]);
     }
     backend.write(batch).expect("write");
-    let after = backend.stats(A).expect("stats");
+    let after = stats(A);
     assert_eq!(after.keys, 100);
     assert!(after.bytes >= 100_000, "{after:?}");
-    assert_eq!(backend.stats(B).expect("stats").keys, 0);
+    assert_eq!(stats(B).keys, 0);
 }
 
 fn a_flush_changes_nothing_that_is_read(backend: &dyn Backend) {
@@ -444,4 +447,30 @@ fn a_flush_changes_nothing_that_is_read(backend: &dyn Backend) {
     );
     assert_eq!(backend.get(B, b"k").expect("get"), None);
     assert_eq!(backend.changelog_offset().expect("offset"), Some(9));
+}
+
+fn a_bulk_load_changes_nothing_that_is_read(backend: &dyn Backend) {
+    backend.set_bulk_load(true).expect("begin");
+    for number in 0..30_u64 {
+        let mut batch = Batch::new();
+        for row in 0..2_000_u64 {
+            batch.put(A, row.to_be_bytes(), number.to_be_bytes().repeat(50));
+            batch.put(B, [row.to_be_bytes(), number.to_be_bytes()].concat(), *b"v");
+        }
+        batch.delete(A, number.to_be_bytes());
+        batch.set_changelog_offset(i64::try_from(number).expect("few batches"));
+        backend.write(batch).expect("write");
+        assert_eq!(backend.get(A, &number.to_be_bytes()).expect("get"), None);
+    }
+    let all = |store| {
+        let entries = backend.scan(store, &KeyRange::all(), ScanDirection::Forward);
+        entries.expect("scan").map(|entry| entry.expect("an entry"))
+    };
+    for _ in 0..2 {
+        assert_eq!(all(A).count(), 1_999);
+        assert!(all(A).all(|(_, value)| value.starts_with(&29_u64.to_be_bytes())));
+        assert_eq!(all(B).count(), 60_000);
+        assert_eq!(backend.changelog_offset().expect("offset"), Some(29));
+        backend.set_bulk_load(false).expect("end");
+    }
 }

@@ -350,7 +350,7 @@ impl Backend for Broken {
         self.fail(StoreId(0))
     }
 
-    fn stats(&self, store: StoreId) -> Result<StoreStats, StateError> {
-        self.fail(store)
+    fn stats(&self) -> Result<Vec<StoreStats>, StateError> {
+        self.fail(StoreId(0))
     }
 }

@@ -284,8 +284,8 @@ impl Backend for Failing {
         Ok(())
     }
 
-    fn stats(&self, _: StoreId) -> Result<StoreStats, StateError> {
-        Ok(StoreStats::default())
+    fn stats(&self) -> Result<Vec<StoreStats>, StateError> {
+        Ok(Vec::new())
     }
 }
 

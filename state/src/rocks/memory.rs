@@ -6,8 +6,12 @@
 //! of RocksDB, half for what was drained from them and is being flushed; this half is taken
 //! out of the cache as it is used, so that memory that flushes do not need caches blocks.
 //! What the tasks together may take is therefore one number.
+//!
+//! While rows are loaded in bulk into any of them, buffers may take most of the room for
+//! cached blocks too: nobody reads yet, and the larger what is drained at once, the less often
+//! it is merged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,13 +31,44 @@ pub struct RocksMemory {
 struct Buffers {
     /// At which they are drained.
     limit_bytes: usize,
+    /// So much more, while rows are loaded in bulk.
+    bulk_bytes: usize,
+    /// Of the cache, when no rows are loaded in bulk.
+    cache_bytes: usize,
     state: Mutex<BuffersState>,
 }
 
-#[derive(Default)]
 struct BuffersState {
     bytes: BTreeMap<u64, usize>,
+    /// Those into which rows are loaded in bulk.
+    in_bulk: BTreeSet<u64>,
+    cache: Cache,
     next: u64,
+}
+
+impl Buffers {
+    fn limit_bytes(&self, state: &BuffersState) -> usize {
+        if state.in_bulk.is_empty() {
+            self.limit_bytes
+        } else {
+            self.limit_bytes + self.bulk_bytes
+        }
+    }
+
+    /// Notes whether rows are loaded in bulk into a database; says whether they are into any.
+    fn set_in_bulk(&self, number: u64, in_bulk: bool) -> bool {
+        let state = &mut *self.state.lock();
+        let changed = if in_bulk {
+            state.in_bulk.insert(number)
+        } else {
+            state.in_bulk.remove(&number)
+        };
+        if changed {
+            let lent = self.limit_bytes(state) - self.limit_bytes;
+            state.cache.set_capacity(self.cache_bytes - lent);
+        }
+        !state.in_bulk.is_empty()
+    }
 }
 
 /// What the buffer of one database holds: nothing any more, when this is dropped.
@@ -46,16 +81,24 @@ impl BufferAccount {
     /// Notes how much it holds; says whether it has to be drained: when all together hold too
     /// much, and this one as much as they do on average. So few and large ones are drained.
     pub(super) fn holds(&self, bytes: usize) -> bool {
-        let of = &mut self.buffers.state.lock().bytes;
+        let state = &mut *self.buffers.state.lock();
+        let limit = self.buffers.limit_bytes(state);
+        let of = &mut state.bytes;
         of.insert(self.number, bytes);
         let total: usize = of.values().sum();
         let number = of.values().filter(|bytes| **bytes > 0).count();
-        total > self.buffers.limit_bytes && bytes >= total / number.max(1)
+        total > limit && bytes >= total / number.max(1)
+    }
+
+    /// Notes whether rows are loaded in bulk; says whether they are into any database.
+    pub(super) fn set_in_bulk(&self, in_bulk: bool) -> bool {
+        self.buffers.set_in_bulk(self.number, in_bulk)
     }
 }
 
 impl Drop for BufferAccount {
     fn drop(&mut self) {
+        self.set_in_bulk(false);
         self.buffers.state.lock().bytes.remove(&self.number);
     }
 }
@@ -75,21 +118,28 @@ impl RocksMemory {
     #[must_use]
     pub fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Self {
         let (buffers, flushing) = (write_buffer_bytes / 2, write_buffer_bytes.div_ceil(2));
-        let capacity_bytes = block_cache_bytes.saturating_add(flushing);
+        let cache_bytes = block_cache_bytes.saturating_add(flushing);
         // Readers of many threads look up several blocks for each row: this cache takes no
         // lock for that. With no guess of the size of its entries it grows as it is used.
-        let cache = Cache::new_hyper_clock_cache(capacity_bytes, 0);
+        let cache = Cache::new_hyper_clock_cache(cache_bytes, 0);
         let write_buffers =
             WriteBufferManager::new_write_buffer_manager_with_cache(flushing, false, cache.clone());
         let buffers = Buffers {
             limit_bytes: buffers,
-            state: Mutex::default(),
+            bulk_bytes: block_cache_bytes / 4 * 3,
+            cache_bytes,
+            state: Mutex::new(BuffersState {
+                bytes: BTreeMap::new(),
+                in_bulk: BTreeSet::new(),
+                cache: cache.clone(),
+                next: 0,
+            }),
         };
         Self {
             cache,
             write_buffers,
             buffers: Arc::new(buffers),
-            capacity_bytes: capacity_bytes.saturating_add(write_buffer_bytes / 2),
+            capacity_bytes: cache_bytes.saturating_add(write_buffer_bytes / 2),
         }
     }
 
@@ -182,5 +232,22 @@ mod tests {
         assert!(second.holds(1100 * KIB), "alone it may hold all there is");
         drop(second);
         assert_eq!(memory.buffered_bytes(), 0);
+    }
+
+    #[test]
+    fn buffers_take_room_from_the_cache_while_rows_are_loaded_in_bulk() {
+        const MIB: usize = 1 << 20;
+        let memory = RocksMemory::new(8 * MIB, 2 * MIB);
+        let (first, second) = (memory.account(), memory.account());
+        assert!(!first.set_in_bulk(false));
+        assert!(first.set_in_bulk(true));
+        assert!(first.set_in_bulk(true));
+        assert!(second.set_in_bulk(true));
+        assert!(!first.holds(7 * MIB));
+        assert!(first.holds(8 * MIB));
+        assert!(first.set_in_bulk(false), "rows are loaded into the other");
+        assert!(!first.holds(7 * MIB));
+        drop(second);
+        assert!(first.holds(2 * MIB));
     }
 }

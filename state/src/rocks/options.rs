@@ -1,7 +1,7 @@
 //! How the databases of tasks are set up.
 //!
 //! Most of it is fixed, because it is either needed for a promise of the backend
-//! (no write-ahead log, atomic flush, no flush on close) or right for every task
+//! (no write-ahead log, no flush on close) or right for every task
 //! of a stream application: many small databases in one process, point lookups
 //! of keys that often do not exist, values that compress well.
 
@@ -14,6 +14,18 @@ use super::RocksMemory;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+
+/// Of a database, as RocksDB has them unless told otherwise.
+const LEVELS: usize = 7;
+
+/// So many files that flushes made are merged.
+pub(super) const UNMERGED_FILES: i32 = 4;
+
+/// What RocksDB calls that number.
+pub(super) const UNMERGED_FILES_OPTION: &str = "level0_file_num_compaction_trigger";
+
+/// So many while rows are loaded in bulk: RocksDB slows writers down at twenty.
+pub(super) const UNMERGED_FILES_IN_BULK: i32 = 16;
 
 /// How the databases of tasks are set up.
 #[derive(Debug, Clone)]
@@ -41,7 +53,7 @@ impl RocksOptions {
         }
     }
 
-    /// The options of a database and, as RocksDB has one type for both, its stores.
+    /// The options of a database.
     pub(super) fn to_rocksdb(&self) -> Result<Options, rocksdb::Error> {
         // The one option that has no setter of its own. Closing must not flush: a
         // database is also closed to abandon it, and the caller who wants it
@@ -49,10 +61,6 @@ impl RocksOptions {
         let mut options =
             Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
         options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        // The changelog is the write-ahead log. Without one of its own, a database
-        // keeps its stores at one point in time only if it flushes them as one.
-        options.set_atomic_flush(true);
         options.set_write_buffer_manager(self.memory.write_buffers());
         options.set_max_open_files(self.max_open_files);
         options.set_max_background_jobs(self.background_jobs);
@@ -76,6 +84,11 @@ impl RocksOptions {
         // that holds one key.
         options.set_arena_block_size(64 * KIB);
         options.set_compression_type(DBCompressionType::Lz4);
+        // What a flush wrote is soon merged into a file of the next level.
+        let mut compression = [DBCompressionType::Lz4; LEVELS];
+        compression[0] = DBCompressionType::None;
+        options.set_compression_per_level(&compression);
+        options.set_level_zero_file_num_compaction_trigger(UNMERGED_FILES);
         options.set_block_based_table_factory(&self.tables());
         Ok(options)
     }
@@ -86,10 +99,9 @@ impl RocksOptions {
         tables.set_block_size(8 * KIB);
         // Most lookups are of whole keys: a byte a key tells where in its block one lies.
         tables.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
-        // Ten bits a key let one lookup in a hundred of a missing key reach the
-        // disk. Ribbon filters are a third smaller and slower to build, which the
-        // short-lived files of the first level are not worth.
-        tables.set_hybrid_ribbon_filter(10.0, 1);
+        // Ten bits a key let one lookup in a hundred of a missing key reach the disk. Ribbon
+        // filters are a third smaller, but to build them was a fifth of what merging costs.
+        tables.set_bloom_filter(10.0, false);
         // Indexes and filters count against the shared budget. They are whole, since a
         // lookup in one that is in parts costs another one in the cache; those of the files
         // that flushes make stay at hand.

@@ -100,17 +100,18 @@ impl Sampler {
         let mut sizes: BTreeMap<&str, (u64, u64, bool)> = BTreeMap::new();
         let running = self.queries.readable();
         for subtopology in &self.plan.subtopologies {
+            let backends = running
+                .iter()
+                .filter(|(task, _)| task.subtopology == subtopology.id);
+            let stats: Vec<_> = backends
+                .filter_map(|(_, backend)| backend.stats().ok())
+                .collect();
             for (id, store) in subtopology.stores_by_id() {
                 let timers = matches!(store.kind, PlanStoreKind::TimerRows(_));
                 let size = sizes.entry(&store.name).or_insert((0, 0, timers));
-                for (_, backend) in running
-                    .iter()
-                    .filter(|(task, _)| task.subtopology == subtopology.id)
-                {
-                    if let Ok(stats) = backend.stats(id) {
-                        size.0 += stats.keys;
-                        size.1 += stats.bytes;
-                    }
+                for of_store in stats.iter().filter_map(|stats| stats.get(id.index())) {
+                    size.0 += of_store.keys;
+                    size.1 += of_store.bytes;
                 }
             }
         }

@@ -25,6 +25,7 @@ pub(crate) struct ChangelogRestore {
     batch: Batch,
     /// The records of the batch.
     pending: u64,
+    in_bulk: bool,
 }
 
 struct RestoredStore {
@@ -79,6 +80,7 @@ impl ChangelogRestore {
             backend: backend.clone(),
             batch: Batch::new(),
             pending: 0,
+            in_bulk: false,
         }))
     }
 
@@ -171,10 +173,35 @@ impl ChangelogRestore {
         Ok(std::mem::take(&mut self.pending))
     }
 
+    /// Has the stores ready for so many records that what reads cost meanwhile does not matter,
+    /// or for reads again.
+    ///
+    /// # Errors
+    ///
+    /// When the stores cannot be written.
+    pub(crate) fn set_bulk_load(&mut self, in_bulk: bool) -> Result<(), TaskError> {
+        if self.in_bulk == in_bulk {
+            return Ok(());
+        }
+        self.in_bulk = in_bulk;
+        self.backend
+            .set_bulk_load(in_bulk)
+            .map_err(|error| TaskError::of_state(self.task, error))
+    }
+
     /// Forgets what was taken and not written.
     pub(crate) fn forget_pending(&mut self) {
         self.batch = Batch::new();
         self.pending = 0;
+    }
+}
+
+impl Drop for ChangelogRestore {
+    fn drop(&mut self) {
+        // Whoever has the stores next may read them.
+        if let Err(error) = self.set_bulk_load(false) {
+            tracing::warn!(task = %self.task, %error, "stores stay as for a bulk load");
+        }
     }
 }
 

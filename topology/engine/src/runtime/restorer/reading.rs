@@ -4,7 +4,9 @@
 //! records. All tasks of a partition are at its end at the same time, as that is one place.
 //!
 //! Where there is much to read, several threads share the partitions, each with a reader of
-//! its own: most of the time goes to the stores, which the tasks do not share.
+//! its own: most of the time goes to the stores, which the tasks do not share. A thread reads its
+//! partitions one after the other, so that few tasks at a time share the memory for what is not
+//! on disk yet: the more of it each has, the less often RocksDB merges what it wrote.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -23,6 +25,9 @@ const BATCH_RECORDS: usize = 2_000;
 
 /// So many changelog records are worth a thread and its connection.
 const RECORDS_PER_THREAD: i64 = 20_000;
+
+/// From so many records in a partition on its tasks are loaded in bulk.
+const BULK_RECORDS: i64 = 100_000;
 
 /// A task that is behind the end of its changelog.
 struct Behind {
@@ -110,6 +115,16 @@ impl Reading {
     fn is_done(&self) -> bool {
         self.tasks.iter().all(|task| task.done)
     }
+
+    /// How many offsets lie before the end.
+    fn remaining(&self) -> i64 {
+        self.end.0.saturating_sub(self.next.0)
+    }
+
+    fn set_bulk_load(&mut self, in_bulk: bool) -> Result<(), TaskError> {
+        let mut tasks = self.tasks.iter_mut();
+        tasks.try_for_each(|task| task.stores.set_bulk_load(in_bulk))
+    }
 }
 
 impl Worker {
@@ -155,7 +170,8 @@ impl Worker {
     /// Reads all partitions, on as many threads as they are worth, one a core at most.
     fn read_side_by_side(&self, readings: &mut [Reading]) -> Result<(), RestoreFault> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let worth = remaining(readings) / RECORDS_PER_THREAD;
+        let remaining: i64 = readings.iter().map(Reading::remaining).sum();
+        let worth = remaining / RECORDS_PER_THREAD;
         let threads = usize::try_from(worth).unwrap_or(0).clamp(1, cores);
         if threads == 1 || readings.len() < 2 {
             return self.read(readings);
@@ -186,21 +202,32 @@ impl Worker {
             return Ok(());
         }
         let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
+        for reading in readings.iter_mut() {
+            reading.set_bulk_load(reading.remaining() >= BULK_RECORDS)?;
+        }
+        for reading in readings {
+            self.read_to_end(&reader, reading)?;
+            reading.set_bulk_load(false)?;
+        }
+        Ok(())
+    }
+
+    fn read_to_end(
+        &self,
+        reader: &ChangelogReader,
+        reading: &mut Reading,
+    ) -> Result<(), RestoreFault> {
         let mut said = Instant::now();
-        while !readings.iter().all(Reading::is_done) {
+        while !reading.is_done() {
             self.check_cancelled()?;
-            let mut read = 0;
-            for reading in readings.iter_mut().filter(|reading| !reading.is_done()) {
-                read += self.read_some(&reader, reading)?;
-            }
-            if read == 0 {
-                self.end_by_position(&reader, readings)?;
+            if self.read_some(reader, reading)? == 0 {
+                self.end_by_position(reader, reading)?;
                 reader.wait(RECHECK)?;
             }
             if said.elapsed() > Duration::from_secs(5) {
                 said = Instant::now();
-                let (records, remaining) = (records_of(readings), remaining(readings));
-                tracing::info!(records, remaining, "restoring");
+                let (partition, remaining) = (reading.place.partition, reading.remaining());
+                tracing::info!(%partition, remaining, "restoring");
             }
         }
         Ok(())
@@ -244,30 +271,19 @@ impl Worker {
         Ok(read)
     }
 
-    /// Ends those readings whose position has passed the end with no record to show for it.
+    /// Ends a reading whose position has passed the end with no record to show for it.
     fn end_by_position(
         &self,
         reader: &ChangelogReader,
-        readings: &mut [Reading],
+        reading: &mut Reading,
     ) -> Result<(), RestoreFault> {
-        let positions = reader.positions()?;
-        for reading in readings.iter_mut().filter(|reading| !reading.is_done()) {
-            let at = offset_of(&positions, &reading.place);
-            if at.is_some_and(|at| at >= reading.end) {
-                reading.next = reading.end;
-                self.read_some(reader, reading)?;
-            }
+        let at = offset_of(&reader.positions()?, &reading.place);
+        if !reading.is_done() && at.is_some_and(|at| at >= reading.end) {
+            reading.next = reading.end;
+            self.read_some(reader, reading)?;
         }
         Ok(())
     }
-}
-
-/// How many offsets lie before the ends.
-fn remaining(readings: &[Reading]) -> i64 {
-    let readings = readings.iter();
-    readings
-        .map(|reading| reading.end.0.saturating_sub(reading.next.0))
-        .sum()
 }
 
 /// The records that the stores were given.

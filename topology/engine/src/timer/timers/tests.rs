@@ -42,8 +42,8 @@ impl Backend for CountingBackend {
         self.memory.flush()
     }
 
-    fn stats(&self, store: StoreId) -> Result<StoreStats, StateError> {
-        self.memory.stats(store)
+    fn stats(&self) -> Result<Vec<StoreStats>, StateError> {
+        self.memory.stats()
     }
 }
 
