@@ -172,10 +172,10 @@ impl TaskStores {
         tasks
     }
 
-    /// Notes that the stores of a task, which are open here and flushed, are up to date.
-    pub(crate) fn note_kept(&self, task: TaskId) {
-        let noted = File::create(self.kept_until(task))
-            .and_then(|file| file.set_modified(SystemTime::now()));
+    /// Notes that what of the stores of a task, which are open here, is on disk was kept up to
+    /// date until `time`.
+    pub(crate) fn note_kept(&self, task: TaskId, time: SystemTime) {
+        let noted = File::create(self.kept_until(task)).and_then(|file| file.set_modified(time));
         if let Err(error) = noted {
             // Without it they count as older than they are, and are restored.
             tracing::warn!(%task, %error, "cannot note until when stores were kept up to date");
@@ -273,10 +273,8 @@ mod tests {
         batch.put(StoreId(0), *b"row", *b"value");
         backend.write(batch).unwrap();
         backend.flush().unwrap();
-        stores.note_kept(task);
+        stores.note_kept(task, SystemTime::now() - later);
         drop(backend);
-        let noted = File::open(stores.kept_until(task)).unwrap();
-        noted.set_modified(SystemTime::now() - later).unwrap();
         let backend = stores.open(task).unwrap();
         backend.get(StoreId(0), b"row").unwrap().is_some()
     }
@@ -325,9 +323,7 @@ mod tests {
         ahead.write(batch).unwrap();
         ahead.flush().unwrap();
         drop(ahead);
-        stores.note_kept(task);
-        let noted = File::open(stores.kept_until(task)).unwrap();
-        noted.set_modified(SystemTime::now() - AGE_MAX * 2).unwrap();
+        stores.note_kept(task, SystemTime::now() - AGE_MAX * 2);
         let backend = stores.open(task).unwrap();
         assert_eq!(backend.get(StoreId(0), b"row").unwrap(), None);
     }

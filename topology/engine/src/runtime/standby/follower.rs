@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use turnstile_state::{Backend, StateError};
 
@@ -257,7 +257,7 @@ impl Follower {
         if let Err(error) = standby.backend.flush() {
             tracing::warn!(%task, error = with_sources(&error), "could not flush a standby; its next use restores more");
         } else if standby.is_fresh() {
-            self.setup.stores.note_kept(task);
+            self.setup.stores.note_kept(task, SystemTime::now());
         }
         drop(standby);
         self.setup.metrics.forget_standby(task);
@@ -414,7 +414,7 @@ impl Follower {
             flushed.map_err(|error| TaskError::of_state(task, error))?;
             let state = self.setup.standbys.shared.state.lock();
             if state.standbys.get(&task).is_some_and(Standby::is_fresh) {
-                self.setup.stores.note_kept(task);
+                self.setup.stores.note_kept(task, SystemTime::now());
             }
         }
         Ok(())

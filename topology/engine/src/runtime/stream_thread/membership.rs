@@ -12,8 +12,9 @@
 mod starting;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::clients::Clients;
 use super::gathering::Gathering;
@@ -295,8 +296,8 @@ impl<'a> Membership<'a> {
         Ok(())
     }
 
-    /// Flushes the stores of one task, if it is time: each once an interval, one after the
-    /// other, since the thread waits for the disk meanwhile.
+    /// Begins to flush the stores of one task, if it is time: each once an interval, one after
+    /// the other. The disk is not waited for: what was begun an interval ago is on it by now.
     fn flush_if_due(&mut self) -> Result<(), ThreadFault> {
         let tasks = u32::try_from(self.work.tasks.len()).unwrap_or(u32::MAX);
         if self.last_flush.elapsed() < self.setup.config.flush_interval / tasks.max(1) {
@@ -311,10 +312,12 @@ impl<'a> Membership<'a> {
         slot.flushed = self.last_flush;
         slot.task
             .backend()
-            .flush()
+            .begin_flush()
             .map_err(|error| TaskError::of_state(*id, error))?;
-        if slot.task.status() == TaskStatus::Running {
-            self.setup.stores.note_kept(*id);
+        let is_kept = slot.task.status() == TaskStatus::Running;
+        let before = mem::replace(&mut slot.kept_until, is_kept.then(SystemTime::now));
+        if let Some(time) = before {
+            self.setup.stores.note_kept(*id, time);
         }
         Ok(())
     }
@@ -380,7 +383,7 @@ impl<'a> Membership<'a> {
         if let Err(error) = slot.task.backend().flush() {
             tracing::warn!(task = %id, error = super::with_sources(&error), "could not flush; the next start restores more");
         } else if was_running && is_kept {
-            self.setup.stores.note_kept(id);
+            self.setup.stores.note_kept(id, SystemTime::now());
         }
         drop(slot);
         self.setup.standbys.give_back(id);

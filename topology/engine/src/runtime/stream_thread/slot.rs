@@ -1,7 +1,7 @@
 //! A task in the hands of a thread, with what the thread keeps about it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::Offset;
 use crate::runtime::kafka::TopicPartition;
@@ -31,8 +31,10 @@ pub(super) struct TaskSlot {
     pub(super) positions: Vec<SourcePosition>,
     /// Its stores hold everything of their own before this offset of their changelog.
     pub(super) reached: Option<Offset>,
-    /// When its stores were last flushed; before that, when it came here.
+    /// When the last flush of its stores began; before that, when it came here.
     pub(super) flushed: Instant,
+    /// Up to when its stores are kept up to date once that flush has ended, if they are.
+    pub(super) kept_until: Option<SystemTime>,
     /// Since the last commit began.
     counts: Counts,
 }
@@ -46,6 +48,7 @@ impl TaskSlot {
             positions: Vec::new(),
             reached: None,
             flushed: Instant::now(),
+            kept_until: None,
             counts: Vec::new(),
         }
     }
