@@ -2,7 +2,7 @@
 
   figures header [--bench [--peer]]       prints the header line of a run, from this machine and clone
   figures report [--into PAGE] [--plots DIR] FILE…
-                                          prints the report, draws the plots; exit 1 where a promise was broken
+                                          prints the report, draws the plots into DIR; exit 1 where a promise was broken
   figures micro BASE WORK                 compares outputs of divan, one file a round in each folder
   figures executables                     of Cargo's messages on stdin: the benchmarks that were compiled
   figures flame                           of stacks on stdin, as perf script prints them: a flame graph
@@ -42,7 +42,7 @@ def main():
     command.set_defaults(run=lambda a: header.show(a.bench, a.peer))
     command = commands.add_parser("report")
     command.add_argument("--into", help="a page with the markers to put it between")
-    command.add_argument("--plots", default=".", help="the folder of the SVG files")
+    command.add_argument("--plots", help="the folder of the SVG files; without it none are drawn")
     command.add_argument("files", nargs="+")
     command.set_defaults(run=report)
     command = commands.add_parser("micro")

@@ -8,10 +8,11 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
 def report(runs, folder, seen_from):
-    """The report in Markdown; the plots go to `folder` and are linked as seen from the folder `seen_from`."""
-    os.makedirs(folder, exist_ok=True)
+    """The report in Markdown; the plots go to `folder`, if there is one, and are linked as seen from the folder `seen_from`."""
     drawn = {}
-    for name, alt, svg in plots.all_of(runs):
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    for name, alt, svg in plots.all_of(runs) if folder else []:
         path = os.path.join(folder, name)
         with open(path, "w", encoding="utf-8") as file:
             file.write(svg)

@@ -50,10 +50,13 @@ impl Ownership {
 
     /// Whether every group has assigned.
     pub(crate) fn all_groups_assigned(&self) -> bool {
-        self.plan
-            .subscriptions()
-            .keys()
-            .all(|group| self.assigned.contains_key(group))
+        let subscriptions = self.plan.subscriptions();
+        subscriptions.keys().all(|group| self.has_assigned(group))
+    }
+
+    /// Whether a group has.
+    pub(crate) fn has_assigned(&self, group: &Arc<str>) -> bool {
+        self.assigned.contains_key(group)
     }
 
     /// The tasks of which the thread holds anything.

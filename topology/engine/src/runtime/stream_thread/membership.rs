@@ -150,8 +150,9 @@ impl<'a> Membership<'a> {
             .next_due()
             .map_or(IDLE, |due| due.since(clock::now()));
         let mut limit = until_due.min(IDLE).min(self.work.until_commit(true));
-        if !self.ownership.all_groups_assigned() {
-            self.consumers.iter().for_each(GroupConsumer::nudge);
+        let consumers = self.consumers.iter();
+        for joining in consumers.filter(|consumer| !self.ownership.has_assigned(&consumer.group)) {
+            joining.nudge();
             limit = limit.min(JOINING);
         }
         let begun = Instant::now();
