@@ -7,16 +7,21 @@ import tables
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
-def report(runs, folder, seen_from):
-    """The report in Markdown; the plots go to `folder`, if there is one, and are linked as seen from the folder `seen_from`."""
+def draw(runs, folder, seen_from):
+    """Draws the plots into `folder`; the Markdown that shows each from a page in the folder `seen_from`, by name."""
+    os.makedirs(folder, exist_ok=True)
     drawn = {}
-    if folder:
-        os.makedirs(folder, exist_ok=True)
-    for name, alt, svg in plots.all_of(runs) if folder else []:
+    for name, alt, svg in plots.all_of(runs):
         path = os.path.join(folder, name)
         with open(path, "w", encoding="utf-8") as file:
             file.write(svg)
         drawn[name] = f"![{alt}]({os.path.relpath(path, seen_from or '.')})\n"
+    return drawn
+
+
+def report(runs, folder, seen_from):
+    """The report in Markdown; the plots go to `folder`, if there is one, and are linked as seen from the folder `seen_from`."""
+    drawn = draw(runs, folder, seen_from) if folder else {}
     parts = []
 
     def section(title, text, *names):

@@ -4,9 +4,10 @@
 //!
 //! - A [`Backend`] is the *committed* state of one task: an ordered map for each
 //!   of its stores, plus the offset of their changelog that the maps reflect.
-//!   [`RocksBackend`] keeps it on disk (one database a task) behind a buffer, [`MemoryBackend`] in memory. A [`Batch`] changes all stores and the
-//!   offset together or not at all, so a backend always equals some committed
-//!   point of its changelog and knows which.
+//!   [`RocksBackend`] keeps it on disk (one database a task) behind a buffer,
+//!   [`MemoryBackend`] in memory. A [`Batch`] changes all stores and the offset together
+//!   or not at all, so a backend always equals some committed point of its changelog and
+//!   knows which.
 //! - An [`Overlay`] holds the writes of the open transaction on top of a backend:
 //!   whoever writes reads its own writes, everyone else reads the backend. Commit
 //!   turns the overlay into one [`Batch`]; abort forgets it.

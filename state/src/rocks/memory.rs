@@ -47,27 +47,13 @@ struct BuffersState {
 }
 
 impl Buffers {
-    fn limit_bytes(&self, state: &BuffersState) -> usize {
+    /// What the cache lends the buffers.
+    fn lent_bytes(&self, state: &BuffersState) -> usize {
         if state.in_bulk.is_empty() {
-            self.limit_bytes
+            0
         } else {
-            self.limit_bytes + self.bulk_bytes
+            self.bulk_bytes
         }
-    }
-
-    /// Notes whether rows are loaded in bulk into a database; says whether they are into any.
-    fn set_in_bulk(&self, number: u64, in_bulk: bool) -> bool {
-        let state = &mut *self.state.lock();
-        let changed = if in_bulk {
-            state.in_bulk.insert(number)
-        } else {
-            state.in_bulk.remove(&number)
-        };
-        if changed {
-            let lent = self.limit_bytes(state) - self.limit_bytes;
-            state.cache.set_capacity(self.cache_bytes - lent);
-        }
-        !state.in_bulk.is_empty()
     }
 }
 
@@ -82,7 +68,7 @@ impl BufferAccount {
     /// much, and this one as much as they do on average. So few and large ones are drained.
     pub(super) fn holds(&self, bytes: usize) -> bool {
         let state = &mut *self.buffers.state.lock();
-        let limit = self.buffers.limit_bytes(state);
+        let limit = self.buffers.limit_bytes + self.buffers.lent_bytes(state);
         let of = &mut state.bytes;
         of.insert(self.number, bytes);
         let total: usize = of.values().sum();
@@ -92,7 +78,17 @@ impl BufferAccount {
 
     /// Notes whether rows are loaded in bulk; says whether they are into any database.
     pub(super) fn set_in_bulk(&self, in_bulk: bool) -> bool {
-        self.buffers.set_in_bulk(self.number, in_bulk)
+        let state = &mut *self.buffers.state.lock();
+        let changed = if in_bulk {
+            state.in_bulk.insert(self.number)
+        } else {
+            state.in_bulk.remove(&self.number)
+        };
+        if changed {
+            let lent = self.buffers.lent_bytes(state);
+            state.cache.set_capacity(self.buffers.cache_bytes - lent);
+        }
+        !state.in_bulk.is_empty()
     }
 }
 

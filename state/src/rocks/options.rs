@@ -83,7 +83,6 @@ impl RocksOptions {
         // Memory is taken from the shared budget in these steps, also by a store
         // that holds one key.
         options.set_arena_block_size(64 * KIB);
-        options.set_compression_type(DBCompressionType::Lz4);
         // What a flush wrote is soon merged into a file of the next level.
         let mut compression = [DBCompressionType::Lz4; LEVELS];
         compression[0] = DBCompressionType::None;

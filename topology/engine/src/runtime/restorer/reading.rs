@@ -220,8 +220,8 @@ impl Worker {
         let mut said = Instant::now();
         while !reading.is_done() {
             self.check_cancelled()?;
-            if self.read_some(reader, reading)? == 0 {
-                self.end_by_position(reader, reading)?;
+            let read = self.read_some(reader, reading)?;
+            if read == 0 && !reading.is_done() && !self.end_by_position(reader, reading)? {
                 reader.wait(RECHECK)?;
             }
             if said.elapsed() > Duration::from_secs(5) {
@@ -271,18 +271,20 @@ impl Worker {
         Ok(read)
     }
 
-    /// Ends a reading whose position has passed the end with no record to show for it.
+    /// Ends a reading whose position has passed the end with no record to show for it; says
+    /// whether it has.
     fn end_by_position(
         &self,
         reader: &ChangelogReader,
         reading: &mut Reading,
-    ) -> Result<(), RestoreFault> {
+    ) -> Result<bool, RestoreFault> {
         let at = offset_of(&reader.positions()?, &reading.place);
-        if !reading.is_done() && at.is_some_and(|at| at >= reading.end) {
+        let has_passed = at.is_some_and(|at| at >= reading.end);
+        if has_passed {
             reading.next = reading.end;
             self.read_some(reader, reading)?;
         }
-        Ok(())
+        Ok(has_passed)
     }
 }
 
