@@ -1,4 +1,4 @@
-//! A thread of an instance that works until it is told to stop.
+//! Threads of an instance beside those that process.
 
 use std::io;
 use std::sync::Arc;
@@ -50,5 +50,12 @@ impl Drop for Background {
         {
             tracing::error!(thread = self.name, "a thread panicked");
         }
+    }
+}
+
+/// Does on a thread of its own what nobody waits for, and what ends by itself.
+pub(super) fn aside(name: &'static str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
+        tracing::warn!(name, %error, "cannot start a thread");
     }
 }

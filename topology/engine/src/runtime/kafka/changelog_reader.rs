@@ -20,6 +20,7 @@ use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
 use crate::Offset;
 use crate::runtime::StreamsConfig;
+use crate::runtime::background::aside;
 use crate::runtime::wake::Waker;
 
 const ACTION: &str = "read changelogs";
@@ -132,6 +133,11 @@ impl ChangelogReader {
             }),
             Some(Err(error)) => Err(KafkaFault::of(ACTION, &error)),
         }
+    }
+
+    /// Ends the client in the background: that waits for the fetch that is under way.
+    pub(crate) fn close(self) {
+        aside("close", move || drop(self));
     }
 
     /// The next offset of each partition that was read from, past transaction markers.

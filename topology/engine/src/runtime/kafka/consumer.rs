@@ -353,6 +353,16 @@ fn awaits_leader(error: &KafkaError) -> bool {
     )
 }
 
+/// Has a client connect to a broker and learn who leads `topic`; for a bounded time. One that is
+/// asked for offsets or given partitions before it has a connection may rest for half a second.
+pub(super) fn connect<C: ConsumerContext>(client: &BaseConsumer<C>, topic: &str) {
+    if let Err(error) = client.fetch_metadata(Some(topic), CONNECT_LIMIT) {
+        tracing::debug!(%error, "no broker answers yet");
+    }
+}
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
 pub(super) fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for TopicPartition { topic, partition } in partitions {

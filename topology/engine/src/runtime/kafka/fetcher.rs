@@ -17,7 +17,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
@@ -26,12 +25,14 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::client_log::ClientLog;
-use super::consumer::{fault_of, list_of, positions};
+use super::consumer::{connect, fault_of, list_of, positions};
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
 use crate::record::{DecodeCache, Header, InputRecord};
 use crate::runtime::StreamsConfig;
+use crate::runtime::background::aside;
+use crate::runtime::cluster::instances_topic;
 use crate::runtime::wake::Waker;
 use crate::{Offset, TimestampMs};
 
@@ -77,11 +78,19 @@ impl Fetcher {
             let consumer = consumer.map_err(|error| KafkaFault::of("create a consumer", &error))?;
             Ok(Arc::new(consumer))
         };
+        let (outer, inner) = (client("fetcher")?, client("repartition-fetcher")?);
+        let (clients, topic) = (
+            [outer.clone(), inner.clone()],
+            instances_topic(&config.application_id),
+        );
+        aside("connect", move || {
+            clients.iter().for_each(|client| connect(client, &topic));
+        });
         Ok(Self {
             lanes: Vec::new(),
             by_place: HashMap::new(),
-            outer: client("fetcher")?,
-            inner: client("repartition-fetcher")?,
+            outer,
+            inner,
             repartition,
             waker,
             limit: config.request_timeout,
@@ -279,9 +288,7 @@ fn rouse(client: Client, mut partitions: TopicPartitionList) {
             tracing::debug!(%error, "partitions may be read a second later");
         }
     };
-    if let Err(error) = thread::Builder::new().name("rouse".to_owned()).spawn(ask) {
-        tracing::warn!(%error, "cannot start a thread to rouse a consumer");
-    }
+    aside("rouse", ask);
 }
 
 /// How long a request may take that only is to wake the client: the client ends after it.

@@ -6,13 +6,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::client_log::ClientLog;
-use super::consumer::positions;
+use super::consumer::{connect, positions};
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
 use crate::runtime::StreamsConfig;
-
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Asks where partitions end.
 pub(crate) struct EndOffsets {
@@ -35,9 +33,7 @@ impl EndOffsets {
 
     /// Connects to a broker, which the first question would wait for; for a bounded time.
     pub(crate) fn connect(&self, topic: &str) {
-        if let Err(error) = self.client.fetch_metadata(Some(topic), CONNECT_LIMIT) {
-            tracing::debug!(%error, "no broker answers yet");
-        }
+        connect(&self.client, topic);
     }
 
     /// The end of each of `partitions`, in no particular order.

@@ -209,6 +209,7 @@ impl Worker {
             self.read_to_end(&reader, reading)?;
             reading.set_bulk_load(false)?;
         }
+        reader.close();
         Ok(())
     }
 
