@@ -7,24 +7,54 @@ use parking_lot::{Condvar, Mutex};
 
 /// Wakes one waiting thread; a call that comes before the wait is not lost.
 #[derive(Clone, Default)]
-pub(crate) struct Waker(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Waker(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    woken: Mutex<Woken>,
+    changed: Condvar,
+    urgently: Condvar,
+}
+
+#[derive(Default)]
+struct Woken {
+    at_all: bool,
+    urgently: bool,
+}
 
 impl Waker {
     /// Ends the current or else the next wait.
     pub(crate) fn wake(&self) {
-        let (woken, changed) = &*self.0;
-        *woken.lock() = true;
-        changed.notify_one();
+        self.0.woken.lock().at_all = true;
+        self.0.changed.notify_one();
+    }
+
+    /// Ends the current or else the next wait, and a lull too.
+    pub(crate) fn wake_urgently(&self) {
+        let mut woken = self.0.woken.lock();
+        woken.at_all = true;
+        woken.urgently = true;
+        self.0.changed.notify_one();
+        self.0.urgently.notify_one();
     }
 
     /// Waits until woken, at most `limit`; says whether it was woken.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let (woken, changed) = &*self.0;
-        let mut woken = woken.lock();
-        if !*woken {
-            changed.wait_for(&mut woken, limit);
+        let mut woken = self.0.woken.lock();
+        if !woken.at_all {
+            self.0.changed.wait_for(&mut woken, limit);
         }
-        std::mem::take(&mut *woken)
+        std::mem::take(&mut woken.at_all)
+    }
+
+    /// Lets `limit` go by, unless woken urgently. Calls that are not urgent cost their callers
+    /// nothing meanwhile, as this thread sleeps through them.
+    pub(crate) fn lull(&self, limit: Duration) {
+        let mut woken = self.0.woken.lock();
+        if !woken.urgently {
+            self.0.urgently.wait_for(&mut woken, limit);
+        }
+        woken.urgently = false;
     }
 }
 
@@ -47,6 +77,27 @@ mod tests {
         assert!(waker.wait(Duration::ZERO));
         // However many calls there were, they end one wait.
         assert!(!waker.wait(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_lull_ends_for_urgent_calls_only() {
+        let waker = Waker::default();
+        waker.wake_urgently();
+        assert!(waker.wait(Duration::ZERO));
+        waker.lull(LIMIT);
+        waker.wake();
+        let (lulled, done) = mpsc::channel();
+        let lulling = waker.clone();
+        let thread = thread::spawn(move || {
+            lulling.lull(LIMIT);
+            lulled.send(()).unwrap();
+        });
+        assert!(done.recv_timeout(Duration::from_millis(50)).is_err());
+        waker.wake_urgently();
+        done.recv().unwrap();
+        thread.join().unwrap();
+        // What came in the lull ends the next wait.
+        assert!(waker.wait(Duration::ZERO));
     }
 
     #[test]

@@ -90,6 +90,8 @@ const JOIN: &str = "join a consumer group";
 pub(crate) struct GroupConsumer {
     pub(crate) group: Arc<str>,
     membership: Membership,
+    /// The member and its generation, since the assignment that it was accepted with.
+    generation: Option<Arc<ConsumerGroupMetadata>>,
 }
 
 enum Membership {
@@ -135,6 +137,7 @@ impl GroupConsumer {
         Ok(Self {
             group,
             membership: Membership::Open(Arc::new(consumer)),
+            generation: None,
         })
     }
 
@@ -200,7 +203,7 @@ impl GroupConsumer {
     }
 
     /// Accepts an assignment.
-    pub(crate) fn assign(&self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
+    pub(crate) fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), KafkaFault> {
         const ACTION: &str = "accept an assignment";
         let mut list = list_of(partitions);
         // Any offset will do, and with one the client need not ask for the committed ones.
@@ -210,24 +213,28 @@ impl GroupConsumer {
             .consumer()
             .assign(&list)
             .and_then(|()| self.consumer().pause(&list));
-        assigned.map_err(|error| KafkaFault::of(ACTION, &error))
+        assigned.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        self.generation = self.consumer().group_metadata().map(Arc::new);
+        Ok(())
     }
 
     /// Lets go of all partitions.
-    pub(crate) fn unassign(&self) -> Result<(), KafkaFault> {
+    pub(crate) fn unassign(&mut self) -> Result<(), KafkaFault> {
+        self.generation = None;
         self.consumer()
             .unassign()
             .map_err(|error| KafkaFault::of("let go of an assignment", &error))
     }
 
-    /// The member's generation in the group, for the fence of a commit.
-    pub(crate) fn metadata(&self) -> Result<ConsumerGroupMetadata, KafkaFault> {
-        self.consumer()
-            .group_metadata()
-            .ok_or_else(|| KafkaFault::Fenced {
-                action: "read the group's metadata",
-                reason: "the consumer is no member of its group".to_owned(),
-            })
+    /// The member's generation in the group, for the fence of a commit: that of the assignment
+    /// which was accepted last. (The client is not asked at each commit, as it answers on a
+    /// thread of its own that has to be woken; and it may know of a later generation than the
+    /// tasks that are committed are of.)
+    pub(crate) fn generation(&self) -> Result<Arc<ConsumerGroupMetadata>, KafkaFault> {
+        self.generation.clone().ok_or_else(|| KafkaFault::Fenced {
+            action: "tell its generation",
+            reason: "the consumer is no member of its group".to_owned(),
+        })
     }
 
     /// A handle that fetches committed offsets from another thread.

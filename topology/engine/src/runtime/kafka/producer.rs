@@ -39,7 +39,7 @@ use crate::task::ChangelogRecords;
 
 /// The positions of one group that a commit reaches, and the member's generation.
 pub(crate) struct GroupOffsets {
-    pub(crate) metadata: ConsumerGroupMetadata,
+    pub(crate) generation: Arc<ConsumerGroupMetadata>,
     pub(crate) positions: Vec<Position>,
 }
 

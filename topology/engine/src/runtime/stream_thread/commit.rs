@@ -275,7 +275,7 @@ fn group_offsets(
     for consumer in consumers {
         if let Some(positions) = by_group.remove(&consumer.group) {
             groups.push(GroupOffsets {
-                metadata: consumer.metadata()?,
+                generation: consumer.generation()?,
                 positions,
             });
         }

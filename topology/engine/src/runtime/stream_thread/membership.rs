@@ -36,9 +36,10 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_millis(100);
 /// The longest wait while a group has not assigned yet, after which its member is nudged.
 const JOINING: Duration = Duration::from_millis(10);
-/// How long what comes after a wait is gathered: nothing of it is visible before the next
-/// commit, and a turn for each of some records that come one by one costs more than they do.
-const LULL: Duration = Duration::from_millis(5);
+/// How long what comes after a wait is gathered, unless a commit can be finished or begun:
+/// nothing of it is visible before the next commit, and a turn for each of some records that
+/// come one by one costs more than they do.
+const LULL: Duration = Duration::from_millis(10);
 
 /// One membership of a thread in all its groups.
 pub(super) struct Membership<'a> {
@@ -158,7 +159,7 @@ impl<'a> Membership<'a> {
         let begun = Instant::now();
         if self.setup.waker.wait(limit) {
             let left = limit.saturating_sub(begun.elapsed());
-            std::thread::park_timeout(left.min(LULL));
+            self.setup.waker.lull(left.min(LULL));
         }
     }
 
@@ -172,7 +173,7 @@ impl<'a> Membership<'a> {
 
     /// Does the next thing that a group says, if there is one.
     fn serve_group(&mut self, index: usize) -> Result<bool, ThreadFault> {
-        let Some(consumer) = self.consumers.get(index) else {
+        let Some(consumer) = self.consumers.get_mut(index) else {
             return Ok(false);
         };
         let group = consumer.group.clone();
@@ -228,7 +229,7 @@ impl<'a> Membership<'a> {
             self.suspend(id)?;
         }
         self.ownership.revoke(group);
-        if let Some(consumer) = self.consumers.get(index) {
+        if let Some(consumer) = self.consumers.get_mut(index) {
             consumer.unassign()?;
         }
         self.report();

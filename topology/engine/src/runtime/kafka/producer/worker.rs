@@ -115,7 +115,7 @@ impl Worker {
             if answers.send(answer).is_err() {
                 return;
             }
-            self.waker.wake();
+            self.waker.wake_urgently();
         }
     }
 
@@ -141,7 +141,7 @@ impl Worker {
                 .map_err(|error| KafkaFault::of("name a position", &error))?;
             }
             self.producer
-                .send_offsets_to_transaction(&list, &group.metadata, self.limit)
+                .send_offsets_to_transaction(&list, &group.generation, self.limit)
                 .map_err(|error| KafkaFault::of("add positions to a transaction", &error))?;
         }
         if let Some(hook) = self.hook {
