@@ -106,7 +106,6 @@ impl Messages {
             None => Some(self.read_on()?),
             Some(_) => None,
         };
-        ends.connect(&self.place.topic);
         let end = ends.of(std::slice::from_ref(&self.place))?;
         let end = end.first().map_or(Offset(0), |(_, end)| *end);
         // Heard once is enough: what is read again would count as said just then.

@@ -1,5 +1,6 @@
 //! The ends of partitions.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,6 +16,7 @@ use crate::runtime::StreamsConfig;
 /// Asks where partitions end.
 pub(crate) struct EndOffsets {
     client: BaseConsumer<ClientLog>,
+    connected: Once,
     limit: Duration,
 }
 
@@ -27,21 +29,23 @@ impl EndOffsets {
         let client = client.map_err(|error| KafkaFault::of("create a client", &error))?;
         Ok(Self {
             client,
+            connected: Once::new(),
             limit: config.request_timeout,
         })
     }
 
-    /// Connects to a broker, which the first question would wait for; for a bounded time.
+    /// Connects to a broker, which the first question would wait for; for a bounded time, once.
     pub(crate) fn connect(&self, topic: &str) {
-        connect(&self.client, topic);
+        self.connected.call_once(|| connect(&self.client, topic));
     }
 
     /// The end of each of `partitions`, in no particular order.
     pub(crate) fn of(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, KafkaFault> {
         const ACTION: &str = "ask for the ends of partitions";
-        if partitions.is_empty() {
+        let Some(TopicPartition { topic, .. }) = partitions.first() else {
             return Ok(Vec::new());
-        }
+        };
+        self.connect(topic);
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for TopicPartition { topic, partition } in partitions {
             let added = list.add_partition_offset(topic, partition.0, ClientOffset::End);
