@@ -15,8 +15,8 @@ use turnstile_engine::{Partition, TaskId, TimestampMs};
 use turnstile_state::{
     Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId, StoreStats,
 };
-use turnstile_ticketing::ids::{OrderId, TicketId};
-use turnstile_ticketing::orders::CatalogEntry;
+use turnstile_ticketing::ids::TicketId;
+use turnstile_ticketing::orders::ListedTicket;
 use turnstile_ticketing::{Service, Ticketing, TicketingConfig, topology};
 
 use super::{Application, BoxFuture, Owners, Rows, SendFailure, Stores, TopologyForm};
@@ -261,17 +261,11 @@ impl MemoryApplication {
     }
 
     /// What is committed of a ticket in the catalog of Orders.
-    pub(crate) fn catalog_entry(&self, id: &TicketId) -> Option<CatalogEntry> {
+    pub(crate) fn listed_ticket(&self, id: &TicketId) -> Option<ListedTicket> {
         let stores = ticketing(&self.world.services).orders;
         let store = stores.expect("Orders is run").catalog;
-        self.world.driver.lock().get(store, id.as_str(), id)
-    }
-
-    /// What is committed of a reservation.
-    pub(crate) fn reservation(&self, id: &TicketId) -> Option<OrderId> {
-        let stores = ticketing(&self.world.services).orders;
-        let store = stores.expect("Orders is run").reservations;
-        self.world.driver.lock().get(store, id.as_str(), id)
+        let entry = self.world.driver.lock().get(store, id.as_str(), id)?;
+        entry.listed()
     }
 }
 

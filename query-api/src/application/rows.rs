@@ -11,7 +11,7 @@ use turnstile_engine::runtime::{InstanceMetadata, RowRange, StoreRead};
 use turnstile_engine::{Codec, Partition, Store};
 use turnstile_state::{KeyRange, ScanDirection};
 use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
-use turnstile_ticketing::orders::{CatalogEntry, Order, OrderByUser, OrdersStores};
+use turnstile_ticketing::orders::{CatalogEntry, ListedTicket, Order, OrderByUser, OrdersStores};
 use turnstile_ticketing::outcome::{Outcome, OutcomeKey};
 use turnstile_ticketing::payments::PaymentsStores;
 use turnstile_ticketing::tickets::{Ticket, TicketsStores};
@@ -93,27 +93,15 @@ impl Rows {
         self.stores.wait(store, &key.key, key, deadline, find).await
     }
 
-    /// Waits for a ticket as Orders knows it.
-    pub async fn await_catalog_entry<T>(
+    /// Waits for a ticket as Orders knows it, and for whom it is given to.
+    pub async fn await_listed_ticket<T>(
         &self,
         id: &TicketId,
         deadline: Instant,
-        find: impl Fn(Option<CatalogEntry>) -> Option<T>,
+        find: impl Fn(Option<ListedTicket>) -> Option<T>,
     ) -> Result<Option<T>, Unavailable> {
         let store = self.of_orders()?.catalog;
-        self.stores
-            .wait(store, id.as_str(), id, deadline, find)
-            .await
-    }
-
-    /// Waits for the order that a ticket is given to.
-    pub async fn await_reservation<T>(
-        &self,
-        id: &TicketId,
-        deadline: Instant,
-        find: impl Fn(Option<OrderId>) -> Option<T>,
-    ) -> Result<Option<T>, Unavailable> {
-        let store = self.of_orders()?.reservations;
+        let find = |entry: Option<CatalogEntry>| find(entry.and_then(CatalogEntry::listed));
         self.stores
             .wait(store, id.as_str(), id, deadline, find)
             .await
@@ -194,9 +182,7 @@ impl Rows {
         let Ok(stores) = self.of_orders() else {
             return true;
         };
-        let of_ticket = self
-            .stores
-            .partition_of(stores.reservations, ticket.as_str());
+        let of_ticket = self.stores.partition_of(stores.catalog, ticket.as_str());
         let of_order = self.stores.partition_of(stores.orders, order.as_str());
         matches!((of_ticket, of_order), (Ok(ticket), Ok(order)) if ticket == order)
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use turnstile_engine::Partition;
 use turnstile_ticketing::commands::{OrderCancel, OrderCreate};
 use turnstile_ticketing::ids::{CommandId, OrderId, PaymentId, TicketId, UserId};
-use turnstile_ticketing::orders::{Order, OrderStatus};
+use turnstile_ticketing::orders::{ListedTicket, Order, OrderStatus};
 use turnstile_ticketing::outcome::Answer;
 use turnstile_ticketing::price::Price;
 use turnstile_ticketing::{Service, iso8601, topics};
@@ -333,7 +333,10 @@ async fn until_ended(api: &Api, id: &OrderId, deadline: Instant) -> Result<Optio
     if order.status.holds_ticket() {
         return Ok(Some(()));
     }
-    let is_free = |holder: Option<OrderId>| (holder.as_ref() != Some(id)).then_some(());
+    let is_free = |listed: Option<ListedTicket>| {
+        let holder = listed.and_then(|listed| listed.given_to);
+        (holder.as_ref() != Some(id)).then_some(())
+    };
     let ticket = &order.ticket.id;
-    Ok(rows.await_reservation(ticket, deadline, is_free).await?)
+    Ok(rows.await_listed_ticket(ticket, deadline, is_free).await?)
 }

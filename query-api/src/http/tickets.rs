@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use turnstile_engine::Partition;
 use turnstile_ticketing::commands::{TicketCommand, TicketWrite};
 use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
-use turnstile_ticketing::orders::CatalogEntry;
+use turnstile_ticketing::orders::ListedTicket;
 use turnstile_ticketing::outcome::Answer;
 use turnstile_ticketing::price::{Amount, Price};
 use turnstile_ticketing::tickets::Ticket;
@@ -277,13 +277,14 @@ async fn orderable(api: &Api, ticket: &Ticket, deadline: Instant) -> Result<(), 
         return Ok(());
     }
     let application = api.application()?;
-    let is_current = |entry: Option<CatalogEntry>| {
-        let entry = entry.filter(|entry| entry.version >= ticket.version);
-        entry.map(|_| ())
+    let is_current = |listed: Option<ListedTicket>| {
+        let terms = listed?.terms;
+        let is_current = terms.covers(ticket.version, &ticket.title, ticket.price);
+        is_current.then_some(())
     };
     let waited = application
         .rows()
-        .await_catalog_entry(&ticket.id, deadline, is_current)
+        .await_listed_ticket(&ticket.id, deadline, is_current)
         .await?;
     waited.ok_or_else(outcome_pending)
 }

@@ -336,8 +336,8 @@ async fn an_answer_comes_only_when_its_effects_can_be_read() {
     let ticket = served.ticket("Concert").await;
     let id = TicketId::new(ticket.as_str()).unwrap();
     let catalog = |version| {
-        let entry = served.application.catalog_entry(&id);
-        assert_eq!(entry.map(|entry| entry.version), Some(version));
+        let listed = served.application.listed_ticket(&id).unwrap();
+        assert_eq!(listed.terms.version, version);
     };
     catalog(0);
     let edit = json!({"title": "Gala", "price": 1});
@@ -345,7 +345,14 @@ async fn an_answer_comes_only_when_its_effects_can_be_read() {
     assert_eq!(served.send("seller", "PUT", &path, &edit).await.status, 200);
     catalog(1);
 
-    let free = || served.application.reservation(&id).is_none();
+    let free = || {
+        served
+            .application
+            .listed_ticket(&id)
+            .unwrap()
+            .given_to
+            .is_none()
+    };
     let order = served.order("buyer", &ticket).await.field("id");
     let path = format!("/api/orders/{order}");
     let cancelled = served.send("buyer", "DELETE", &path, &Value::Null).await;

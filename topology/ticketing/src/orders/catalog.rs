@@ -1,62 +1,127 @@
-//! Orders' copy of a ticket.
+//! What Orders knows of a ticket, and who has it: one row.
 
+use turnstile_engine::CodecError;
+
+use crate::commands::OrderCreate;
 use crate::events::TicketEvent;
-use crate::ids::{OrderId, UserId};
+use crate::ids::OrderId;
 use crate::price::Price;
-use crate::row::{row, stored};
+use crate::row::{Row, RowReader, row, stored};
+use crate::waiting::Waiting;
 
-/// A ticket as Orders knows it: what the highest version said, gap or not.
+/// A ticket in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CatalogEntry {
+pub enum CatalogEntry {
+    /// Tickets has not published it yet.
+    Awaited(AwaitedTicket),
+    /// It can be ordered.
+    Listed(ListedTicket),
+}
+
+/// A ticket that Tickets has not published yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwaitedTicket {
+    /// Whether a `ticket.create` for it was read.
+    pub(super) announced: bool,
+    /// The orders that wait for it.
+    pub(super) orders: Waiting<OrderCreate>,
+}
+
+/// A ticket that Tickets has published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedTicket {
+    /// What the highest version said, gap or not.
+    pub terms: ListedTerms,
+    /// The order that it was given to.
+    pub given_to: Option<OrderId>,
+}
+
+/// What a ticket is, as of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedTerms {
     /// Its title.
     pub title: String,
     /// Its price.
     pub price: Price,
-    /// The version that said so.
+    /// The version that said so. The next one may have said the same.
     pub version: u64,
-    /// Its owner, once an event has named it.
-    pub user_id: Option<UserId>,
-    /// The order that holds it as Tickets sees it, which lags behind the reservations.
-    pub held_by: Option<OrderId>,
 }
 
-row!(CatalogEntry {
+row!(AwaitedTicket { announced, orders });
+row!(ListedTicket { terms, given_to });
+row!(ListedTerms {
     title,
     price,
-    version,
-    user_id,
-    held_by
+    version
 });
 stored!(CatalogEntry, 1);
 
 impl CatalogEntry {
-    /// The entry after `event`, if that changes it.
-    pub(super) fn after(existing: Option<Self>, event: TicketEvent) -> Option<Self> {
-        let owner = event.owner().cloned();
-        let Some(existing) = existing else {
-            return Some(Self {
-                title: event.title,
-                price: event.price,
-                version: event.version,
-                user_id: owner,
-                held_by: event.held_by,
-            });
-        };
-        // Owners never change, so an event names the owner even if it is an old one.
-        let user_id = existing.user_id.clone().or(owner);
-        if event.version > existing.version {
-            return Some(Self {
-                title: event.title,
-                price: event.price,
-                version: event.version,
-                user_id,
-                held_by: event.held_by,
-            });
+    /// The ticket, if it can be ordered.
+    #[must_use]
+    pub fn listed(self) -> Option<ListedTicket> {
+        match self {
+            Self::Listed(listed) => Some(listed),
+            Self::Awaited(_) => None,
         }
-        let learned = user_id != existing.user_id;
-        learned.then_some(Self {
-            user_id,
-            ..existing
+    }
+}
+
+impl AwaitedTicket {
+    /// One of which nothing is known but that somebody wants it.
+    pub(super) fn unknown() -> Self {
+        Self {
+            announced: false,
+            orders: Waiting::none(),
+        }
+    }
+}
+
+impl ListedTerms {
+    pub(super) fn of(event: TicketEvent) -> Self {
+        Self {
+            title: event.title,
+            price: event.price,
+            version: event.version,
+        }
+    }
+
+    /// Whether these are to be kept in place of `known`.
+    ///
+    /// A version that follows directly and says the same is not, which saves a write
+    /// whenever a ticket is reserved. All that can come late then is that version itself.
+    pub(super) fn replace(&self, known: &Self) -> bool {
+        self.version > known.version && !known.covers(self.version, &self.title, self.price)
+    }
+
+    /// Whether nothing else than these was published up to `version`, which says `title`
+    /// and `price`.
+    #[must_use]
+    pub fn covers(&self, version: u64, title: &str, price: Price) -> bool {
+        let follows = self.version.checked_add(1) == Some(version);
+        self.version >= version || follows && self.title == title && self.price == price
+    }
+}
+
+impl Row for CatalogEntry {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Awaited(awaited) => {
+                out.push(0);
+                awaited.write(out);
+            }
+            Self::Listed(listed) => {
+                out.push(1);
+                listed.write(out);
+            }
+        }
+    }
+
+    fn read(from: &mut RowReader<'_>) -> Result<Self, CodecError> {
+        Ok(match from.byte()? {
+            0 => Self::Awaited(Row::read(from)?),
+            1 => Self::Listed(Row::read(from)?),
+            other => return Err(from.fault(format!("{other} is no entry of the catalog"))),
         })
     }
 }
@@ -64,73 +129,60 @@ impl CatalogEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::TicketChange;
-    use crate::ids::TicketId;
     use crate::price::Amount;
 
-    fn event(version: u64, title: &str, owner: Option<&str>) -> TicketEvent {
-        let user = owner.map(|owner| UserId::new(owner).unwrap());
-        let change = if version == 0 {
-            TicketChange::Created { owner: user }
-        } else {
-            TicketChange::Updated { editor: user }
-        };
-        TicketEvent {
-            ticket_id: TicketId::new("t").unwrap(),
+    fn price(price: &str) -> Price {
+        Price::try_from(Amount::from_json(price).unwrap()).unwrap()
+    }
+
+    fn terms(version: u64, title: &str) -> ListedTerms {
+        ListedTerms {
             title: title.to_owned(),
-            price: Price::try_from(Amount::from_json("10").unwrap()).unwrap(),
+            price: price("10"),
             version,
-            held_by: None,
-            change,
         }
     }
 
-    fn after(events: &[(u64, &str, Option<&str>)]) -> (u64, String, Option<String>) {
-        let entry = events.iter().fold(
-            None,
-            |entry: Option<CatalogEntry>, (version, title, owner)| {
-                CatalogEntry::after(entry.clone(), event(*version, title, *owner)).or(entry)
+    fn after(events: &[(u64, &str)]) -> (u64, String) {
+        let mut said = events.iter().map(|(version, title)| terms(*version, title));
+        let first = said.next().unwrap();
+        let known = said.fold(
+            first,
+            |known, said| {
+                if said.replace(&known) { said } else { known }
             },
         );
-        let entry = entry.unwrap();
-        (
-            entry.version,
-            entry.title,
-            entry.user_id.map(|user| user.to_string()),
-        )
+        (known.version, known.title)
     }
 
     #[test]
     fn the_highest_version_wins_whatever_is_missing_and_whatever_comes_late() {
-        let owner = Some("u".to_owned());
-        let cases: [&[(u64, &str, Option<&str>)]; 4] = [
-            &[(0, "a", Some("u")), (1, "b", None), (5, "c", None)],
-            &[(5, "c", None), (0, "a", Some("u"))],
-            &[
-                (5, "c", None),
-                (0, "a", Some("u")),
-                (5, "x", None),
-                (4, "y", None),
-            ],
-            &[(0, "a", Some("u")), (5, "c", None), (0, "a", Some("u"))],
+        let cases: [&[(u64, &str)]; 6] = [
+            &[(0, "a"), (1, "b"), (5, "c")],
+            &[(5, "c"), (0, "a")],
+            &[(5, "c"), (0, "a"), (5, "x"), (4, "y")],
+            &[(0, "a"), (5, "c"), (0, "a")],
+            &[(1, "c"), (5, "c"), (3, "b"), (2, "a")],
+            &[(3, "c"), (4, "c"), (5, "c"), (4, "c"), (2, "b")],
         ];
         for events in cases {
-            assert_eq!(
-                after(events),
-                (5, "c".to_owned(), owner.clone()),
-                "{events:?}"
-            );
+            assert_eq!(after(events), (5, "c".to_owned()), "{events:?}");
         }
-        assert_eq!(after(&[(5, "c", None)]).2, None);
     }
 
     #[test]
-    fn an_event_that_says_nothing_new_changes_nothing() {
-        let entry = CatalogEntry::after(None, event(3, "a", Some("u")));
-        assert_eq!(
-            CatalogEntry::after(entry.clone(), event(3, "a", Some("u"))),
-            None
-        );
-        assert_eq!(CatalogEntry::after(entry, event(2, "b", None)), None);
+    fn what_follows_and_says_the_same_is_not_written() {
+        assert_eq!(after(&[(3, "a"), (4, "a")]), (3, "a".to_owned()));
+        assert_eq!(after(&[(3, "a"), (4, "a"), (5, "b")]), (5, "b".to_owned()));
+        // What was passed over comes again, and what came before it.
+        let again = [(3, "a"), (4, "a"), (4, "a"), (3, "a"), (2, "b")];
+        assert_eq!(after(&again), (3, "a".to_owned()));
+
+        let known = terms(3, "a");
+        assert!(known.covers(3, "whatever", price("1")));
+        assert!(known.covers(4, "a", price("10.0")));
+        assert!(!known.covers(4, "a", price("11")));
+        assert!(!known.covers(4, "b", price("10")));
+        assert!(!known.covers(5, "a", price("10")));
     }
 }

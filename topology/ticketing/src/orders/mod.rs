@@ -25,7 +25,7 @@ mod reservations;
 mod rules;
 mod status;
 
-pub use catalog::CatalogEntry;
+pub use catalog::{AwaitedTicket, CatalogEntry, ListedTerms, ListedTicket};
 pub use order::{Order, OrderByUser, OrderedTicket};
 pub use status::OrderStatus;
 
@@ -40,10 +40,9 @@ use crate::sources::Sources;
 /// The stores of Orders.
 #[derive(Debug, Clone, Copy)]
 pub struct OrdersStores {
-    /// By ticket id: the tickets that can be ordered, as Tickets last published them.
+    /// By ticket id: the tickets as Tickets last published them, and the order that each
+    /// was given to.
     pub catalog: Store<TicketId, CatalogEntry>,
-    /// By ticket id: the order that each ticket was given to.
-    pub reservations: Store<TicketId, OrderId>,
     /// By ticket id: what became of `order.create`.
     pub reservation_outcomes: Store<OutcomeKey, Outcome>,
     /// By order id: the orders.
@@ -74,7 +73,6 @@ pub(crate) fn declare(
     let (placed_to, placed) = hand_off::placed(builder);
     let stores = OrdersStores {
         catalog: builder.store("catalog"),
-        reservations: builder.store("reservations"),
         reservation_outcomes: builder.store("reservation-outcomes"),
         orders: builder.store("orders"),
         orders_by_user: builder.store("orders-by-user"),

@@ -15,12 +15,11 @@
 use std::time::Duration;
 
 use turnstile_engine::{
-    Context, Processor, ProcessorError, PunctuationType, Sink, Store, Stream, Timer,
-    TopologyBuilder,
+    Context, Processor, ProcessorError, PunctuationType, Sink, Stream, Timer, TopologyBuilder,
 };
 
 use super::OrdersStores;
-use super::catalog::CatalogEntry;
+use super::catalog::{AwaitedTicket, CatalogEntry, ListedTerms, ListedTicket};
 use super::hand_off::{Placed, Released};
 use super::order::OrderedTicket;
 use crate::commands::{Command, OrderCreate, TicketCommand};
@@ -28,22 +27,10 @@ use crate::events::TicketEvent;
 use crate::ids::TicketId;
 use crate::outcome::{Answer, Conflict};
 use crate::outcomes::{OUTCOME_KEPT, Outcomes, SWEEP_INTERVAL, Undecided};
-use crate::row::{row, stored};
 use crate::sources::{Sources, id_bytes};
 use crate::timer_key::{TimerKey, unexpected};
 use crate::topics;
 use crate::waiting::Waiting;
-
-/// A ticket that the catalog does not have yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct AwaitedTicket {
-    /// Whether a `ticket.create` for it was read.
-    announced: bool,
-    orders: Waiting<OrderCreate>,
-}
-
-row!(AwaitedTicket { announced, orders });
-stored!(AwaitedTicket, 1);
 
 pub(super) fn declare(
     builder: &mut TopologyBuilder,
@@ -53,7 +40,7 @@ pub(super) fn declare(
     released: Stream<Released>,
     placed: Sink<Placed>,
 ) {
-    let (stores, awaited) = (*stores, builder.store("awaited-tickets"));
+    let stores = *stores;
     let tickets = sources.source(topics::TICKETS, topics::ORDERS_TICKETS, TicketEvent::decode);
     let tickets = tickets.keyed_by("tickets-for-orders", |event| id_bytes(&event.ticket_id));
     let tickets = builder.source(tickets);
@@ -73,7 +60,6 @@ pub(super) fn declare(
     builder
         .processor("reservations", move || Reservations {
             stores,
-            awaited,
             outcomes: Outcomes::new(stores.reservation_outcomes),
             ticket_wait,
             placed,
@@ -82,9 +68,7 @@ pub(super) fn declare(
         .input(commands)
         .input(released)
         .store(stores.catalog)
-        .store(stores.reservations)
         .store(stores.reservation_outcomes)
-        .store(awaited)
         .sink(placed)
         .timers()
         .punctuate(PunctuationType::WallClockTime, SWEEP_INTERVAL)
@@ -141,7 +125,6 @@ impl From<Released> for Input {
 
 struct Reservations {
     stores: OrdersStores,
-    awaited: Store<TicketId, AwaitedTicket>,
     outcomes: Outcomes,
     ticket_wait: Option<Duration>,
     placed: Sink<Placed>,
@@ -178,41 +161,40 @@ impl Processor for Reservations {
 impl Reservations {
     fn list(&self, context: &mut Context<'_>, event: TicketEvent) -> Result<(), ProcessorError> {
         let ticket = event.ticket_id.clone();
-        let existing = context.get(self.stores.catalog, &ticket)?;
-        let is_new = existing.is_none();
-        if let Some(entry) = CatalogEntry::after(existing, event) {
-            context.put(self.stores.catalog, &ticket, &entry)?;
-        }
-        if !is_new {
-            return Ok(());
-        }
-        let Some(awaited) = context.get(self.awaited, &ticket)? else {
-            return Ok(());
+        let terms = ListedTerms::of(event);
+        let awaited = match context.get(self.stores.catalog, &ticket)? {
+            Some(CatalogEntry::Listed(listed)) => {
+                if !terms.replace(&listed.terms) {
+                    return Ok(());
+                }
+                let listed = ListedTicket { terms, ..listed };
+                return context.put(self.stores.catalog, &ticket, &CatalogEntry::Listed(listed));
+            }
+            Some(CatalogEntry::Awaited(awaited)) => awaited.orders,
+            None => Waiting::none(),
         };
-        context.delete(self.awaited, &ticket)?;
-        if !awaited.orders.is_empty() {
+        let listed = ListedTicket {
+            terms,
+            given_to: None,
+        };
+        context.put(self.stores.catalog, &ticket, &CatalogEntry::Listed(listed))?;
+        if !awaited.is_empty() {
             context.cancel(&TimerKey::TicketWait(ticket).to_bytes())?;
         }
-        for command in awaited.orders.into_commands() {
+        for command in awaited.into_commands() {
             self.order(context, &command)?;
         }
         Ok(())
     }
 
     fn announce(&self, context: &mut Context<'_>, ticket: &TicketId) -> Result<(), ProcessorError> {
-        if context.get(self.stores.catalog, ticket)?.is_some() {
-            return Ok(());
-        }
-        let awaited = context.get(self.awaited, ticket)?;
-        let orders = awaited.map_or_else(Waiting::none, |awaited| awaited.orders);
-        context.put(
-            self.awaited,
-            ticket,
-            &AwaitedTicket {
-                announced: true,
-                orders,
-            },
-        )
+        let mut awaited = match context.get(self.stores.catalog, ticket)? {
+            Some(CatalogEntry::Listed(_)) => return Ok(()),
+            Some(CatalogEntry::Awaited(awaited)) => awaited,
+            None => AwaitedTicket::unknown(),
+        };
+        awaited.announced = true;
+        context.put(self.stores.catalog, ticket, &CatalogEntry::Awaited(awaited))
     }
 
     fn order(
@@ -228,24 +210,32 @@ impl Reservations {
             ticket_id,
             user_id,
         } = &command.body;
-        let Some(entry) = context.get(self.stores.catalog, ticket_id)? else {
-            return self.wait(context, undecided, command);
+        let mut listed = match context.get(self.stores.catalog, ticket_id)? {
+            Some(CatalogEntry::Listed(listed)) => listed,
+            Some(CatalogEntry::Awaited(awaited)) => {
+                return self.wait(context, undecided, command, awaited);
+            }
+            None => return self.wait(context, undecided, command, AwaitedTicket::unknown()),
         };
-        if context.get(self.stores.reservations, ticket_id)?.is_some() {
+        if listed.given_to.is_some() {
             let reserved = Answer::Conflict(Conflict::TicketReserved);
             return self.outcomes.keep(context, undecided, command, reserved);
         }
-        context.put(self.stores.reservations, ticket_id, order_id)?;
-        let ticket = OrderedTicket {
-            id: ticket_id.clone(),
-            title: entry.title,
-            price: entry.price,
-        };
+        listed.given_to = Some(order_id.clone());
         let placed = Placed {
             order_id: order_id.clone(),
             user_id: user_id.clone(),
-            ticket,
+            ticket: OrderedTicket {
+                id: ticket_id.clone(),
+                title: listed.terms.title.clone(),
+                price: listed.terms.price,
+            },
         };
+        context.put(
+            self.stores.catalog,
+            ticket_id,
+            &CatalogEntry::Listed(listed),
+        )?;
         context.send(self.placed, order_id.as_str(), &placed)?;
         let answer = Answer::OrderPlaced(order_id.clone());
         self.outcomes.keep(context, undecided, command, answer)
@@ -256,13 +246,8 @@ impl Reservations {
         context: &mut Context<'_>,
         undecided: Undecided,
         command: &Command<OrderCreate>,
+        mut awaited: AwaitedTicket,
     ) -> Result<(), ProcessorError> {
-        let ticket = &command.body.ticket_id;
-        let awaited = context.get(self.awaited, ticket)?;
-        let mut awaited = awaited.unwrap_or_else(|| AwaitedTicket {
-            announced: false,
-            orders: Waiting::none(),
-        });
         let wait = if awaited.announced {
             Some(OUTCOME_KEPT)
         } else {
@@ -274,12 +259,13 @@ impl Reservations {
                 .outcomes
                 .keep(context, undecided, command, Answer::NotFound);
         }
-        self.put_awaited(context, ticket.clone(), &awaited)
+        self.await_on(context, command.body.ticket_id.clone(), awaited)
     }
 
     /// Those that have waited long enough for `ticket` learn that there is none.
     fn give_up(&self, context: &mut Context<'_>, ticket: TicketId) -> Result<(), ProcessorError> {
-        let Some(mut awaited) = context.get(self.awaited, &ticket)? else {
+        let Some(CatalogEntry::Awaited(mut awaited)) = context.get(self.stores.catalog, &ticket)?
+        else {
             return Ok(());
         };
         for command in awaited.orders.take_due(context.now()) {
@@ -289,19 +275,25 @@ impl Reservations {
             }
         }
         if awaited.orders.is_empty() {
-            return context.delete(self.awaited, &ticket);
+            return context.delete(self.stores.catalog, &ticket);
         }
-        self.put_awaited(context, ticket, &awaited)
+        self.await_on(context, ticket, awaited)
     }
 
-    fn put_awaited(
+    /// Keeps `ticket` awaited until the first of its orders gives up.
+    fn await_on(
         &self,
         context: &mut Context<'_>,
         ticket: TicketId,
-        awaited: &AwaitedTicket,
+        awaited: AwaitedTicket,
     ) -> Result<(), ProcessorError> {
-        context.put(self.awaited, &ticket, awaited)?;
-        match awaited.orders.next_deadline() {
+        let next = awaited.orders.next_deadline();
+        context.put(
+            self.stores.catalog,
+            &ticket,
+            &CatalogEntry::Awaited(awaited),
+        )?;
+        match next {
             Some(next) => context.schedule(&TimerKey::TicketWait(ticket).to_bytes(), next),
             None => Ok(()),
         }
@@ -312,10 +304,15 @@ impl Reservations {
         context: &mut Context<'_>,
         released: &Released,
     ) -> Result<(), ProcessorError> {
-        let holder = context.get(self.stores.reservations, &released.ticket_id)?;
-        if holder.as_ref() != Some(&released.order_id) {
+        let ticket = &released.ticket_id;
+        let Some(CatalogEntry::Listed(mut listed)) = context.get(self.stores.catalog, ticket)?
+        else {
+            return Ok(());
+        };
+        if listed.given_to.as_ref() != Some(&released.order_id) {
             return Ok(());
         }
-        context.delete(self.stores.reservations, &released.ticket_id)
+        listed.given_to = None;
+        context.put(self.stores.catalog, ticket, &CatalogEntry::Listed(listed))
     }
 }

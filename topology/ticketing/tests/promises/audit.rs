@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use turnstile_engine::driver::LogRecord;
 use turnstile_engine::{Offset, Partition};
+use turnstile_ticketing::price::{Amount, Price};
 use turnstile_ticketing::topics::{EXPIRATION, ORDERS, PAYMENTS, TICKETS};
 
 use crate::world::World;
@@ -34,6 +35,11 @@ fn kind(event: &Value) -> &str {
 
 fn read(record: &LogRecord) -> Value {
     serde_json::from_slice(record.value.as_deref().unwrap_or(b"null")).expect("events are JSON")
+}
+
+fn price(event: &Value) -> Price {
+    let amount = Amount::from_json(&event["price"].to_string()).expect("prices are numbers");
+    Price::try_from(amount).expect("prices are at least 0")
 }
 
 fn versions(events: &[Value]) -> Vec<u64> {
@@ -226,13 +232,13 @@ impl Audit {
                 "{ticket}"
             );
             assert_eq!(world.reserved_for(ticket).as_deref(), holder, "{ticket}");
-            let catalog = world.ticketing.orders.expect("Orders is run").catalog;
-            let id = ticket.parse().expect("ids are not empty");
-            let entry = world
-                .driver
-                .get(catalog, ticket, &id)
-                .expect("it was published");
-            assert_eq!(Some(&entry.version), versions(events).last(), "{ticket}");
+            let terms = world.listed(ticket).expect("it was published").terms;
+            let last = events.last().expect("it was published");
+            let version = last["version"].as_u64().expect("it has a version");
+            assert!(
+                terms.covers(version, text(last, "title"), price(last)),
+                "{ticket}: {terms:?} is not {last}"
+            );
         }
         for (order, events) in &self.orders {
             let of = |name: &'static str| events.iter().filter(move |event| kind(event) == name);

@@ -10,6 +10,7 @@ use turnstile_engine::topology::InternalTopicKind;
 use turnstile_engine::{Partition, TimestampMs};
 use turnstile_state::{ChangelogRecord, StoreTag};
 use turnstile_ticketing::ids::{CommandId, OrderId, TicketId};
+use turnstile_ticketing::orders::ListedTicket;
 use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey};
 use turnstile_ticketing::{Service, Ticketing, TicketingConfig, topics, topology};
 
@@ -211,15 +212,15 @@ impl World {
 
     /// The order that a ticket was given to.
     pub(crate) fn reserved_for(&self, ticket: &str) -> Option<String> {
-        let store = self
-            .ticketing
-            .orders
-            .expect("Orders is run here")
-            .reservations;
+        let given_to = self.listed(ticket).and_then(|listed| listed.given_to);
+        given_to.map(|order| order.to_string())
+    }
+
+    /// A ticket in the catalog of Orders.
+    pub(crate) fn listed(&self, ticket: &str) -> Option<ListedTicket> {
+        let catalog = self.ticketing.orders.expect("Orders is run here").catalog;
         let id = TicketId::new(ticket).expect("ids are not empty");
-        self.driver
-            .get(store, ticket, &id)
-            .map(|order: OrderId| order.to_string())
+        self.driver.get(catalog, ticket, &id)?.listed()
     }
 
     /// The orders that Tickets sees on a ticket.
