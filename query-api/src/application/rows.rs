@@ -76,6 +76,18 @@ impl Rows {
         patience: Patience,
     ) -> Result<Option<Outcome>, Unavailable> {
         let store = self.outcomes(decider)?;
+        // The catalog comes first: an outcome may go from there to the others meanwhile, but
+        // never back.
+        if decider == Decider::Reservations {
+            let (catalog, ticket) = (self.of_orders()?.catalog, ticket_of(key)?);
+            let entry = self
+                .stores
+                .get(catalog, &key.key, &ticket, patience)
+                .await?;
+            if let Some(outcome) = given_by(entry.value, key) {
+                return Ok(Some(outcome));
+            }
+        }
         let found = self.stores.get(store, &key.key, key, patience).await?;
         Ok(found.value)
     }
@@ -90,7 +102,18 @@ impl Rows {
         find: impl Fn(Option<Outcome>) -> Option<T>,
     ) -> Result<Option<T>, Unavailable> {
         let store = self.outcomes(decider)?;
-        self.stores.wait(store, &key.key, key, deadline, find).await
+        let kept = self.stores.wait(store, &key.key, key, deadline, &find);
+        if decider != Decider::Reservations {
+            return kept.await;
+        }
+        let (catalog, ticket) = (self.of_orders()?.catalog, ticket_of(key)?);
+        let find = |entry| given_by(entry, key).and_then(|outcome| find(Some(outcome)));
+        let given = self.stores.wait(catalog, &key.key, &ticket, deadline, find);
+        // Each waits until the deadline, whichever of them finds it.
+        tokio::select! {
+            kept = kept => kept,
+            given = given => given,
+        }
     }
 
     /// Waits for a ticket as Orders knows it, and for whom it is given to.
@@ -210,6 +233,16 @@ impl Rows {
             Decider::Payments => self.of_payments()?.outcomes,
         })
     }
+}
+
+/// The ticket that an `order.create` is keyed by.
+fn ticket_of(key: &OutcomeKey) -> Result<TicketId, Unavailable> {
+    TicketId::new(&*key.key).map_err(|error| Unavailable::Failed(error.into()))
+}
+
+/// The outcome of the `order.create` by which a ticket was given away, if it is that of `key`.
+fn given_by(entry: Option<CatalogEntry>, key: &OutcomeKey) -> Option<Outcome> {
+    entry?.listed()?.outcome_of(&key.command)
 }
 
 fn values<K, V>(rows: Vec<(K, V)>) -> Vec<V> {

@@ -334,8 +334,9 @@ async fn until_ended(api: &Api, id: &OrderId, deadline: Instant) -> Result<Optio
         return Ok(Some(()));
     }
     let is_free = |listed: Option<ListedTicket>| {
-        let holder = listed.and_then(|listed| listed.given_to);
-        (holder.as_ref() != Some(id)).then_some(())
+        let listed = listed.as_ref();
+        let holder = listed.and_then(ListedTicket::given_to);
+        (holder != Some(id)).then_some(())
     };
     let ticket = &order.ticket.id;
     Ok(rows.await_listed_ticket(ticket, deadline, is_free).await?)

@@ -87,6 +87,16 @@ impl Outcomes {
         context.put(self.store, &key, &outcome)
     }
 
+    /// Keeps an outcome that another row had until now.
+    pub(crate) fn take_over(
+        &self,
+        context: &mut Context<'_>,
+        key: &OutcomeKey,
+        outcome: &Outcome,
+    ) -> Result<(), ProcessorError> {
+        context.put(self.store, key, outcome)
+    }
+
     /// Forgets some of the outcomes whose time is over.
     pub(crate) fn sweep(&mut self, context: &mut Context<'_>) -> Result<(), ProcessorError> {
         self.sweep.go_on(context, self.store)

@@ -350,7 +350,7 @@ async fn an_answer_comes_only_when_its_effects_can_be_read() {
             .application
             .listed_ticket(&id)
             .unwrap()
-            .given_to
+            .given
             .is_none()
     };
     let order = served.order("buyer", &ticket).await.field("id");

@@ -1,10 +1,11 @@
 //! What Orders knows of a ticket, and who has it: one row.
 
-use turnstile_engine::CodecError;
+use turnstile_engine::{CodecError, TimestampMs};
 
-use crate::commands::OrderCreate;
+use crate::commands::{Command, Fingerprint, OrderCreate};
 use crate::events::TicketEvent;
-use crate::ids::OrderId;
+use crate::ids::{CommandId, OrderId};
+use crate::outcome::{Answer, Outcome};
 use crate::price::Price;
 use crate::row::{Row, RowReader, row, stored};
 use crate::waiting::Waiting;
@@ -32,8 +33,21 @@ pub struct AwaitedTicket {
 pub struct ListedTicket {
     /// What the highest version said, gap or not.
     pub terms: ListedTerms,
-    /// The order that it was given to.
-    pub given_to: Option<OrderId>,
+    /// To whom it was given.
+    pub given: Option<Given>,
+}
+
+/// To whom a ticket was given: an order, and the command that asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The order.
+    pub order_id: OrderId,
+    /// The `order.create`.
+    pub command: CommandId,
+    /// What it asked for.
+    pub fingerprint: Fingerprint,
+    /// When it was decided.
+    pub decided_at: TimestampMs,
 }
 
 /// What a ticket is, as of a version.
@@ -48,7 +62,13 @@ pub struct ListedTerms {
 }
 
 row!(AwaitedTicket { announced, orders });
-row!(ListedTicket { terms, given_to });
+row!(ListedTicket { terms, given });
+row!(Given {
+    order_id,
+    command,
+    fingerprint,
+    decided_at
+});
 row!(ListedTerms {
     title,
     price,
@@ -73,6 +93,43 @@ impl AwaitedTicket {
         Self {
             announced: false,
             orders: Waiting::none(),
+        }
+    }
+}
+
+impl ListedTicket {
+    /// The order that has the ticket.
+    #[must_use]
+    pub fn given_to(&self) -> Option<&OrderId> {
+        self.given.as_ref().map(|given| &given.order_id)
+    }
+
+    /// The outcome of `command`, if the ticket was given to its order and not let go since:
+    /// it lies here then, and nowhere else.
+    #[must_use]
+    pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
+        let given = self.given.as_ref()?;
+        (given.command == *command).then(|| given.outcome())
+    }
+}
+
+impl Given {
+    pub(super) fn by(command: &Command<OrderCreate>, now: TimestampMs) -> Self {
+        Self {
+            order_id: command.body.order_id.clone(),
+            command: command.id.clone(),
+            fingerprint: command.fingerprint(),
+            decided_at: now,
+        }
+    }
+
+    /// What became of the command.
+    pub(super) fn outcome(&self) -> Outcome {
+        Outcome {
+            answer: Answer::OrderPlaced(self.order_id.clone()),
+            fingerprint: self.fingerprint,
+            attempts: Vec::new(),
+            decided_at: self.decided_at,
         }
     }
 }

@@ -25,7 +25,7 @@ mod reservations;
 mod rules;
 mod status;
 
-pub use catalog::{AwaitedTicket, CatalogEntry, ListedTerms, ListedTicket};
+pub use catalog::{AwaitedTicket, CatalogEntry, Given, ListedTerms, ListedTicket};
 pub use order::{Order, OrderByUser, OrderedTicket};
 pub use status::OrderStatus;
 
@@ -43,7 +43,8 @@ pub struct OrdersStores {
     /// By ticket id: the tickets as Tickets last published them, and the order that each
     /// was given to.
     pub catalog: Store<TicketId, CatalogEntry>,
-    /// By ticket id: what became of `order.create`.
+    /// By ticket id: what became of `order.create`, but for those whose orders have their
+    /// tickets: their outcomes lie in the catalog.
     pub reservation_outcomes: Store<OutcomeKey, Outcome>,
     /// By order id: the orders.
     pub orders: Store<OrderId, Order>,

@@ -11,6 +11,9 @@
 //! - Tickets of a foreign service are not announced. There, an order for an unknown
 //!   ticket waits for a short time.
 //! - Everything else that the catalog does not have does not exist.
+//!
+//! The outcome of an order that has its ticket lies in the row of the ticket, and goes to
+//! those of refused orders when the order lets go of the ticket: a row an order less.
 
 use std::time::Duration;
 
@@ -19,13 +22,13 @@ use turnstile_engine::{
 };
 
 use super::OrdersStores;
-use super::catalog::{AwaitedTicket, CatalogEntry, ListedTerms, ListedTicket};
+use super::catalog::{AwaitedTicket, CatalogEntry, Given, ListedTerms, ListedTicket};
 use super::hand_off::{Placed, Released};
 use super::order::OrderedTicket;
 use crate::commands::{Command, OrderCreate, TicketCommand};
 use crate::events::TicketEvent;
 use crate::ids::TicketId;
-use crate::outcome::{Answer, Conflict};
+use crate::outcome::{Answer, Conflict, OutcomeKey};
 use crate::outcomes::{OUTCOME_KEPT, Outcomes, SWEEP_INTERVAL, Undecided};
 use crate::sources::{Sources, id_bytes};
 use crate::timer_key::{TimerKey, unexpected};
@@ -173,10 +176,7 @@ impl Reservations {
             Some(CatalogEntry::Awaited(awaited)) => awaited.orders,
             None => Waiting::none(),
         };
-        let listed = ListedTicket {
-            terms,
-            given_to: None,
-        };
+        let listed = ListedTicket { terms, given: None };
         context.put(self.stores.catalog, &ticket, &CatalogEntry::Listed(listed))?;
         if !awaited.is_empty() {
             context.cancel(&TimerKey::TicketWait(ticket).to_bytes())?;
@@ -202,26 +202,32 @@ impl Reservations {
         context: &mut Context<'_>,
         command: &Command<OrderCreate>,
     ) -> Result<(), ProcessorError> {
-        let Some(undecided) = self.outcomes.begin(context, command)? else {
-            return Ok(());
-        };
         let OrderCreate {
             order_id,
             ticket_id,
             user_id,
         } = &command.body;
-        let mut listed = match context.get(self.stores.catalog, ticket_id)? {
+        let entry = context.get(self.stores.catalog, ticket_id)?;
+        if let Some(CatalogEntry::Listed(listed)) = &entry
+            && listed.outcome_of(&command.id).is_some()
+        {
+            return Ok(());
+        }
+        let Some(undecided) = self.outcomes.begin(context, command)? else {
+            return Ok(());
+        };
+        let mut listed = match entry {
             Some(CatalogEntry::Listed(listed)) => listed,
             Some(CatalogEntry::Awaited(awaited)) => {
                 return self.wait(context, undecided, command, awaited);
             }
             None => return self.wait(context, undecided, command, AwaitedTicket::unknown()),
         };
-        if listed.given_to.is_some() {
+        if listed.given.is_some() {
             let reserved = Answer::Conflict(Conflict::TicketReserved);
             return self.outcomes.keep(context, undecided, command, reserved);
         }
-        listed.given_to = Some(order_id.clone());
+        listed.given = Some(Given::by(command, context.now()));
         let placed = Placed {
             order_id: order_id.clone(),
             user_id: user_id.clone(),
@@ -236,9 +242,7 @@ impl Reservations {
             ticket_id,
             &CatalogEntry::Listed(listed),
         )?;
-        context.send(self.placed, order_id.as_str(), &placed)?;
-        let answer = Answer::OrderPlaced(order_id.clone());
-        self.outcomes.keep(context, undecided, command, answer)
+        context.send(self.placed, order_id.as_str(), &placed)
     }
 
     fn wait(
@@ -309,10 +313,16 @@ impl Reservations {
         else {
             return Ok(());
         };
-        if listed.given_to.as_ref() != Some(&released.order_id) {
+        let is_holder = |given: &mut Given| given.order_id == released.order_id;
+        let Some(given) = listed.given.take_if(is_holder) else {
             return Ok(());
-        }
-        listed.given_to = None;
+        };
+        let outcome = given.outcome();
+        let key = OutcomeKey {
+            key: ticket.as_str().to_owned(),
+            command: given.command,
+        };
+        self.outcomes.take_over(context, &key, &outcome)?;
         context.put(self.stores.catalog, ticket, &CatalogEntry::Listed(listed))
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use turnstile_engine::record::Encode;
 use turnstile_ticketing::Service;
 use turnstile_ticketing::commands::{Command, OrderCreate};
-use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey, Reply};
+use turnstile_ticketing::outcome::{Answer, Outcome, Reply};
 use turnstile_ticketing::topics::{
     EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS, TICKET_COMMANDS, TICKETS,
 };
@@ -83,6 +83,7 @@ fn an_outcome_is_kept_for_a_day_and_forgotten_in_the_next() {
     let mut world = World::new();
     let command = world.create_ticket("t");
     world.order("t", "o");
+    world.order("t", "refused");
     world.pay("o", "tok_visa");
     world.cancel("o", "buyer");
     hours_later(&mut world, 23);
@@ -97,6 +98,33 @@ fn an_outcome_is_kept_for_a_day_and_forgotten_in_the_next() {
     for processor in ["reservations", "life-cycle", "payments", "expiration"] {
         assert_eq!(world.driver.timers(processor), [], "{processor}");
     }
+}
+
+#[test]
+fn the_outcome_of_an_order_outlives_its_hold_on_the_ticket() {
+    let mut world = World::new();
+    let ticket = world.create_ticket("t");
+    assert!(world.tickets_answer("t", &ticket).is_some());
+    let first = with_id(order_create("t", "o"), "first");
+    world.event(TICKET_COMMANDS, "t", &first);
+    let holding = world.reservation_outcome("t", "first").unwrap();
+    assert_eq!(holding.answer.status(), 201);
+
+    world.cancel("o", "buyer");
+    assert_eq!(world.reserved_for("t"), None);
+    assert_eq!(world.reservation_outcome("t", "first").unwrap(), holding);
+    world.crash();
+    world.event(TICKET_COMMANDS, "t", &first);
+    assert_eq!(world.reserved_for("t"), None);
+
+    let second = world.order("t", "p");
+    world.event(TICKET_COMMANDS, "t", &first);
+    assert_eq!(world.reserved_for("t").as_deref(), Some("p"));
+    assert_eq!(world.reservation_outcome("t", "first").unwrap(), holding);
+    assert_eq!(
+        world.reservation_answer("t", &second).unwrap().status(),
+        201
+    );
 }
 
 #[test]
@@ -135,19 +163,7 @@ fn attempt(world: &mut World, ticket: &str, order: &str, attempt: &str) -> Optio
         .driver
         .pipe(TICKET_COMMANDS, Some(ticket), Some(&value));
     world.run();
-    let key = OutcomeKey {
-        key: ticket.to_owned(),
-        command: command.id,
-    };
-    world.driver.get(
-        world
-            .ticketing
-            .orders
-            .expect("Orders is run")
-            .reservation_outcomes,
-        ticket,
-        &key,
-    )
+    world.reservation_outcome(ticket, command.id.as_str())
 }
 
 fn placing(ticket: &str, order: &str, attempt: &str) -> Command<OrderCreate> {

@@ -165,23 +165,35 @@ impl World {
             .tickets
             .expect("Tickets is run here")
             .outcomes;
-        self.outcome(store, ticket, command)
+        Some(self.outcome(store, ticket, command)?.answer)
     }
 
     /// The answer that an `order.create` has.
     pub(crate) fn reservation_answer(&self, ticket: &str, command: &str) -> Option<Answer> {
-        let store = self
-            .ticketing
-            .orders
-            .expect("Orders is run here")
-            .reservation_outcomes;
-        self.outcome(store, ticket, command)
+        let outcome = self.reservation_outcome(ticket, command)?;
+        Some(outcome.answer)
+    }
+
+    /// The outcome of an `order.create`, in one of the places where it may be.
+    pub(crate) fn reservation_outcome(&self, ticket: &str, command: &str) -> Option<Outcome> {
+        let stores = self.ticketing.orders.expect("Orders is run here");
+        let id = CommandId::new(command).expect("ids are not empty");
+        let given = self
+            .listed(ticket)
+            .and_then(|listed| listed.outcome_of(&id));
+        let kept = self.outcome(stores.reservation_outcomes, ticket, command);
+        let is_final = |outcome: &Outcome| !outcome.answer.is_retryable();
+        assert!(
+            given.is_none() || !kept.as_ref().is_some_and(is_final),
+            "{command} has two outcomes: {given:?} and {kept:?}"
+        );
+        given.or(kept)
     }
 
     /// The answer that an `order.cancel` has.
     pub(crate) fn cancel_answer(&self, order: &str, command: &str) -> Option<Answer> {
         let store = self.ticketing.orders.expect("Orders is run here").outcomes;
-        self.outcome(store, order, command)
+        Some(self.outcome(store, order, command)?.answer)
     }
 
     /// The answer that a `payment.create` has.
@@ -191,7 +203,7 @@ impl World {
             .payments
             .expect("Payments is run here")
             .outcomes;
-        self.outcome(store, order, command)
+        Some(self.outcome(store, order, command)?.answer)
     }
 
     fn outcome(
@@ -199,21 +211,19 @@ impl World {
         store: turnstile_engine::Store<OutcomeKey, Outcome>,
         key: &str,
         command: &str,
-    ) -> Option<Answer> {
+    ) -> Option<Outcome> {
         let command = CommandId::new(command).expect("ids are not empty");
         let key = OutcomeKey {
             key: key.to_owned(),
             command,
         };
-        self.driver
-            .get(store, &key.key, &key)
-            .map(|outcome| outcome.answer)
+        self.driver.get(store, &key.key, &key)
     }
 
     /// The order that a ticket was given to.
     pub(crate) fn reserved_for(&self, ticket: &str) -> Option<String> {
-        let given_to = self.listed(ticket).and_then(|listed| listed.given_to);
-        given_to.map(|order| order.to_string())
+        let listed = self.listed(ticket)?;
+        listed.given_to().map(ToString::to_string)
     }
 
     /// A ticket in the catalog of Orders.
