@@ -11,6 +11,7 @@ mod found;
 mod live;
 #[cfg(test)]
 pub(crate) mod memory;
+mod outcomes;
 mod owners;
 mod rows;
 mod stores;

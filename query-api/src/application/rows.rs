@@ -8,21 +8,20 @@ use std::ops::Bound;
 
 use tokio::time::Instant;
 use turnstile_engine::runtime::{InstanceMetadata, RowRange, StoreRead};
-use turnstile_engine::{Codec, Partition, Store};
+use turnstile_engine::{Codec, Partition};
 use turnstile_state::{KeyRange, ScanDirection};
 use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
 use turnstile_ticketing::orders::{CatalogEntry, ListedTicket, Order, OrderByUser, OrdersStores};
-use turnstile_ticketing::outcome::{Outcome, OutcomeKey};
 use turnstile_ticketing::payments::PaymentsStores;
 use turnstile_ticketing::tickets::{Ticket, TicketsStores};
 use turnstile_ticketing::{Service, Ticketing};
 
-use super::{Decider, Found, Listing, Patience, Stores, Unavailable};
+use super::{Found, Listing, Patience, Stores, Unavailable};
 
 /// The rows of the application.
 pub struct Rows {
     ticketing: Ticketing,
-    stores: Stores,
+    pub(super) stores: Stores,
 }
 
 /// # Errors
@@ -68,55 +67,8 @@ impl Rows {
         self.stores.get(store, id.as_str(), id, patience).await
     }
 
-    /// What became of a command.
-    pub async fn outcome(
-        &self,
-        decider: Decider,
-        key: &OutcomeKey,
-        patience: Patience,
-    ) -> Result<Option<Outcome>, Unavailable> {
-        let store = self.outcomes(decider)?;
-        // The catalog comes first: an outcome may go from there to the others meanwhile, but
-        // never back.
-        if decider == Decider::Reservations {
-            let (catalog, ticket) = (self.of_orders()?.catalog, ticket_of(key)?);
-            let entry = self
-                .stores
-                .get(catalog, &key.key, &ticket, patience)
-                .await?;
-            if let Some(outcome) = given_by(entry.value, key) {
-                return Ok(Some(outcome));
-            }
-        }
-        let found = self.stores.get(store, &key.key, key, patience).await?;
-        Ok(found.value)
-    }
-
-    /// What `find` finds in the outcome of a command, as soon as it finds something;
-    /// nothing when the time is over. So with all that waits.
-    pub async fn await_outcome<T>(
-        &self,
-        decider: Decider,
-        key: &OutcomeKey,
-        deadline: Instant,
-        find: impl Fn(Option<Outcome>) -> Option<T>,
-    ) -> Result<Option<T>, Unavailable> {
-        let store = self.outcomes(decider)?;
-        let kept = self.stores.wait(store, &key.key, key, deadline, &find);
-        if decider != Decider::Reservations {
-            return kept.await;
-        }
-        let (catalog, ticket) = (self.of_orders()?.catalog, ticket_of(key)?);
-        let find = |entry| given_by(entry, key).and_then(|outcome| find(Some(outcome)));
-        let given = self.stores.wait(catalog, &key.key, &ticket, deadline, find);
-        // Each waits until the deadline, whichever of them finds it.
-        tokio::select! {
-            kept = kept => kept,
-            given = given => given,
-        }
-    }
-
-    /// Waits for a ticket as Orders knows it, and for whom it is given to.
+    /// What `find` finds in a ticket as Orders knows it, and in whom it is given to, as soon as
+    /// it finds something; nothing when the time is over. So with all that waits.
     pub async fn await_listed_ticket<T>(
         &self,
         id: &TicketId,
@@ -210,39 +162,20 @@ impl Rows {
         matches!((of_ticket, of_order), (Ok(ticket), Ok(order)) if ticket == order)
     }
 
-    fn of_tickets(&self) -> Result<&TicketsStores, Unavailable> {
+    pub(super) fn of_tickets(&self) -> Result<&TicketsStores, Unavailable> {
         let tickets = self.ticketing.tickets.as_ref();
         tickets.ok_or(Unavailable::NoService(Service::Tickets))
     }
 
-    fn of_orders(&self) -> Result<&OrdersStores, Unavailable> {
+    pub(super) fn of_orders(&self) -> Result<&OrdersStores, Unavailable> {
         let orders = self.ticketing.orders.as_ref();
         orders.ok_or(Unavailable::NoService(Service::Orders))
     }
 
-    fn of_payments(&self) -> Result<&PaymentsStores, Unavailable> {
+    pub(super) fn of_payments(&self) -> Result<&PaymentsStores, Unavailable> {
         let payments = self.ticketing.payments.as_ref();
         payments.ok_or(Unavailable::NoService(Service::Payments))
     }
-
-    fn outcomes(&self, decider: Decider) -> Result<Store<OutcomeKey, Outcome>, Unavailable> {
-        Ok(match decider {
-            Decider::Tickets => self.of_tickets()?.outcomes,
-            Decider::Reservations => self.of_orders()?.reservation_outcomes,
-            Decider::LifeCycle => self.of_orders()?.outcomes,
-            Decider::Payments => self.of_payments()?.outcomes,
-        })
-    }
-}
-
-/// The ticket that an `order.create` is keyed by.
-fn ticket_of(key: &OutcomeKey) -> Result<TicketId, Unavailable> {
-    TicketId::new(&*key.key).map_err(|error| Unavailable::Failed(error.into()))
-}
-
-/// The outcome of the `order.create` by which a ticket was given away, if it is that of `key`.
-fn given_by(entry: Option<CatalogEntry>, key: &OutcomeKey) -> Option<Outcome> {
-    entry?.listed()?.outcome_of(&key.command)
 }
 
 fn values<K, V>(rows: Vec<(K, V)>) -> Vec<V> {

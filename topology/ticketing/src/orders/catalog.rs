@@ -85,6 +85,16 @@ impl CatalogEntry {
             Self::Awaited(_) => None,
         }
     }
+
+    /// The outcome of `command`, if the ticket was given to its order and not let go since:
+    /// it lies here then, and nowhere else.
+    #[must_use]
+    pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
+        match self {
+            Self::Listed(listed) => listed.outcome_of(command),
+            Self::Awaited(_) => None,
+        }
+    }
 }
 
 impl AwaitedTicket {
@@ -104,10 +114,7 @@ impl ListedTicket {
         self.given.as_ref().map(|given| &given.order_id)
     }
 
-    /// The outcome of `command`, if the ticket was given to its order and not let go since:
-    /// it lies here then, and nowhere else.
-    #[must_use]
-    pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
+    pub(super) fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
         let given = self.given.as_ref()?;
         (given.command == *command).then(|| given.outcome())
     }

@@ -208,9 +208,8 @@ impl Reservations {
             user_id,
         } = &command.body;
         let entry = context.get(self.stores.catalog, ticket_id)?;
-        if let Some(CatalogEntry::Listed(listed)) = &entry
-            && listed.outcome_of(&command.id).is_some()
-        {
+        let decided = |entry: &CatalogEntry| entry.outcome_of(&command.id).is_some();
+        if entry.as_ref().is_some_and(decided) {
             return Ok(());
         }
         let Some(undecided) = self.outcomes.begin(context, command)? else {

@@ -1,52 +1,83 @@
 //! What was charged for an order and given back, and the rules of it.
 
+use turnstile_engine::TimestampMs;
+
 use super::gateway::Charge;
 use super::payable::PayableOrder;
-use crate::commands::{Command, PaymentCreate};
+use crate::commands::{Command, Fingerprint, PaymentCreate};
 use crate::ids::{CommandId, PaymentId, PaymentRecordId};
-use crate::outcome::{Answer, Conflict};
+use crate::outcome::{Answer, Conflict, Outcome};
 use crate::row::{row, stored};
 
 /// What was charged for an order and given back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrderCharges {
     /// The one charge that was made for the order.
-    pub charged: Option<PaymentId>,
-    /// That charge, while the gateway's answer is open.
-    pub open: Option<OpenCharge>,
+    pub charged: Option<MadeCharge>,
     /// The payments that were given back, each once.
     pub refunded: Vec<PaymentId>,
 }
 
-/// A charge that the gateway has not answered yet.
+/// A charge that was made, and the command that asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenCharge {
-    /// The command that waits for it.
-    pub command: Command<PaymentCreate>,
-    /// The payment's record.
-    pub record: PaymentRecordId,
+pub struct MadeCharge {
     /// The charge.
     pub payment: PaymentId,
+    /// The payment's record.
+    pub record: PaymentRecordId,
+    /// The `payment.create`.
+    pub command: CommandId,
+    /// What it asked for.
+    pub fingerprint: Fingerprint,
+    /// How it ended; nothing while the gateway's answer is open.
+    pub ended: Option<ChargeEnd>,
 }
 
-row!(OpenCharge {
-    command,
+/// How a charge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChargeEnd {
+    /// Whether the money is there.
+    pub succeeded: bool,
+    /// When that was known.
+    pub at: TimestampMs,
+}
+
+row!(ChargeEnd { succeeded, at });
+row!(MadeCharge {
+    payment,
     record,
-    payment
+    command,
+    fingerprint,
+    ended
 });
-row!(OrderCharges {
-    charged,
-    open,
-    refunded
-});
+row!(OrderCharges { charged, refunded });
 stored!(OrderCharges, 1);
 
 impl OrderCharges {
-    /// Whether this command's charge is open.
-    pub(super) fn is_waiting(&self, command: &CommandId) -> bool {
-        self.open
-            .as_ref()
-            .is_some_and(|open| open.command.id == *command)
+    /// Whether the charge was made for this command.
+    pub(super) fn are_for(&self, command: &CommandId) -> bool {
+        let charged = self.charged.as_ref();
+        charged.is_some_and(|charge| charge.command == *command)
+    }
+
+    /// The outcome of `command`, if the order was charged for it and the charge has ended:
+    /// it lies here then, and nowhere else.
+    #[must_use]
+    pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
+        let charge = self.charged.as_ref();
+        let charge = charge.filter(|charge| charge.command == *command)?;
+        let ChargeEnd { succeeded, at } = charge.ended?;
+        let answer = if succeeded {
+            Answer::PaymentMade
+        } else {
+            Answer::PaymentDeclined
+        };
+        Some(Outcome {
+            answer: answer(charge.record.clone()),
+            fingerprint: charge.fingerprint,
+            attempts: Vec::new(),
+            decided_at: at,
+        })
     }
 
     /// What `command` charges, or why nothing.
@@ -54,7 +85,7 @@ impl OrderCharges {
         &self,
         order: &PayableOrder,
         command: &Command<PaymentCreate>,
-    ) -> Result<(PaymentRecordId, Charge), Answer> {
+    ) -> Result<(MadeCharge, Charge), Answer> {
         let PaymentCreate {
             order_id,
             user_id,
@@ -67,16 +98,20 @@ impl OrderCharges {
         let price = price.ok_or(Answer::Conflict(Conflict::OrderNotPayable))?;
         let record = PaymentRecordId::named_by(&command.id, order_id);
         let payment_id = PaymentId::of(&record);
-        let order_id = order_id.clone();
-        Ok((
+        let charge = Charge {
+            payment_id: payment_id.clone(),
+            order_id: order_id.clone(),
+            price,
+            token: token.clone(),
+        };
+        let made = MadeCharge {
+            payment: payment_id,
             record,
-            Charge {
-                payment_id,
-                order_id,
-                price,
-                token: token.clone(),
-            },
-        ))
+            command: command.id.clone(),
+            fingerprint: command.fingerprint(),
+            ended: None,
+        };
+        Ok((made, charge))
     }
 
     /// Notes that `payment` is given back; says whether it is to be done.
@@ -122,7 +157,7 @@ mod tests {
     fn only_the_buyer_pays_only_what_is_payable_and_only_once() {
         let none = OrderCharges::default();
         let charged = OrderCharges {
-            charged: Some(PaymentId::new("p").unwrap()),
+            charged: Some(none.begin(&order(true), &command("d", "buyer")).unwrap().0),
             ..none.clone()
         };
         let not_payable = Answer::Conflict(Conflict::OrderNotPayable);

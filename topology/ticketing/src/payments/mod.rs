@@ -9,7 +9,7 @@ mod gateway;
 mod payable;
 mod service;
 
-pub use charges::{OpenCharge, OrderCharges};
+pub use charges::{ChargeEnd, MadeCharge, OrderCharges};
 pub use gateway::{Charge, ChargeAnswer, Gateway, Settlement, SimulatedGateway};
 pub use payable::PayableOrder;
 pub use service::PaymentsStores;

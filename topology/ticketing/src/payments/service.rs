@@ -12,7 +12,7 @@ use turnstile_engine::{
     Context, Processor, ProcessorError, PunctuationType, Sink, Store, Timer, TopologyBuilder,
 };
 
-use super::charges::{OpenCharge, OrderCharges};
+use super::charges::{ChargeEnd, OrderCharges};
 use super::gateway::{ChargeAnswer, Gateway, Settlement};
 use super::payable::PayableOrder;
 use crate::commands::{Command, OrderCommand, PaymentCreate};
@@ -32,7 +32,8 @@ pub struct PaymentsStores {
     pub payable_orders: Store<OrderId, PayableOrder>,
     /// What was charged for them.
     pub charges: Store<OrderId, OrderCharges>,
-    /// What became of `payment.create`.
+    /// What became of `payment.create`, but for those for which an order was charged: their
+    /// outcomes lie with the charges.
     pub outcomes: Store<OutcomeKey, Outcome>,
 }
 
@@ -207,50 +208,56 @@ impl Payments {
         context: &mut Context<'_>,
         command: &Command<PaymentCreate>,
     ) -> Result<(), ProcessorError> {
+        let order = &command.body.order_id;
+        let charges = context.get(self.stores.charges, order)?;
+        let mut charges = charges.unwrap_or_default();
+        if charges.are_for(&command.id) {
+            return Ok(());
+        }
         let Some(undecided) = self.outcomes.begin(context, command)? else {
             return Ok(());
         };
-        let order = &command.body.order_id;
         let copy = context.get(self.stores.payable_orders, order)?;
         let Some(copy) = copy.filter(|copy| copy.user_id.is_some()) else {
             return self.wait(context, undecided, command);
         };
-        let mut charges = context.get(self.stores.charges, order)?.unwrap_or_default();
-        if charges.is_waiting(&command.id) {
-            return Ok(());
-        }
-        let (record, charge) = match charges.begin(&copy, command) {
+        let (mut made, charge) = match charges.begin(&copy, command) {
             Ok(begun) => begun,
             Err(refused) => return self.outcomes.keep(context, undecided, command, refused),
         };
-        let payment = charge.payment_id.clone();
-        charges.charged = Some(payment.clone());
         let created = PaymentChange::Created {
-            id: Some(record.clone()),
+            id: Some(made.record.clone()),
         };
-        self.publish(context, order, &payment, created)?;
-        match self.gateway.charge(&charge) {
-            ChargeAnswer::Succeeded => {
-                self.publish(context, order, &payment, PaymentChange::Succeeded)?;
-                self.outcomes
-                    .keep(context, undecided, command, Answer::PaymentMade(record))?;
-            }
-            ChargeAnswer::Declined => {
-                self.publish(context, order, &payment, PaymentChange::Failed)?;
-                self.outcomes
-                    .keep(context, undecided, command, Answer::PaymentDeclined(record))?;
-            }
+        self.publish(context, order, &made.payment, created)?;
+        made.ended = match self.gateway.charge(&charge) {
+            ChargeAnswer::Succeeded => Some(self.end(context, order, &made.payment, true)?),
+            ChargeAnswer::Declined => Some(self.end(context, order, &made.payment, false)?),
             ChargeAnswer::Open => {
-                charges.open = Some(OpenCharge {
-                    command: command.clone(),
-                    record,
-                    payment,
-                });
                 let settle_at = context.now().plus(self.charge_timeout);
                 context.schedule(&TimerKey::Settlement(order.clone()).to_bytes(), settle_at)?;
+                None
             }
-        }
+        };
+        charges.charged = Some(made);
         context.put(self.stores.charges, order, &charges)
+    }
+
+    /// Publishes how a charge has ended.
+    fn end(
+        &self,
+        context: &mut Context<'_>,
+        order: &OrderId,
+        payment: &PaymentId,
+        succeeded: bool,
+    ) -> Result<ChargeEnd, ProcessorError> {
+        let change = if succeeded {
+            PaymentChange::Succeeded
+        } else {
+            PaymentChange::Failed
+        };
+        self.publish(context, order, payment, change)?;
+        let at = context.now();
+        Ok(ChargeEnd { succeeded, at })
     }
 
     /// The time for the gateway's answer is over.
@@ -258,24 +265,16 @@ impl Payments {
         let Some(mut charges) = context.get(self.stores.charges, order)? else {
             return Ok(());
         };
-        let Some(OpenCharge {
-            command,
-            record,
-            payment,
-        }) = charges.open.take()
-        else {
+        let made = charges.charged.as_mut();
+        let Some(made) = made.filter(|made| made.ended.is_none()) else {
             return Ok(());
         };
-        context.put(self.stores.charges, order, &charges)?;
-        let (change, answer) = match self.gateway.settle(&payment) {
-            Settlement::Succeeded => (PaymentChange::Succeeded, Answer::PaymentMade(record)),
-            Settlement::Failed => (PaymentChange::Failed, Answer::PaymentDeclined(record)),
+        let succeeded = match self.gateway.settle(&made.payment) {
+            Settlement::Succeeded => true,
+            Settlement::Failed => false,
         };
-        self.publish(context, order, &payment, change)?;
-        let Some(undecided) = self.outcomes.begin(context, &command)? else {
-            return Ok(());
-        };
-        self.outcomes.keep(context, undecided, &command, answer)
+        made.ended = Some(self.end(context, order, &made.payment, succeeded)?);
+        context.put(self.stores.charges, order, &charges)
     }
 
     fn refund(

@@ -85,6 +85,7 @@ fn an_outcome_is_kept_for_a_day_and_forgotten_in_the_next() {
     world.order("t", "o");
     world.order("t", "refused");
     world.pay("o", "tok_visa");
+    world.pay("o", "tok_visa");
     world.cancel("o", "buyer");
     hours_later(&mut world, 23);
     world.advance(Duration::from_hours(1) - Duration::from_millis(1));

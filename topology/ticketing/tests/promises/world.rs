@@ -178,16 +178,11 @@ impl World {
     pub(crate) fn reservation_outcome(&self, ticket: &str, command: &str) -> Option<Outcome> {
         let stores = self.ticketing.orders.expect("Orders is run here");
         let id = CommandId::new(command).expect("ids are not empty");
-        let given = self
-            .listed(ticket)
-            .and_then(|listed| listed.outcome_of(&id));
+        let ticket_id = TicketId::new(ticket).expect("ids are not empty");
+        let entry = self.driver.get(stores.catalog, ticket, &ticket_id);
+        let given = entry.and_then(|entry| entry.outcome_of(&id));
         let kept = self.outcome(stores.reservation_outcomes, ticket, command);
-        let is_final = |outcome: &Outcome| !outcome.answer.is_retryable();
-        assert!(
-            given.is_none() || !kept.as_ref().is_some_and(is_final),
-            "{command} has two outcomes: {given:?} and {kept:?}"
-        );
-        given.or(kept)
+        only_one(given, kept)
     }
 
     /// The answer that an `order.cancel` has.
@@ -198,12 +193,13 @@ impl World {
 
     /// The answer that a `payment.create` has.
     pub(crate) fn payment_answer(&self, order: &str, command: &str) -> Option<Answer> {
-        let store = self
-            .ticketing
-            .payments
-            .expect("Payments is run here")
-            .outcomes;
-        Some(self.outcome(store, order, command)?.answer)
+        let stores = self.ticketing.payments.expect("Payments is run here");
+        let id = CommandId::new(command).expect("ids are not empty");
+        let order_id = OrderId::new(order).expect("ids are not empty");
+        let charges = self.driver.get(stores.charges, order, &order_id);
+        let charged = charges.and_then(|charges| charges.outcome_of(&id));
+        let kept = self.outcome(stores.outcomes, order, command);
+        Some(only_one(charged, kept)?.answer)
     }
 
     fn outcome(
@@ -266,4 +262,15 @@ impl World {
         let version = |event: &Value| event["version"].as_u64().expect("events have versions");
         self.of_key(topic, key).iter().map(version).collect()
     }
+}
+
+/// The outcome of a command that may lie in the row of what it is about or with the others,
+/// but in both places only until a `404` was decided anew.
+fn only_one(within: Option<Outcome>, kept: Option<Outcome>) -> Option<Outcome> {
+    let is_final = |outcome: &Outcome| !outcome.answer.is_retryable();
+    assert!(
+        within.is_none() || !kept.as_ref().is_some_and(is_final),
+        "two outcomes of one command: {within:?} and {kept:?}"
+    );
+    within.or(kept)
 }
