@@ -57,11 +57,12 @@ pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -
 }
 
 /// The reader of a stream thread: of many partitions, for as long as the thread lives. The
-/// bounds are of one partition each.
+/// bounds are of one partition each. A partition that is added while a fetch of others waits for
+/// records is fetched when that is over, so it waits for a commit interval's time only.
 pub(super) fn fetcher(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
     let mut client = ungrouped(config, name, isolation);
     client
-        .set("fetch.wait.max.ms", "500")
+        .set("fetch.wait.max.ms", "100")
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "524288")
         .set("queued.min.messages", "4000")
