@@ -91,7 +91,8 @@ impl Rows {
         find: impl Fn(Option<Outcome>) -> Option<T>,
     ) -> Result<Option<T>, Unavailable> {
         let Ok(id) = key.key.parse() else {
-            return Ok(None);
+            // No row has such an id: the outcome is with the others, if anywhere.
+            return std::future::pending().await;
         };
         let find = |row: Option<V>| find(Some(outcome_of(&row?, &key.command)?));
         self.stores.wait(store, &key.key, &id, deadline, find).await
