@@ -65,7 +65,7 @@ def draw(root):
         y = height - 12 - (level + 1) * ROW
         # The same name has the same colour, light enough for dark letters.
         shade = zlib.crc32(frame.name.encode())
-        colour = f"hsl({18 + shade % 38} {70 + shade // 64 % 25}% {66 + shade // 4096 % 14}%)"
+        colour = f"hsl({18 + shade % 38}, {70 + shade // 64 % 25}%, {66 + shade // 4096 % 14}%)"
         name, share = escape(frame.name), frame.samples / root.samples
         letters = int((width - 6) / 6.7)
         label = frame.name if len(frame.name) <= letters else frame.name[: max(letters - 1, 0)] + "…"
