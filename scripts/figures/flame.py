@@ -3,6 +3,7 @@
 Below is the thread, above it who was called by whom; the width is the share of the samples.
 Each box tells its name and share where the pointer rests on it.
 """
+import colorsys
 import re
 import sys
 import zlib
@@ -10,6 +11,14 @@ from xml.sax.saxutils import escape
 
 WIDTH, ROW, LEAST = 1200, 17, 0.0008
 HASH = re.compile(r"::h[0-9a-f]{16}$")
+
+
+def colour_of(name):
+    """The same name has the same colour, light enough for dark letters."""
+    shade = zlib.crc32(name.encode())
+    hue, light, saturation = 18 + shade % 38, 66 + shade // 4096 % 14, 70 + shade // 64 % 25
+    rgb = colorsys.hls_to_rgb(hue / 360, light / 100, saturation / 100)
+    return "#" + "".join(f"{round(part * 255):02x}" for part in rgb)
 
 
 class Frame:
@@ -63,9 +72,7 @@ def draw(root):
     def box(frame, x, level):
         width = frame.samples / root.samples * (WIDTH - 20)
         y = height - 12 - (level + 1) * ROW
-        # The same name has the same colour, light enough for dark letters.
-        shade = zlib.crc32(frame.name.encode())
-        colour = f"hsl({18 + shade % 38}, {70 + shade // 64 % 25}%, {66 + shade // 4096 % 14}%)"
+        colour = colour_of(frame.name)
         name, share = escape(frame.name), frame.samples / root.samples
         letters = int((width - 6) / 6.7)
         label = frame.name if len(frame.name) <= letters else frame.name[: max(letters - 1, 0)] + "…"
