@@ -47,7 +47,7 @@ impl Rows {
     }
 
     /// What `find` finds in the outcome of a command, as soon as it finds something;
-    /// nothing when the time is over. So with all that waits.
+    /// nothing when the time is over.
     pub async fn await_outcome<T>(
         &self,
         decider: Decider,

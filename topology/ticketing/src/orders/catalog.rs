@@ -90,10 +90,11 @@ impl CatalogEntry {
     /// it lies here then, and nowhere else.
     #[must_use]
     pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
-        match self {
-            Self::Listed(listed) => listed.outcome_of(command),
-            Self::Awaited(_) => None,
-        }
+        let Self::Listed(listed) = self else {
+            return None;
+        };
+        let given = listed.given.as_ref()?;
+        (given.command == *command).then(|| given.outcome())
     }
 }
 
@@ -112,11 +113,6 @@ impl ListedTicket {
     #[must_use]
     pub fn given_to(&self) -> Option<&OrderId> {
         self.given.as_ref().map(|given| &given.order_id)
-    }
-
-    pub(super) fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
-        let given = self.given.as_ref()?;
-        (given.command == *command).then(|| given.outcome())
     }
 }
 

@@ -234,7 +234,7 @@ impl Audit {
             assert_eq!(world.reserved_for(ticket).as_deref(), holder, "{ticket}");
             let terms = world.listed(ticket).expect("it was published").terms;
             let last = events.last().expect("it was published");
-            let version = last["version"].as_u64().expect("it has a version");
+            let version = versions(events).pop().expect("it has a version");
             assert!(
                 terms.covers(version, text(last, "title"), price(last)),
                 "{ticket}: {terms:?} is not {last}"
