@@ -13,6 +13,7 @@ use turnstile_ticketing::ids::{CommandId, OrderId, TicketId};
 use turnstile_ticketing::orders::CatalogEntry;
 use turnstile_ticketing::outcome::{Outcome, OutcomeKey};
 use turnstile_ticketing::payments::OrderCharges;
+use turnstile_ticketing::tickets::TicketEntry;
 
 use super::{Decider, Patience, Rows, Unavailable};
 
@@ -34,9 +35,10 @@ impl Rows {
         patience: Patience,
     ) -> Result<Option<Outcome>, Unavailable> {
         let within = match decider {
+            Decider::Tickets => self.outcome_within(self.tickets()?, key, patience).await,
             Decider::Reservations => self.outcome_within(self.catalog()?, key, patience).await,
             Decider::Payments => self.outcome_within(self.charges()?, key, patience).await,
-            Decider::Tickets | Decider::LifeCycle => Ok(None),
+            Decider::LifeCycle => Ok(None),
         };
         if let Some(outcome) = within? {
             return Ok(Some(outcome));
@@ -58,6 +60,10 @@ impl Rows {
         let store = self.others(decider)?;
         let others = self.stores.wait(store, &key.key, key, deadline, &find);
         match decider {
+            Decider::Tickets => {
+                let within = self.await_within(self.tickets()?, key, deadline, &find);
+                first(within, others).await
+            }
             Decider::Reservations => {
                 let within = self.await_within(self.catalog()?, key, deadline, &find);
                 first(within, others).await
@@ -66,7 +72,7 @@ impl Rows {
                 let within = self.await_within(self.charges()?, key, deadline, &find);
                 first(within, others).await
             }
-            Decider::Tickets | Decider::LifeCycle => others.await,
+            Decider::LifeCycle => others.await,
         }
     }
 
@@ -96,6 +102,13 @@ impl Rows {
         };
         let find = |row: Option<V>| find(Some(outcome_of(&row?, &key.command)?));
         self.stores.wait(store, &key.key, &id, deadline, find).await
+    }
+
+    fn tickets(&self) -> Result<Within<TicketId, TicketEntry>, Unavailable> {
+        Ok(Within {
+            store: self.of_tickets()?.tickets,
+            outcome_of: TicketEntry::outcome_of,
+        })
     }
 
     fn catalog(&self) -> Result<Within<TicketId, CatalogEntry>, Unavailable> {

@@ -13,7 +13,7 @@ use turnstile_state::{KeyRange, ScanDirection};
 use turnstile_ticketing::ids::{OrderId, TicketId, UserId};
 use turnstile_ticketing::orders::{CatalogEntry, ListedTicket, Order, OrderByUser, OrdersStores};
 use turnstile_ticketing::payments::PaymentsStores;
-use turnstile_ticketing::tickets::{Ticket, TicketsStores};
+use turnstile_ticketing::tickets::{Ticket, TicketEntry, TicketsStores};
 use turnstile_ticketing::{Service, Ticketing};
 
 use super::{Found, Listing, Patience, Stores, Unavailable};
@@ -54,7 +54,8 @@ impl Rows {
         patience: Patience,
     ) -> Result<Found<Option<Ticket>>, Unavailable> {
         let store = self.of_tickets()?.tickets;
-        self.stores.get(store, id.as_str(), id, patience).await
+        let entry = self.stores.get(store, id.as_str(), id, patience).await?;
+        Ok(entry.map(|entry| entry.map(|entry| entry.ticket)))
     }
 
     /// An order.
@@ -118,7 +119,11 @@ impl Rows {
         let read = StoreRead::Range(RowRange::new(range, ScanDirection::Forward, limit));
         let store = self.of_tickets()?.tickets;
         let rows = self.stores.rows(store, partition, read, patience).await?;
-        Ok(rows.map(|rows: Vec<(TicketId, Ticket)>| values(rows)))
+        let tickets = |rows: Vec<(TicketId, TicketEntry)>| {
+            let entries = rows.into_iter();
+            entries.map(|(_, entry)| entry.ticket).collect()
+        };
+        Ok(rows.map(tickets))
     }
 
     /// At most `limit` orders of a user in a partition, by id, from beyond `after`.
@@ -147,7 +152,8 @@ impl Rows {
         };
         let index = stores.orders_by_user;
         let rows = self.stores.rows(index, partition, read, patience).await?;
-        Ok(rows.map(|rows: Vec<(OrderId, Order)>| values(rows)))
+        let orders = |rows: Vec<(OrderId, Order)>| rows.into_iter().map(|(_, order)| order);
+        Ok(rows.map(|rows| orders(rows).collect()))
     }
 
     /// Whether the rows of `order` are kept where those of `ticket` are, as far as
@@ -176,8 +182,4 @@ impl Rows {
         let payments = self.ticketing.payments.as_ref();
         payments.ok_or(Unavailable::NoService(Service::Payments))
     }
-}
-
-fn values<K, V>(rows: Vec<(K, V)>) -> Vec<V> {
-    rows.into_iter().map(|(_, value)| value).collect()
 }

@@ -13,7 +13,7 @@
 
 use turnstile_engine::{CodecError, TimestampMs};
 
-use crate::commands::Fingerprint;
+use crate::commands::{Command, CommandBody, Fingerprint};
 use crate::ids::{AttemptId, CommandId, OrderId, PaymentRecordId};
 use crate::row::{Row, RowReader, row, stored, write_bytes};
 use crate::tickets::Ticket;
@@ -39,6 +39,18 @@ pub struct Outcome {
     pub fingerprint: Fingerprint,
     /// The attempts that it answers, the latest last; only of a `404`, and at most 16.
     pub attempts: Vec<AttemptId>,
+    /// When it was decided.
+    pub decided_at: TimestampMs,
+}
+
+/// A command that was decided, in the row of what it is about. What became of it follows
+/// from that row, as long as the row is what the command made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The command.
+    pub command: CommandId,
+    /// What it asked for.
+    pub fingerprint: Fingerprint,
     /// When it was decided.
     pub decided_at: TimestampMs,
 }
@@ -158,6 +170,32 @@ impl Outcome {
         }
     }
 }
+
+impl Decision {
+    pub(crate) fn on<B: CommandBody>(command: &Command<B>, now: TimestampMs) -> Self {
+        Self {
+            command: command.id.clone(),
+            fingerprint: command.fingerprint(),
+            decided_at: now,
+        }
+    }
+
+    /// What became of the command.
+    pub(crate) fn outcome(&self, answer: Answer) -> Outcome {
+        Outcome {
+            answer,
+            fingerprint: self.fingerprint,
+            attempts: Vec::new(),
+            decided_at: self.decided_at,
+        }
+    }
+}
+
+row!(Decision {
+    command,
+    fingerprint,
+    decided_at
+});
 
 row!(Outcome {
     answer,

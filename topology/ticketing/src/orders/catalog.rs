@@ -1,11 +1,11 @@
 //! What Orders knows of a ticket, and who has it: one row.
 
-use turnstile_engine::{CodecError, TimestampMs};
+use turnstile_engine::CodecError;
 
-use crate::commands::{Command, Fingerprint, OrderCreate};
+use crate::commands::OrderCreate;
 use crate::events::TicketEvent;
 use crate::ids::{CommandId, OrderId};
-use crate::outcome::{Answer, Outcome};
+use crate::outcome::{Answer, Decision, Outcome};
 use crate::price::Price;
 use crate::row::{Row, RowReader, row, stored};
 use crate::waiting::Waiting;
@@ -43,11 +43,7 @@ pub struct Given {
     /// The order.
     pub order_id: OrderId,
     /// The `order.create`.
-    pub command: CommandId,
-    /// What it asked for.
-    pub fingerprint: Fingerprint,
-    /// When it was decided.
-    pub decided_at: TimestampMs,
+    pub decision: Decision,
 }
 
 /// What a ticket is, as of a version.
@@ -63,12 +59,7 @@ pub struct ListedTerms {
 
 row!(AwaitedTicket { announced, orders });
 row!(ListedTicket { terms, given });
-row!(Given {
-    order_id,
-    command,
-    fingerprint,
-    decided_at
-});
+row!(Given { order_id, decision });
 row!(ListedTerms {
     title,
     price,
@@ -94,7 +85,7 @@ impl CatalogEntry {
             return None;
         };
         let given = listed.given.as_ref()?;
-        (given.command == *command).then(|| given.outcome())
+        (given.decision.command == *command).then(|| given.outcome())
     }
 }
 
@@ -117,23 +108,10 @@ impl ListedTicket {
 }
 
 impl Given {
-    pub(super) fn by(command: &Command<OrderCreate>, now: TimestampMs) -> Self {
-        Self {
-            order_id: command.body.order_id.clone(),
-            command: command.id.clone(),
-            fingerprint: command.fingerprint(),
-            decided_at: now,
-        }
-    }
-
     /// What became of the command.
     pub(super) fn outcome(&self) -> Outcome {
-        Outcome {
-            answer: Answer::OrderPlaced(self.order_id.clone()),
-            fingerprint: self.fingerprint,
-            attempts: Vec::new(),
-            decided_at: self.decided_at,
-        }
+        let placed = Answer::OrderPlaced(self.order_id.clone());
+        self.decision.outcome(placed)
     }
 }
 

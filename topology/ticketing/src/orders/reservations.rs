@@ -28,7 +28,7 @@ use super::order::OrderedTicket;
 use crate::commands::{Command, OrderCreate, TicketCommand};
 use crate::events::TicketEvent;
 use crate::ids::TicketId;
-use crate::outcome::{Answer, Conflict, OutcomeKey};
+use crate::outcome::{Answer, Conflict, Decision, OutcomeKey};
 use crate::outcomes::{OUTCOME_KEPT, Outcomes, SWEEP_INTERVAL, Undecided};
 use crate::sources::{Sources, id_bytes};
 use crate::timer_key::{TimerKey, unexpected};
@@ -226,7 +226,10 @@ impl Reservations {
             let reserved = Answer::Conflict(Conflict::TicketReserved);
             return self.outcomes.keep(context, undecided, command, reserved);
         }
-        listed.given = Some(Given::by(command, context.now()));
+        listed.given = Some(Given {
+            order_id: order_id.clone(),
+            decision: Decision::on(command, context.now()),
+        });
         let placed = Placed {
             order_id: order_id.clone(),
             user_id: user_id.clone(),
@@ -319,7 +322,7 @@ impl Reservations {
         let outcome = given.outcome();
         let key = OutcomeKey {
             key: ticket.as_str().to_owned(),
-            command: given.command,
+            command: given.decision.command,
         };
         self.outcomes.take_over(context, &key, &outcome)?;
         context.put(self.stores.catalog, ticket, &CatalogEntry::Listed(listed))

@@ -229,15 +229,17 @@ impl Payments {
             id: Some(made.record.clone()),
         };
         self.publish(context, order, &made.payment, created)?;
-        made.ended = match self.gateway.charge(&charge) {
-            ChargeAnswer::Succeeded => Some(self.end(context, order, &made.payment, true)?),
-            ChargeAnswer::Declined => Some(self.end(context, order, &made.payment, false)?),
-            ChargeAnswer::Open => {
-                let settle_at = context.now().plus(self.charge_timeout);
-                context.schedule(&TimerKey::Settlement(order.clone()).to_bytes(), settle_at)?;
-                None
-            }
+        let end = match self.gateway.charge(&charge) {
+            ChargeAnswer::Succeeded => Some(PaymentChange::Succeeded),
+            ChargeAnswer::Declined => Some(PaymentChange::Failed),
+            ChargeAnswer::Open => None,
         };
+        if let Some(end) = end {
+            made.ended = Some(self.end(context, order, &made.payment, end)?);
+        } else {
+            let settle_at = context.now().plus(self.charge_timeout);
+            context.schedule(&TimerKey::Settlement(order.clone()).to_bytes(), settle_at)?;
+        }
         charges.charged = Some(made);
         context.put(self.stores.charges, order, &charges)
     }
@@ -248,14 +250,10 @@ impl Payments {
         context: &mut Context<'_>,
         order: &OrderId,
         payment: &PaymentId,
-        succeeded: bool,
+        end: PaymentChange,
     ) -> Result<ChargeEnd, ProcessorError> {
-        let change = if succeeded {
-            PaymentChange::Succeeded
-        } else {
-            PaymentChange::Failed
-        };
-        self.publish(context, order, payment, change)?;
+        let succeeded = matches!(end, PaymentChange::Succeeded);
+        self.publish(context, order, payment, end)?;
         let at = context.now();
         Ok(ChargeEnd { succeeded, at })
     }
@@ -269,11 +267,11 @@ impl Payments {
         let Some(made) = made.filter(|made| made.ended.is_none()) else {
             return Ok(());
         };
-        let succeeded = match self.gateway.settle(&made.payment) {
-            Settlement::Succeeded => true,
-            Settlement::Failed => false,
+        let end = match self.gateway.settle(&made.payment) {
+            Settlement::Succeeded => PaymentChange::Succeeded,
+            Settlement::Failed => PaymentChange::Failed,
         };
-        made.ended = Some(self.end(context, order, &made.payment, succeeded)?);
+        made.ended = Some(self.end(context, order, &made.payment, end)?);
         context.put(self.stores.charges, order, &charges)
     }
 

@@ -10,6 +10,6 @@ mod service;
 mod ticket;
 
 pub use service::TicketsStores;
-pub use ticket::Ticket;
+pub use ticket::{Ticket, TicketEntry};
 
 pub(crate) use service::declare;

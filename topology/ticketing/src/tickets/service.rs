@@ -5,12 +5,12 @@ use turnstile_engine::{
 };
 
 use super::rules::{self, Changed};
-use super::ticket::Ticket;
-use crate::commands::{Command, TicketCommand};
+use super::ticket::TicketEntry;
+use crate::commands::{Command, TicketCommand, TicketWrite};
 use crate::events::{OrderChange, OrderEvent, TicketEvent};
 use crate::ids::{OrderId, TicketId};
-use crate::outcome::{Answer, Outcome, OutcomeKey};
-use crate::outcomes::{Outcomes, SWEEP_INTERVAL, Undecided};
+use crate::outcome::{Answer, Decision, Outcome, OutcomeKey};
+use crate::outcomes::{Outcomes, SWEEP_INTERVAL};
 use crate::sources::{Sources, id_bytes};
 use crate::topics;
 
@@ -18,8 +18,9 @@ use crate::topics;
 #[derive(Debug, Clone, Copy)]
 pub struct TicketsStores {
     /// The tickets.
-    pub tickets: Store<TicketId, Ticket>,
-    /// What became of `ticket.create` and `ticket.update`.
+    pub tickets: Store<TicketId, TicketEntry>,
+    /// What became of `ticket.create` and `ticket.update`, but for the creation of tickets that
+    /// were not edited since: its outcome lies with the ticket.
     pub outcomes: Store<OutcomeKey, Outcome>,
     /// The orders that have ended. A row for each, for ever: an `order.created` may
     /// be read long after its order's end, and must reserve nothing then.
@@ -144,12 +145,7 @@ impl Processor for Tickets {
 
     fn process(&mut self, context: &mut Context<'_>, input: Input) -> Result<(), ProcessorError> {
         match input {
-            Input::Command(command) => {
-                let Some(undecided) = self.outcomes.begin(context, &command)? else {
-                    return Ok(());
-                };
-                self.decide(context, undecided, &command)
-            }
+            Input::Command(command) => self.decide(context, &command),
             Input::Moves(Moves {
                 ticket,
                 order,
@@ -176,48 +172,78 @@ impl Tickets {
     fn decide(
         &self,
         context: &mut Context<'_>,
-        undecided: Undecided,
         command: &Command<TicketCommand>,
     ) -> Result<(), ProcessorError> {
-        let ticket = command.body.ticket_id();
-        let existing = context.get(self.stores.tickets, ticket)?;
-        let (decided, answer): (_, fn(Ticket) -> Answer) = match &command.body {
-            TicketCommand::Create(write) => (
-                rules::create(existing.as_ref(), write),
-                Answer::TicketCreated,
-            ),
-            TicketCommand::Update(write) => (rules::edit(existing, write), Answer::TicketUpdated),
+        let existing = context.get(self.stores.tickets, command.body.ticket_id())?;
+        let decided = |entry: &TicketEntry| entry.outcome_of(&command.id).is_some();
+        if existing.as_ref().is_some_and(decided) {
+            return Ok(());
+        }
+        let Some(undecided) = self.outcomes.begin(context, command)? else {
+            return Ok(());
+        };
+        let done = match &command.body {
+            TicketCommand::Create(write) => self.create(context, existing, write, command)?,
+            TicketCommand::Update(write) => self.edit(context, existing, write)?,
             TicketCommand::Order(_) => unreachable!("the source passes over commands of Orders"),
         };
-        match decided {
-            Err(refused) => self.outcomes.keep(context, undecided, command, refused),
-            Ok(changed) => {
-                self.outcomes
-                    .keep(context, undecided, command, answer(changed.ticket.clone()))?;
-                let is_new = changed.ticket.version == 0;
-                self.publish(context, &changed)?;
-                if is_new {
-                    self.admit_early_holders(context, changed.ticket)
-                } else {
-                    Ok(())
-                }
-            }
+        match done {
+            Done::Created => Ok(()),
+            Done::Answered(answer) => self.outcomes.keep(context, undecided, command, answer),
         }
+    }
+
+    fn create(
+        &self,
+        context: &mut Context<'_>,
+        existing: Option<TicketEntry>,
+        write: &TicketWrite,
+        command: &Command<TicketCommand>,
+    ) -> Result<Done, ProcessorError> {
+        let existing = existing.map(|entry| entry.ticket);
+        let changed = match rules::create(existing.as_ref(), write) {
+            Ok(changed) => changed,
+            Err(refused) => return Ok(Done::Answered(refused)),
+        };
+        let creation = Decision::on(command, context.now());
+        let entry = self.publish(context, changed, Some(creation))?;
+        self.admit_early_holders(context, entry)?;
+        Ok(Done::Created)
+    }
+
+    fn edit(
+        &self,
+        context: &mut Context<'_>,
+        mut existing: Option<TicketEntry>,
+        write: &TicketWrite,
+    ) -> Result<Done, ProcessorError> {
+        let creation = existing.as_mut().and_then(TicketEntry::take_creation);
+        let changed = match rules::edit(existing.map(|entry| entry.ticket), write) {
+            Ok(changed) => changed,
+            Err(refused) => return Ok(Done::Answered(refused)),
+        };
+        if let Some((command, outcome)) = creation {
+            let key = write.ticket_id.as_str().to_owned();
+            let key = OutcomeKey { key, command };
+            self.outcomes.take_over(context, &key, &outcome)?;
+        }
+        let entry = self.publish(context, changed, None)?;
+        Ok(Done::Answered(Answer::TicketUpdated(entry.ticket)))
     }
 
     fn admit_early_holders(
         &self,
         context: &mut Context<'_>,
-        mut ticket: Ticket,
+        mut entry: TicketEntry,
     ) -> Result<(), ProcessorError> {
-        let Some(early) = context.get(self.stores.early_holders, &ticket.id)? else {
+        let ticket = entry.ticket.id.clone();
+        let Some(early) = context.get(self.stores.early_holders, &ticket)? else {
             return Ok(());
         };
-        context.delete(self.stores.early_holders, &ticket.id)?;
+        context.delete(self.stores.early_holders, &ticket)?;
         for order in early.orders {
-            if let Some(changed) = rules::hold(ticket.clone(), &order) {
-                self.publish(context, &changed)?;
-                ticket = changed.ticket;
+            if let Some(changed) = rules::hold(entry.ticket.clone(), &order) {
+                entry = self.publish(context, changed, entry.creation)?;
             }
         }
         Ok(())
@@ -238,8 +264,8 @@ impl Tickets {
             early.orders.push(order);
             return context.put(self.stores.early_holders, ticket, &early);
         };
-        match rules::hold(existing, &order) {
-            Some(changed) => self.publish(context, &changed),
+        match rules::hold(existing.ticket, &order) {
+            Some(changed) => self.publish(context, changed, existing.creation).map(drop),
             None => Ok(()),
         }
     }
@@ -252,8 +278,8 @@ impl Tickets {
     ) -> Result<(), ProcessorError> {
         context.put(self.stores.ended_orders, order, &())?;
         if let Some(existing) = context.get(self.stores.tickets, ticket)? {
-            return match rules::release(existing, order) {
-                Some(changed) => self.publish(context, &changed),
+            return match rules::release(existing.ticket, order) {
+                Some(changed) => self.publish(context, changed, existing.creation).map(drop),
                 None => Ok(()),
             };
         }
@@ -267,9 +293,26 @@ impl Tickets {
         context.put(self.stores.early_holders, ticket, &early)
     }
 
-    fn publish(&self, context: &mut Context<'_>, changed: &Changed) -> Result<(), ProcessorError> {
-        let id = &changed.ticket.id;
-        context.put(self.stores.tickets, id, &changed.ticket)?;
-        context.send(self.published, id.as_str(), &changed.event)
+    /// Keeps a ticket that has changed, and publishes it.
+    fn publish(
+        &self,
+        context: &mut Context<'_>,
+        changed: Changed,
+        creation: Option<Decision>,
+    ) -> Result<TicketEntry, ProcessorError> {
+        let Changed { ticket, event } = changed;
+        let entry = TicketEntry { ticket, creation };
+        let id = &entry.ticket.id;
+        context.put(self.stores.tickets, id, &entry)?;
+        context.send(self.published, id.as_str(), &event)?;
+        Ok(entry)
     }
+}
+
+/// What was done about a command.
+enum Done {
+    /// A ticket was created, whose row has the outcome.
+    Created,
+    /// What the answer says.
+    Answered(Answer),
 }

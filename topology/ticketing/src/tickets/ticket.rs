@@ -1,11 +1,21 @@
-//! A ticket.
+//! A ticket, and its row.
 
 use crate::events::{TicketChange, TicketEvent};
-use crate::ids::{OrderId, TicketId, UserId};
+use crate::ids::{CommandId, OrderId, TicketId, UserId};
+use crate::outcome::{Answer, Decision, Outcome};
 use crate::price::Price;
 use crate::row::{row, stored};
 
-/// A ticket as Tickets keeps it.
+/// What Tickets keeps of a ticket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TicketEntry {
+    /// The ticket.
+    pub ticket: Ticket,
+    /// The `ticket.create`, until the ticket is edited.
+    pub creation: Option<Decision>,
+}
+
+/// A ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// The ticket.
@@ -31,7 +41,35 @@ row!(Ticket {
     version,
     holders
 });
-stored!(Ticket, 1);
+row!(TicketEntry { ticket, creation });
+stored!(TicketEntry, 2);
+
+impl TicketEntry {
+    /// The outcome of `command`, if it created the ticket and that was not edited since: it
+    /// lies here then, and nowhere else.
+    #[must_use]
+    pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
+        let creation = self.creation.as_ref()?;
+        (creation.command == *command).then(|| creation.outcome(self.created()))
+    }
+
+    /// What is lost with the next edit: the command that created the ticket, and its outcome.
+    pub(super) fn take_creation(&mut self) -> Option<(CommandId, Outcome)> {
+        let creation = self.creation.take()?;
+        let outcome = creation.outcome(self.created());
+        Some((creation.command, outcome))
+    }
+
+    /// The answer to the `ticket.create`, if the ticket was not edited since. (Nothing else
+    /// changes what it says beside its version and who holds it.)
+    fn created(&self) -> Answer {
+        Answer::TicketCreated(Ticket {
+            version: 0,
+            holders: Vec::new(),
+            ..self.ticket.clone()
+        })
+    }
+}
 
 impl Ticket {
     /// The order that holds the ticket now.

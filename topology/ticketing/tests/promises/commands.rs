@@ -81,7 +81,8 @@ fn hours_later(world: &mut World, hours: u32) {
 #[test]
 fn an_outcome_is_kept_for_a_day_and_forgotten_in_the_next() {
     let mut world = World::new();
-    let command = world.create_ticket("t");
+    world.create_ticket("t");
+    let command = world.command(TICKET_COMMANDS, "t", ticket_update("t", "owner"));
     world.order("t", "o");
     world.order("t", "refused");
     world.pay("o", "tok_visa");
@@ -99,6 +100,36 @@ fn an_outcome_is_kept_for_a_day_and_forgotten_in_the_next() {
     for processor in ["reservations", "life-cycle", "payments", "expiration"] {
         assert_eq!(world.driver.timers(processor), [], "{processor}");
     }
+}
+
+#[test]
+fn the_outcome_of_a_creation_is_the_ticket_as_it_was_created() {
+    let mut world = World::new();
+    let creation = with_id(ticket_create("t"), "creation");
+    world.event(TICKET_COMMANDS, "t", &creation);
+    let created = world.tickets_answer("t", "creation").unwrap();
+    assert_eq!(created.status(), 201);
+    let unchanged = |world: &mut World| {
+        let versions = world.versions(TICKETS, "t");
+        world.crash();
+        world.event(TICKET_COMMANDS, "t", &creation);
+        assert_eq!(world.tickets_answer("t", "creation").unwrap(), created);
+        assert_eq!(world.versions(TICKETS, "t"), versions);
+    };
+    unchanged(&mut world);
+    world.order("t", "o");
+    unchanged(&mut world);
+    world.cancel("o", "buyer");
+    unchanged(&mut world);
+    // A refused edit and one that is done.
+    for user in ["other", "owner"] {
+        let mut edit = ticket_update("t", user);
+        edit["title"] = json!("edited");
+        world.command(TICKET_COMMANDS, "t", edit);
+        unchanged(&mut world);
+    }
+    assert_eq!(world.last(TICKETS, "t")["title"], "edited");
+    assert_eq!(world.rows("ticket-outcomes"), 3);
 }
 
 #[test]

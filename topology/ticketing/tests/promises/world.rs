@@ -1,17 +1,21 @@
 //! The services on a topology test driver, in the words of the promises.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::said::with_id;
 use serde_json::Value;
 use turnstile_engine::driver::{LogRecord, TopologyTestDriver};
 use turnstile_engine::topology::InternalTopicKind;
-use turnstile_engine::{Partition, TimestampMs};
+use turnstile_engine::{Codec, Partition, Store, TimestampMs};
 use turnstile_state::{ChangelogRecord, StoreTag};
 use turnstile_ticketing::ids::{CommandId, OrderId, TicketId};
-use turnstile_ticketing::orders::ListedTicket;
+use turnstile_ticketing::orders::{CatalogEntry, ListedTicket};
 use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey};
+use turnstile_ticketing::payments::OrderCharges;
+use turnstile_ticketing::tickets::TicketEntry;
 use turnstile_ticketing::{Service, Ticketing, TicketingConfig, topics, topology};
 
 /// When every test begins: 2026-01-31T09:30:00Z.
@@ -23,6 +27,9 @@ pub(crate) struct World {
     pub(crate) ticketing: Ticketing,
     commands: usize,
 }
+
+/// How the row of what a command is about tells its outcome.
+type OutcomeOf<V> = fn(&V, &CommandId) -> Option<Outcome>;
 
 /// All topics with this many partitions.
 pub(crate) fn partitions(count: i32) -> BTreeMap<String, i32> {
@@ -160,12 +167,10 @@ impl World {
 
     /// The answer that a command to Tickets has.
     pub(crate) fn tickets_answer(&self, ticket: &str, command: &str) -> Option<Answer> {
-        let store = self
-            .ticketing
-            .tickets
-            .expect("Tickets is run here")
-            .outcomes;
-        Some(self.outcome(store, ticket, command)?.answer)
+        let stores = self.ticketing.tickets.expect("Tickets is run here");
+        let within = (stores.tickets, TicketEntry::outcome_of as OutcomeOf<_>);
+        let outcome = self.outcome_in_either(within, stores.outcomes, ticket, command)?;
+        Some(outcome.answer)
     }
 
     /// The answer that an `order.create` has.
@@ -174,15 +179,11 @@ impl World {
         Some(outcome.answer)
     }
 
-    /// The outcome of an `order.create`, in one of the places where it may be.
+    /// The outcome of an `order.create`.
     pub(crate) fn reservation_outcome(&self, ticket: &str, command: &str) -> Option<Outcome> {
         let stores = self.ticketing.orders.expect("Orders is run here");
-        let id = CommandId::new(command).expect("ids are not empty");
-        let ticket_id = TicketId::new(ticket).expect("ids are not empty");
-        let entry = self.driver.get(stores.catalog, ticket, &ticket_id);
-        let given = entry.and_then(|entry| entry.outcome_of(&id));
-        let kept = self.outcome(stores.reservation_outcomes, ticket, command);
-        only_one(given, kept)
+        let within = (stores.catalog, CatalogEntry::outcome_of as OutcomeOf<_>);
+        self.outcome_in_either(within, stores.reservation_outcomes, ticket, command)
     }
 
     /// The answer that an `order.cancel` has.
@@ -194,17 +195,36 @@ impl World {
     /// The answer that a `payment.create` has.
     pub(crate) fn payment_answer(&self, order: &str, command: &str) -> Option<Answer> {
         let stores = self.ticketing.payments.expect("Payments is run here");
-        let id = CommandId::new(command).expect("ids are not empty");
-        let order_id = OrderId::new(order).expect("ids are not empty");
-        let charges = self.driver.get(stores.charges, order, &order_id);
-        let charged = charges.and_then(|charges| charges.outcome_of(&id));
-        let kept = self.outcome(stores.outcomes, order, command);
-        Some(only_one(charged, kept)?.answer)
+        let within = (stores.charges, OrderCharges::outcome_of as OutcomeOf<_>);
+        let outcome = self.outcome_in_either(within, stores.outcomes, order, command)?;
+        Some(outcome.answer)
+    }
+
+    /// The outcome of a command that lies in the row of what it is about or with the others, but
+    /// in both places only until a `404` was decided anew.
+    fn outcome_in_either<K: Codec + FromStr<Err: Debug>, V: Codec>(
+        &self,
+        (store, outcome_of): (Store<K, V>, OutcomeOf<V>),
+        others: Store<OutcomeKey, Outcome>,
+        key: &str,
+        command: &str,
+    ) -> Option<Outcome> {
+        let id = key.parse().expect("ids are not empty");
+        let row = self.driver.get(store, key, &id);
+        let command_id = CommandId::new(command).expect("ids are not empty");
+        let within = row.and_then(|row| outcome_of(&row, &command_id));
+        let kept = self.outcome(others, key, command);
+        let is_final = |outcome: &Outcome| !outcome.answer.is_retryable();
+        assert!(
+            within.is_none() || !kept.as_ref().is_some_and(is_final),
+            "two outcomes of one command: {within:?} and {kept:?}"
+        );
+        within.or(kept)
     }
 
     fn outcome(
         &self,
-        store: turnstile_engine::Store<OutcomeKey, Outcome>,
+        store: Store<OutcomeKey, Outcome>,
         key: &str,
         command: &str,
     ) -> Option<Outcome> {
@@ -233,8 +253,8 @@ impl World {
     pub(crate) fn holders(&self, ticket: &str) -> Vec<String> {
         let store = self.ticketing.tickets.expect("Tickets is run here").tickets;
         let id = TicketId::new(ticket).expect("ids are not empty");
-        let ticket = self.driver.get(store, ticket, &id);
-        let holders = ticket.map(|ticket| ticket.holders).unwrap_or_default();
+        let entry = self.driver.get(store, ticket, &id);
+        let holders = entry.map(|entry| entry.ticket.holders).unwrap_or_default();
         holders.iter().map(OrderId::to_string).collect()
     }
 
@@ -262,15 +282,4 @@ impl World {
         let version = |event: &Value| event["version"].as_u64().expect("events have versions");
         self.of_key(topic, key).iter().map(version).collect()
     }
-}
-
-/// The outcome of a command that may lie in the row of what it is about or with the others,
-/// but in both places only until a `404` was decided anew.
-fn only_one(within: Option<Outcome>, kept: Option<Outcome>) -> Option<Outcome> {
-    let is_final = |outcome: &Outcome| !outcome.answer.is_retryable();
-    assert!(
-        within.is_none() || !kept.as_ref().is_some_and(is_final),
-        "two outcomes of one command: {within:?} and {kept:?}"
-    );
-    within.or(kept)
 }
