@@ -20,7 +20,7 @@ use crate::topology::{
 use crate::{TaskId, TimestampMs};
 
 /// Timers of one processor that a scan loads into memory at once.
-const NEAR_TIMERS: usize = 16_384;
+const NEAR_TIMERS: usize = 4_096;
 
 /// The parts of a task that its processors work on.
 pub(crate) struct TaskCore {

@@ -27,6 +27,7 @@ pub(super) fn client(config: &StreamsConfig, name: &str) -> ClientConfig {
         .set("socket.nagle.disable", "true")
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "2000")
+        .set("enable.metrics.push", "false")
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("topic.metadata.refresh.fast.interval.ms", "50")
         .set_log_level(RDKafkaLogLevel::Warning);
