@@ -6,9 +6,10 @@
 //! nothing ([`GroupConsumer`](super::GroupConsumer)), and this reader, which is in no group,
 //! fetches each partition once.
 //!
-//! Repartition topics are fetched apart from the others. They are many and mostly empty, as
-//! records skip them where they can; and whenever anything comes, the client asks anew for
-//! every partition that it reads.
+//! Whenever anything comes, a client asks anew for every partition that it reads, and records
+//! of other services come one by one. So a fetch of them waits a little for others to come
+//! along. Repartition topics are fetched apart, and at once: they are many and mostly empty, as
+//! records skip them where they can, and what comes there comes with a commit.
 //!
 //! A partition has a [`Lane`] with a queue of its own: one with a backlog does not hold up
 //! the others, and whose records they are need not be looked up. Only committed records
@@ -27,7 +28,7 @@ use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 use super::client_log::ClientLog;
 use super::consumer::{connect, fault_of, list_of, positions};
 use super::fault::KafkaFault;
-use super::settings::{self, Isolation};
+use super::settings::{self, Fetches};
 use super::{Position, TopicPartition};
 use crate::record::{DecodeCache, Header, InputRecord};
 use crate::runtime::StreamsConfig;
@@ -72,13 +73,14 @@ impl Fetcher {
         repartition: BTreeSet<String>,
         waker: Waker,
     ) -> Result<Self, KafkaFault> {
-        let client = |name| -> Result<Client, KafkaFault> {
-            let client = settings::fetcher(config, name, Isolation::ReadCommitted);
+        let client = |name, fetches| -> Result<Client, KafkaFault> {
+            let client = settings::fetcher(config, name, fetches);
             let consumer = client.create_with_context(ClientLog);
             let consumer = consumer.map_err(|error| KafkaFault::of("create a consumer", &error))?;
             Ok(Arc::new(consumer))
         };
-        let (outer, inner) = (client("fetcher")?, client("repartition-fetcher")?);
+        let outer = client("fetcher", Fetches::Together)?;
+        let inner = client("repartition-fetcher", Fetches::AtOnce)?;
         let (clients, topic) = (
             [outer.clone(), inner.clone()],
             instances_topic(&config.application_id),

@@ -1,5 +1,7 @@
 //! The properties of each kind of client.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
@@ -57,13 +59,28 @@ pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -
     with_user_properties(client, config)
 }
 
+/// When a fetch is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetches {
+    /// With the first record that is there.
+    AtOnce,
+    /// With what has come by the tenth part of a commit interval.
+    Together,
+}
+
 /// The reader of a stream thread: of many partitions, for as long as the thread lives. The
 /// bounds are of one partition each. A partition that is added while a fetch of others waits for
 /// records is fetched when that is over, so it waits for a commit interval's time only.
-pub(super) fn fetcher(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
-    let mut client = ungrouped(config, name, isolation);
+pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> ClientConfig {
+    let mut client = ungrouped(config, name, Isolation::ReadCommitted);
+    let (wait, least_bytes) = match fetches {
+        Fetches::AtOnce => (Duration::from_millis(100), "1"),
+        Fetches::Together => (config.commit_interval / 10, "65536"),
+    };
+    let wait = wait.as_millis().clamp(1, 100);
     client
-        .set("fetch.wait.max.ms", "100")
+        .set("fetch.wait.max.ms", wait.to_string())
+        .set("fetch.min.bytes", least_bytes)
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "524288")
         .set("queued.min.messages", "4000")
