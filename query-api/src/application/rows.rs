@@ -119,10 +119,8 @@ impl Rows {
         let read = StoreRead::Range(RowRange::new(range, ScanDirection::Forward, limit));
         let store = self.of_tickets()?.tickets;
         let rows = self.stores.rows(store, partition, read, patience).await?;
-        let tickets = |rows: Vec<(TicketId, TicketEntry)>| {
-            let entries = rows.into_iter();
-            entries.map(|(_, entry)| entry.ticket).collect()
-        };
+        let tickets =
+            |rows: Vec<(TicketId, TicketEntry)>| values(rows).map(|entry| entry.ticket).collect();
         Ok(rows.map(tickets))
     }
 
@@ -152,8 +150,7 @@ impl Rows {
         };
         let index = stores.orders_by_user;
         let rows = self.stores.rows(index, partition, read, patience).await?;
-        let orders = |rows: Vec<(OrderId, Order)>| rows.into_iter().map(|(_, order)| order);
-        Ok(rows.map(|rows| orders(rows).collect()))
+        Ok(rows.map(|rows: Vec<(OrderId, Order)>| values(rows).collect()))
     }
 
     /// Whether the rows of `order` are kept where those of `ticket` are, as far as
@@ -182,4 +179,8 @@ impl Rows {
         let payments = self.ticketing.payments.as_ref();
         payments.ok_or(Unavailable::NoService(Service::Payments))
     }
+}
+
+fn values<K, V>(rows: Vec<(K, V)>) -> impl Iterator<Item = V> {
+    rows.into_iter().map(|(_, value)| value)
 }

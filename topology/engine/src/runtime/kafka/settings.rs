@@ -64,7 +64,7 @@ pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -
 pub(super) enum Fetches {
     /// With the first record that is there.
     AtOnce,
-    /// With what has come by the tenth part of a commit interval.
+    /// With what has come by the tenth part of a commit interval, or sooner with 64 KiB.
     Together,
 }
 
