@@ -22,6 +22,11 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() ->
     }
 }
 
+/// Whether a group has given the member anything.
+pub(crate) fn has_assignment(consumer: &BaseConsumer) -> bool {
+    consumer.assignment().is_ok_and(|held| held.count() > 0)
+}
+
 /// An application of its own on the broker.
 pub(crate) struct Cluster {
     brokers: String,
@@ -235,9 +240,19 @@ impl Cluster {
     /// A member of `group` that reads `topic`, beside the instances: one that comes before
     /// theirs where the group shares partitions out.
     pub(crate) fn member(&self, group: &str, id: &str, topic: &str) -> BaseConsumer {
+        self.join(group, topic, ("client.id", id))
+    }
+
+    /// The member `id` of `group` in the place of the one of an instance, which has lost the
+    /// group then.
+    pub(crate) fn usurper(&self, group: &str, id: &str, topic: &str) -> BaseConsumer {
+        self.join(group, topic, ("group.instance.id", id))
+    }
+
+    fn join(&self, group: &str, topic: &str, (property, id): (&str, &str)) -> BaseConsumer {
         let consumer: BaseConsumer = client(&self.brokers)
             .set("group.id", group)
-            .set("client.id", id)
+            .set(property, id)
             .set("partition.assignment.strategy", "range")
             .set("session.timeout.ms", "6000")
             .set("enable.auto.commit", "false")

@@ -4,6 +4,7 @@ mod application;
 mod cluster;
 mod commit;
 mod crash;
+mod fence;
 mod instances;
 mod restore;
 mod shared_changelog;

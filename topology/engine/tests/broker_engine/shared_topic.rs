@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::BaseConsumer;
 use turnstile_engine::runtime::{Metrics, Streams, StreamsConfig, TopicSpec};
 use turnstile_engine::{
     Context, Decoded, InputRecord, Processor, ProcessorError, Source, Store, Topology,
     TopologyBuilder,
 };
 
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, eventually, has_assignment};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const GROUPS: [&str; 2] = ["early", "late"];
@@ -129,11 +128,6 @@ fn a_group_that_begins_later_is_behind_and_none_counts_twice() {
         eventually("the lag is zero", LIMIT, || cluster.lag(&group) == Some(0));
     }
     tallies.streams.stop();
-}
-
-fn has_assignment(consumer: &BaseConsumer) -> bool {
-    use rdkafka::consumer::Consumer;
-    consumer.assignment().is_ok_and(|held| held.count() > 0)
 }
 
 /// Groups that have committed different positions go on from their own.
