@@ -27,6 +27,18 @@ pub(super) const UNMERGED_FILES_OPTION: &str = "level0_file_num_compaction_trigg
 /// So many while rows are loaded in bulk: RocksDB slows writers down at twenty.
 pub(super) const UNMERGED_FILES_IN_BULK: i32 = 16;
 
+/// The options that have no setters of their own.
+///
+/// - Closing must not flush: a database is also closed to abandon it, and the caller who
+///   wants it flushed says so.
+/// - A file is written in pieces of 64 KiB. Each database has three that are always open, and
+///   RocksDB would keep up to a mebibyte for each that a flush or a compaction writes.
+const WITHOUT_SETTERS: &str =
+    "avoid_flush_during_shutdown=true;writable_file_max_buffer_size=65536";
+
+/// What a compaction reads ahead of each of its files.
+const READ_AHEAD_BYTES: usize = 256 * KIB;
+
 /// How the databases of tasks are set up.
 #[derive(Debug, Clone)]
 pub struct RocksOptions {
@@ -55,11 +67,7 @@ impl RocksOptions {
 
     /// The options of a database.
     pub(super) fn to_rocksdb(&self) -> Result<Options, rocksdb::Error> {
-        // The one option that has no setter of its own. Closing must not flush: a
-        // database is also closed to abandon it, and the caller who wants it
-        // flushed says so.
-        let mut options =
-            Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
+        let mut options = Options::default().get_options_from_string(WITHOUT_SETTERS)?;
         options.create_if_missing(true);
         options.set_write_buffer_manager(self.memory.write_buffers());
         options.set_max_open_files(self.max_open_files);
@@ -68,6 +76,7 @@ impl RocksOptions {
         // Databases are opened beside each other; to start threads for the few files of each
         // takes longer than to open them.
         options.set_max_file_opening_threads(1);
+        options.set_compaction_readahead_size(READ_AHEAD_BYTES);
         options.set_bytes_per_sync(1024 * 1024);
         // One small log a database: there are as many databases as tasks.
         options.set_log_level(LogLevel::Warn);

@@ -219,7 +219,7 @@ impl TransactionalProducer {
             self.open = true;
         }
         let held = self.take_held();
-        worker::hand_over(&self.producer, &held, self.limit)
+        worker::hand_over(&self.producer, held, self.limit)
     }
 
     fn take_held(&mut self) -> Vec<Held> {

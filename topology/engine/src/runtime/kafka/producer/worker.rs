@@ -109,7 +109,7 @@ impl Worker {
                     opens,
                     records,
                     groups,
-                } => self.commit(opens, &records, &groups),
+                } => self.commit(opens, records, &groups),
                 Call::Abort => self.abort(),
             };
             if answers.send(answer).is_err() {
@@ -124,7 +124,7 @@ impl Worker {
     ///    cannot pass. (Not at the same time: a coordinator takes one addition to a
     ///    transaction after the other, and the client comes back late when it is sent away.)
     /// 3. The commit.
-    fn commit(&self, opens: bool, records: &[Held], groups: &[GroupOffsets]) -> Answer {
+    fn commit(&self, opens: bool, records: Vec<Held>, groups: &[GroupOffsets]) -> Answer {
         if opens {
             open(&self.producer)?;
         }
@@ -164,15 +164,16 @@ pub(super) fn open(producer: &BaseProducer<Deliveries>) -> Answer {
     begun.map_err(|error| KafkaFault::of("begin a transaction", &error))
 }
 
-/// Gives records to the client, as fast as it takes them.
+/// Gives records to the client, as fast as it takes them, which copies them: what it has
+/// taken is freed at once.
 pub(super) fn hand_over(
     producer: &BaseProducer<Deliveries>,
-    records: &[Held],
+    records: Vec<Held>,
     limit: Duration,
 ) -> Answer {
     for held in records {
         match held {
-            Held::Record(record, slot) => give(producer, client_record(record, *slot), limit)?,
+            Held::Record(record, slot) => give(producer, client_record(&record, slot), limit)?,
             Held::Changelog(records, Slot(slot)) => {
                 for (key, value) in records.iter() {
                     let mut record = BaseRecord::with_opaque_to(&records.topic, slot + 1)
