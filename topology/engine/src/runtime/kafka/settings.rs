@@ -105,3 +105,47 @@ fn ungrouped(config: &StreamsConfig, name: &str, isolation: Isolation) -> Client
         );
     client
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(commit_interval: Duration) -> StreamsConfig {
+        let mut config = StreamsConfig::new("app", "localhost:9092", "a", "state");
+        config.commit_interval = commit_interval;
+        config
+    }
+
+    #[test]
+    fn a_fetch_waits_for_a_tenth_of_a_commit_interval_at_most() {
+        for (interval_ms, wait) in [(100, "10"), (1_000, "100"), (30_000, "100"), (5, "1")] {
+            let config = config(Duration::from_millis(interval_ms));
+            let together = fetcher(&config, "f", Fetches::Together);
+            assert_eq!(together.get("fetch.wait.max.ms"), Some(wait));
+            assert_ne!(together.get("fetch.min.bytes"), Some("1"));
+        }
+        let at_once = fetcher(&config(Duration::from_secs(1)), "f", Fetches::AtOnce);
+        assert_eq!(at_once.get("fetch.min.bytes"), Some("1"));
+    }
+
+    #[test]
+    fn the_properties_of_a_user_win() {
+        let mut config = config(Duration::from_millis(100));
+        let (name, own, theirs) = ("fetch.wait.max.ms", "10", "7");
+        assert_eq!(
+            fetcher(&config, "f", Fetches::Together).get(name),
+            Some(own)
+        );
+        config
+            .kafka_properties
+            .insert(name.to_owned(), theirs.to_owned());
+        assert_eq!(
+            fetcher(&config, "f", Fetches::Together).get(name),
+            Some(theirs)
+        );
+        assert_eq!(
+            reader(&config, "r", Isolation::ReadCommitted).get(name),
+            Some(theirs)
+        );
+    }
+}
