@@ -111,7 +111,7 @@ settings! {
     MAX_REQUESTS "max-requests" = "4096": "Requests that are answered at once; more get 503";
     MAX_CONNECTIONS "max-connections" = "8192": "Connections of clients that are open at once; on more they get 503";
     #[secret] JWT_KEY "jwt-key" = "": "HS256 key of the bearer tokens; at least 32 bytes are advised";
-    #[secret] CLUSTER_KEY "cluster-key" = "": "What instances know each other by, the same on all [default: derived from JWT_KEY]";
+    #[secret] CLUSTER_KEY "cluster-key" = "": "What instances know each other by, the same on all [default: derived from JWT_KEY, or from APPLICATION_ID, which is no secret]";
     DEV_AUTH "dev-auth" = "false": "Takes the caller from the header X-User-Id: for development only";
     LOG_FORMAT "log-format" = "text": "text, or json for machines";
     RUST_LOG "rust-log" = "info": "What is logged, by target and level";

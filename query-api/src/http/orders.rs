@@ -28,7 +28,8 @@ use super::page::{Page, PageQuery, Reading};
 use super::path::IdPath;
 use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use super::problem_responses::{
-    BodyProblems, CommandProblems, OrderProblems, PageProblems, ReadProblems, TicketProblems,
+    BodyProblems, CommandProblems, KeyProblems, OrderProblems, PageProblems, ReadProblems,
+    TicketProblems,
 };
 use super::staleness::{MaxStale, MaxStaleParameter};
 use crate::application::{Decider, Found, Listing, Rows};
@@ -267,7 +268,7 @@ pub async fn list(
     responses(
         (status = 204, description = "It is cancelled, and its ticket is free"),
         (status = 409, description = "It has ended", body = Problem, content_type = PROBLEM_JSON),
-        CommandProblems, ReadProblems, OrderProblems,
+        CommandProblems, KeyProblems, ReadProblems, OrderProblems,
     ),
     security(("bearer" = [])),
 )]

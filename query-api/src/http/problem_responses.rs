@@ -25,13 +25,15 @@ macro_rules! sets {
 
 sets! {
     /// Of what writes a command and awaits its outcome.
-    CommandProblems = Unauthenticated, Unavailable, OutcomePending;
-    /// Of a command that has a body.
-    BodyProblems = InvalidBody, InvalidValue, InvalidIdempotencyKey, IdempotencyKeyReused;
+    CommandProblems = Unauthenticated, Internal, Unavailable, OutcomePending;
+    /// Of a command that has no body.
+    KeyProblems = InvalidIdempotencyKey, IdempotencyKeyReused;
+    /// Of one that has.
+    BodyProblems = InvalidBody, InvalidValue, InvalidIdempotencyKey, RequestTimeout, BodyTooLarge, IdempotencyKeyReused;
     /// Of what reads rows, which nobody may be able to give at the moment.
-    ReadProblems = Unavailable;
+    ReadProblems = Internal, Unavailable;
     /// Of a list.
-    PageProblems = InvalidParameter, Unavailable;
+    PageProblems = InvalidParameter, Internal, Unavailable;
     /// Of what needs a ticket that is not reserved.
     TicketProblems = TicketNotFound, TicketReserved;
     /// Of what needs an order of the caller's.
