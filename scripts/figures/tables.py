@@ -1,9 +1,7 @@
 """Tables in Markdown, from the lines of measurements."""
 from statistics import median
 
-from targets import judge
-
-NONE = "–"
+from targets import NONE, judge
 
 
 def number(value):

@@ -1,11 +1,15 @@
 """What is measured against the peer, and what we want of it.
 
-A target is a ratio of ours to the peer's (medians of all runs), or a limit of our own value.
+A target is a ratio of ours to the peer's (medians of all runs), or a limit of our own value. What
+has none is shown all the same, so that nothing in which the peer is better is left out.
 """
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median
 from typing import Callable, Optional
+
+# Where there is nothing to show.
+NONE = "–"
 
 
 @dataclass
@@ -33,6 +37,8 @@ class Figure:
         sign = "≥" if self.more_is_better else "≤"
         if self.absolute is not None:
             return f"{sign} {self.absolute:g} {self.unit}".strip()
+        if self.ratio is None:
+            return NONE
         # Rates are told as multiples, costs as parts.
         return f"{sign} {float(self.ratio):g}×" if self.ratio >= 1 else f"{sign} {self.ratio}×"
 
@@ -55,7 +61,7 @@ class Judged:
     def met(self):
         f = self.figure
         measured, limit = (self.ratio, f.ratio) if f.absolute is None else (median(self.ours) if self.ours else None, f.absolute)
-        if measured is None:
+        if measured is None or limit is None:
             return None
         return measured >= limit if f.more_is_better else measured <= limit
 
@@ -80,11 +86,13 @@ FIGURES = [
     Figure("P2 broker, CPU", "s", "p2-latency", lambda l: l["broker"]["cpu_s"], ratio=Fraction(3, 2)),
     Figure("P2 payments", "1/s", "p2-payments", lambda l: l["payments_per_s"], True, Fraction(2)),
     Figure("P3 ready with an empty disk", "s", "p3-restore-empty", lambda l: l["ready_s"], ratio=part(5)),
+    Figure("P3 peak RSS with an empty disk", "MiB", "p3-restore-empty", lambda l: l["app"]["rss_peak_mb"]),
     Figure("P3 ready after kill -9, state kept", "s", "p3-kill9-restart", lambda l: l["ready_s"], absolute=1),
     Figure("P4 lateness of timers, p50", "ms", "p4-timers", lambda l: l["jitter_ms"]["p50"], ratio=part(4)),
     Figure("P4 lateness of timers, p99", "ms", "p4-timers", lambda l: l["jitter_ms"]["p99"], ratio=part(4)),
     Figure("P4 timers that fired early", "", "p4-timers", lambda l: l["early"], absolute=0),
     Figure("P5 reads", "1/s", "p5-reads", lambda l: l["reads"]["per_s"], True, Fraction(3, 2)),
+    Figure("P5 reads, p50", "ms", "p5-reads", lambda l: l["reads"]["p50_ms"]),
     Figure("P5 reads, p99", "ms", "p5-reads", lambda l: l["reads"]["p99_ms"], ratio=part(2)),
 ]
 
