@@ -54,8 +54,8 @@ pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -
     client
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "50")
-        .set("fetch.queue.backoff.ms", "10")
-        .set("queued.max.messages.kbytes", "4096");
+        .set("fetch.queue.backoff.ms", "2")
+        .set("queued.max.messages.kbytes", "2048");
     with_user_properties(client, config)
 }
 
