@@ -219,6 +219,11 @@ impl Counting {
         self.streams.cluster()
     }
 
+    /// Why it has stopped by itself, if it has.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.streams.failure()
+    }
+
     pub(crate) fn problems(&self) -> Vec<String> {
         self.streams.status().problems
     }

@@ -107,6 +107,31 @@ fn bad_records_become_dead_letters() {
     counting.stop();
 }
 
+/// A topic that was made anew ends before the positions of its groups: its records are not
+/// passed over until it has grown as long as the old one was.
+#[test]
+fn a_log_that_ends_before_its_position_stops_the_instance() {
+    let cluster = Cluster::new("anew");
+    let counting = Counting::start(&cluster, "a");
+    cluster.send(&counting.words(), "w1", "x");
+    cluster.read_committed(&counting.counts(), 1);
+    let (group, topic) = (counting.group("words"), counting.words());
+    counting.stop();
+    for partition in 0..4 {
+        eventually("the position can be moved", LIMIT, || {
+            cluster.commit(&group, &topic, partition, 1_000)
+        });
+    }
+    let counting = Counting::launch(&cluster, "a", |_| {});
+    eventually("the instance says why it stops", LIMIT, || {
+        counting.failure().is_some()
+    });
+    let reason = counting.failure().unwrap_or_default();
+    assert!(reason.starts_with(&format!("{topic}-")), "{reason}");
+    assert!(reason.contains("1000"), "{reason}");
+    counting.stop();
+}
+
 /// A timer that was pending when the instance stopped fires when it is back.
 #[test]
 fn timers_survive_a_restart() {

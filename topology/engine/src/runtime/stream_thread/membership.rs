@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::clients::Clients;
 use super::gathering::Gathering;
-use super::readings::Readings;
+use super::readings::{Readings, WentBack};
 use super::slot::SourcePosition;
 use super::work::Work;
 use super::{ThreadFault, ThreadSetup};
@@ -204,6 +204,7 @@ impl<'a> Membership<'a> {
         let (readings, work) = (&mut self.readings, &mut self.work);
         self.fetcher.read(RECORDS_PER_TURN, |lane, record| {
             let readers = readings.readers(lane, record.offset);
+            let readers = readers.map_err(|went_back| made_anew(work, &went_back))?;
             work.process(readers, record)?.map_err(unrouted)
         })
     }
@@ -405,6 +406,20 @@ impl<'a> Membership<'a> {
             consumer.begin_to_leave();
         }
     }
+}
+
+/// A topic that was made anew, or has lost records. To read on would pass over what the new log
+/// has before the old position.
+fn made_anew(work: &Work<'_>, WentBack { reader, from, to }: &WentBack) -> ThreadFault {
+    let slot = work.tasks.get(&reader.task);
+    let position = slot.and_then(|slot| slot.positions.get(reader.source));
+    let log = position.map_or_else(
+        || format!("a log that task {} reads", reader.task),
+        |position| format!("{}-{}", position.place.topic, position.place.partition),
+    );
+    ThreadFault::Stop(format!(
+        "{log} goes on at offset {to} and was read up to {from}: the topic was made anew or has lost records; stop all instances, have the groups that read it go on where you want (kafka-consumer-groups.sh --reset-offsets), and start again"
+    ))
 }
 
 /// A record came for a task that does not run, or a task begins without its positions.

@@ -15,6 +15,15 @@ pub(super) struct Reader {
     pub(super) source: usize,
 }
 
+/// A log goes on before where it was read to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct WentBack {
+    /// One of those who read it.
+    pub(super) reader: Reader,
+    pub(super) from: Offset,
+    pub(super) to: Offset,
+}
+
 /// One lane of the fetcher.
 #[derive(Debug)]
 struct Reading {
@@ -66,13 +75,31 @@ impl Readings {
     }
 
     /// A record has come; who reads it.
-    pub(super) fn readers(&mut self, LaneId(lane): LaneId, offset: Offset) -> &[Reader] {
+    ///
+    /// # Errors
+    ///
+    /// When it lies before what was read, or is to be read next: the log has become shorter, and the
+    /// client has gone to its start.
+    pub(super) fn readers(
+        &mut self,
+        LaneId(lane): LaneId,
+        offset: Offset,
+    ) -> Result<&[Reader], WentBack> {
         let Some(reading) = self.lanes.get_mut(lane) else {
-            return &[];
+            return Ok(&[]);
         };
+        if let Some(reader) = reading.readers.first()
+            && offset < reading.next
+        {
+            return Err(WentBack {
+                reader: *reader,
+                from: reading.next,
+                to: offset,
+            });
+        }
         reading.next = Offset(offset.0 + 1);
         reading.went_back = false;
-        &reading.readers
+        Ok(&reading.readers)
     }
 
     /// Whether the position that the fetcher tells of a lane is that of its readers.
@@ -126,16 +153,17 @@ mod tests {
     #[test]
     fn all_readers_of_a_lane_get_its_records() {
         let mut readings = readings();
-        assert_eq!(readings.readers(LANE, Offset(10)), [reader(0), reader(1)]);
-        assert_eq!(readings.readers(LaneId(0), Offset(3)), []);
-        assert_eq!(readings.readers(LaneId(7), Offset(3)), []);
+        let both = [reader(0), reader(1)];
+        assert_eq!(readings.readers(LANE, Offset(10)), Ok(both.as_slice()));
+        assert_eq!(readings.readers(LaneId(0), Offset(3)), Ok([].as_slice()));
+        assert_eq!(readings.readers(LaneId(7), Offset(3)), Ok([].as_slice()));
     }
 
     #[test]
     fn a_lane_goes_back_only_for_who_is_behind_it() {
         let mut readings = readings();
         assert!(!readings.has_to_start(Some(LANE), Offset(10)));
-        readings.readers(LANE, Offset(14));
+        readings.readers(LANE, Offset(14)).unwrap();
         assert!(!readings.has_to_start(Some(LANE), Offset(15)));
         assert!(!readings.has_to_start(Some(LANE), Offset(99)));
         assert!(readings.has_to_start(Some(LANE), Offset(14)));
@@ -145,13 +173,29 @@ mod tests {
     fn after_going_back_positions_count_from_the_next_record_on() {
         let mut readings = readings();
         assert!(readings.is_known(LANE));
-        readings.readers(LANE, Offset(14));
+        readings.readers(LANE, Offset(14)).unwrap();
         readings.started(LANE, Offset(12));
         assert!(!readings.is_known(LANE));
         assert!(!readings.has_to_start(Some(LANE), Offset(12)));
-        readings.readers(LANE, Offset(12));
+        readings.readers(LANE, Offset(12)).unwrap();
         assert!(readings.is_known(LANE));
         assert!(!readings.is_known(LaneId(7)));
+    }
+
+    #[test]
+    fn a_log_that_goes_on_before_where_it_was_read_to_is_told() {
+        let mut readings = readings();
+        let went_back = |from, to| WentBack {
+            reader: reader(0),
+            from: Offset(from),
+            to: Offset(to),
+        };
+        assert_eq!(readings.readers(LANE, Offset(9)), Err(went_back(10, 9)));
+        // Retention and compaction leave gaps.
+        assert!(readings.readers(LANE, Offset(14)).is_ok());
+        assert_eq!(readings.readers(LANE, Offset(14)), Err(went_back(15, 14)));
+        readings.started(LANE, Offset(12));
+        assert!(readings.readers(LANE, Offset(12)).is_ok());
     }
 
     #[test]
