@@ -107,9 +107,10 @@ impl From<TaskError> for ThreadFault {
     fn from(error: TaskError) -> Self {
         match error {
             TaskError::Corrupted { task, .. } => Self::Wipe { task, error },
-            TaskError::Rejected { .. } | TaskError::Processor { .. } | TaskError::State { .. } => {
-                Self::Stop(with_sources(&error))
-            }
+            TaskError::Rejected { .. }
+            | TaskError::Processor { .. }
+            | TaskError::Changelog { .. }
+            | TaskError::State { .. } => Self::Stop(with_sources(&error)),
         }
     }
 }

@@ -65,7 +65,7 @@ impl Dispatch {
             Err(error) => {
                 let mut tasks = tasks.iter_mut().map(AsMut::as_mut);
                 let first = tasks.find(|task| !task.holds(offset));
-                return first.map_or(Ok(()), |task| Err(task.cannot_read(error)));
+                return first.map_or(Ok(()), |task| Err(task.cannot_read(offset, error)));
             }
         };
         let Some(owner) = self.owner(record.store) else {
@@ -216,7 +216,7 @@ mod tests {
             |offset| dispatch.hand_out(&mut tasks, Offset(offset), Some(b"tag"), None);
         assert!(unreadable(6).is_ok(), "it is news to nobody");
         let fault = unreadable(7).unwrap_err();
-        assert!(matches!(fault, TaskError::Corrupted { task, .. } if task.subtopology.0 == 1));
+        assert!(matches!(fault, TaskError::Changelog { task, .. } if task.subtopology.0 == 1));
         assert_eq!(unreadable(8).unwrap_err().task().subtopology.0, 0);
     }
 }

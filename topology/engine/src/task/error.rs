@@ -1,11 +1,11 @@
 //! Why a task cannot go on, named by the remedy.
 
 use thiserror::Error;
-use turnstile_state::StateError;
+use turnstile_state::{StateError, UnreadableChangelog};
 
-use crate::TaskId;
 use crate::processor::ProcessorError;
 use crate::record::Origin;
+use crate::{Offset, TaskId};
 
 /// Why a task cannot go on.
 #[derive(Debug, Error)]
@@ -38,6 +38,19 @@ pub enum TaskError {
         /// What could not be read.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The changelog holds a record that no task of this release wrote, and would hold it after a
+    /// restore from scratch too: start the release that wrote it.
+    #[error("{changelog}-{}@{offset} cannot be read: it is of another release, or not of this application", task.partition)]
+    Changelog {
+        /// The task.
+        task: TaskId,
+        /// The topic.
+        changelog: String,
+        /// Where the record lies.
+        offset: Offset,
+        /// What is wrong with it.
+        source: UnreadableChangelog,
+    },
     /// The disk failed: see to it, then start again.
     #[error("the stores of task {task} failed")]
     State {
@@ -56,6 +69,7 @@ impl TaskError {
             Self::Rejected { task, .. }
             | Self::Processor { task, .. }
             | Self::Corrupted { task, .. }
+            | Self::Changelog { task, .. }
             | Self::State { task, .. } => *task,
         }
     }
@@ -63,10 +77,7 @@ impl TaskError {
     pub(crate) fn of_processor(task: TaskId, error: ProcessorError) -> Self {
         match error {
             ProcessorError::State(error) => Self::of_state(task, error),
-            error @ ProcessorError::UnreadableRow { .. } => Self::Corrupted {
-                task,
-                source: Box::new(error),
-            },
+            // A row that the codec cannot read came out of the changelog, and would again.
             source => Self::Processor { task, source },
         }
     }

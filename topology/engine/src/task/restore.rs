@@ -115,10 +115,12 @@ impl ChangelogRestore {
     }
 
     /// The fault of a changelog with a record that no task wrote.
-    pub(super) fn cannot_read(&self, error: UnreadableChangelog) -> TaskError {
-        TaskError::Corrupted {
+    pub(super) fn cannot_read(&self, offset: Offset, source: UnreadableChangelog) -> TaskError {
+        TaskError::Changelog {
             task: self.task,
-            source: Box::new(error),
+            changelog: self.changelog.to_string(),
+            offset,
+            source,
         }
     }
 

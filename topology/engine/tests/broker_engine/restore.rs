@@ -129,7 +129,8 @@ fn a_listener_hears_every_record_that_is_restored() {
     counting.stop();
 }
 
-/// A changelog that cannot be read suspends the restore of its task.
+/// A changelog that cannot be read suspends the restore of its task, and stops the instance
+/// with the place: to restore from scratch would come to the same record.
 #[test]
 fn a_listener_hears_of_a_restore_that_does_not_end() {
     let cluster = Cluster::new("suspended");
@@ -149,6 +150,12 @@ fn a_listener_hears_of_a_restore_that_does_not_end() {
         told.get(&unreadable)
             .is_some_and(|told| !told.suspended.is_empty())
     });
+    eventually("the instance says why", LIMIT, || {
+        counting.failure().is_some()
+    });
+    let reason = counting.failure().unwrap_or_default();
+    let place = format!("{}-2@", changelog(&cluster));
+    assert!(reason.contains(&place), "{reason}");
     counting.stop();
     let told = recorder.told();
     let unreadable = told.get(&unreadable).expect("it was told of");
