@@ -84,7 +84,31 @@ pub enum CommitStep {
     AllStored,
 }
 
+/// What a user cannot set: with another value records of transactions that were aborted are
+/// read, positions come to be committed past what was processed, or tasks have two owners.
+const RESERVED_PROPERTIES: [&str; 12] = [
+    "auto.commit.enable",
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "isolation.level",
+    "partition.assignment.strategy",
+    "transactional.id",
+];
+
 impl StreamsConfig {
+    /// The first of the user's properties that the engine has to set itself.
+    pub(super) fn reserved_property(&self) -> Option<String> {
+        let mut names = self.kafka_properties.keys();
+        let reserved = names.find(|name| RESERVED_PROPERTIES.contains(&name.as_str()));
+        reserved.cloned()
+    }
+
     /// The defaults for an application on these brokers.
     pub fn new(
         application_id: impl Into<String>,

@@ -43,6 +43,14 @@ pub enum StartError {
     /// The configuration has no threads: no task would ever run.
     #[error("num_stream_threads is 0: an instance needs at least 1 stream thread")]
     NoStreamThreads,
+    /// A property of the client that the engine's promises rest on.
+    #[error(
+        "KAFKA_PROPERTIES: {name} is set by the engine, whose promises rest on it: leave it out"
+    )]
+    ReservedProperty {
+        /// The property.
+        name: String,
+    },
     /// The state directory cannot be used.
     #[error("the state directory (STATE_DIR) cannot be used")]
     State(#[from] StateError),
@@ -99,6 +107,9 @@ impl Streams {
     ) -> Result<Self, StartError> {
         if config.num_stream_threads == 0 {
             return Err(StartError::NoStreamThreads);
+        }
+        if let Some(name) = config.reserved_property() {
+            return Err(StartError::ReservedProperty { name });
         }
         // 1.
         let state_dir = Arc::new(StateDir::lock(&config.state_dir, &config.application_id)?);
@@ -318,13 +329,28 @@ mod tests {
         // Nothing listens there: whoever asked the cluster first would say so.
         let mut config = StreamsConfig::new("app", "localhost:1", "instance", &state_dir);
         config.num_stream_threads = 0;
-        let started = Streams::start(
+        assert!(matches!(start(config), Err(StartError::NoStreamThreads)));
+        assert!(!state_dir.exists());
+    }
+
+    #[test]
+    fn a_property_that_would_break_a_promise_is_refused() {
+        for name in ["isolation.level", "enable.idempotence", "group.protocol"] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut config = StreamsConfig::new("app", "localhost:1", "instance", folder.path());
+            let value = "read_uncommitted".to_owned();
+            config.kafka_properties.insert(name.to_owned(), value);
+            let refused = start(config).map(drop).unwrap_err().to_string();
+            assert!(refused.contains(name), "{refused}");
+        }
+    }
+
+    fn start(config: StreamsConfig) -> Result<Streams, StartError> {
+        Streams::start(
             Arc::new(TopologyBuilder::new().build().unwrap()),
             &[],
             config,
             Metrics::new(&Registry::new()).unwrap(),
-        );
-        assert!(matches!(started, Err(StartError::NoStreamThreads)));
-        assert!(!state_dir.exists());
+        )
     }
 }
