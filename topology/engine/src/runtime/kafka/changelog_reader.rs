@@ -15,6 +15,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::client_log::ClientLog;
+use super::consumer::fault_of;
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
@@ -111,7 +112,11 @@ impl ChangelogReader {
                     value: message.payload(),
                 })?,
                 Some(Err(KafkaError::PartitionEOF(_))) => take(ChangelogEvent::End)?,
-                Some(Err(error)) => return Err(KafkaFault::of(ACTION, &error).into()),
+                Some(Err(error)) => {
+                    if let Some(fault) = fault_of("changelog", &error) {
+                        return Err(fault.into());
+                    }
+                }
             }
         }
         Ok(limit)
@@ -131,7 +136,7 @@ impl ChangelogReader {
                     message.partition()
                 ),
             }),
-            Some(Err(error)) => Err(KafkaFault::of(ACTION, &error)),
+            Some(Err(error)) => fault_of("changelog", &error).map_or(Ok(()), Err),
         }
     }
 

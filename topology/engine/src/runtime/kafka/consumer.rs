@@ -310,6 +310,11 @@ impl CommittedReader {
         const ACTION: &str = "fetch committed offsets";
         let list = self.consumer.committed_offsets(list_of(partitions), limit);
         let list = list.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        for element in list.elements() {
+            // Whoever takes this for no position reads all of the log once more.
+            let answered = element.error();
+            answered.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        }
         let committed = positions(&list);
         let mut complete = Vec::with_capacity(partitions.len());
         for place in partitions {

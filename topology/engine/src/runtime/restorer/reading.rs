@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::{RECHECK, RestoreFault, Worker, changelog_of, offset_of};
 use crate::Offset;
-use crate::runtime::kafka::{ChangelogEvent, ChangelogReader, Position, TopicPartition};
+use crate::runtime::kafka::{
+    ChangelogEvent, ChangelogReader, KafkaFault, Position, TopicPartition,
+};
 use crate::runtime::restore_listener::{ChangelogRestoration, RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
 use crate::task::{ChangelogRestore, Dispatch, TaskError};
@@ -98,6 +100,19 @@ struct Reading {
     dispatch: Dispatch,
     /// The offset after the last record that was read.
     next: Offset,
+    ended: Ended,
+}
+
+/// What the client's word that a partition has ended is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It counts where the client is at the end that was asked for, or past it.
+    AtPosition,
+    /// It was given before that. A broker that has just become the leader may not know yet how
+    /// much is committed, and is asked once more before more is read.
+    Short,
+    /// It counts: reading began when the leader knew of the end. What lies between are gaps.
+    Anywhere,
 }
 
 impl Reading {
@@ -109,6 +124,7 @@ impl Reading {
             place,
             end,
             tasks,
+            ended: Ended::AtPosition,
         }
     }
 
@@ -222,6 +238,9 @@ impl Worker {
         while !reading.is_done() {
             self.check_cancelled()?;
             let read = self.read_some(reader, reading)?;
+            if reading.ended == Ended::Short {
+                return self.read_on(reading);
+            }
             if read == 0 && !reading.is_done() && !self.end_by_position(reader, reading)? {
                 reader.wait(RECHECK)?;
             }
@@ -234,6 +253,19 @@ impl Worker {
         Ok(())
     }
 
+    /// Reads on with another reader, from a leader that knows of the end.
+    fn read_on(&self, reading: &mut Reading) -> Result<(), RestoreFault> {
+        let (place, next, end) = (reading.place.clone(), reading.next, reading.end);
+        tracing::info!(topic = %place.topic, partition = %place.partition, %next, %end, "a changelog seemed to end early; reading on");
+        self.wait_until_stable(std::slice::from_ref(&place), &[(place.clone(), end)])?;
+        let starts = [(place, Some(next))];
+        let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
+        reading.ended = Ended::Anywhere;
+        self.read_to_end(&reader, reading)?;
+        reader.close();
+        Ok(())
+    }
+
     /// Applies what there is of one partition, at most a batch; says how many records were
     /// read, those of others included.
     fn read_some(
@@ -242,13 +274,14 @@ impl Worker {
         reading: &mut Reading,
     ) -> Result<u64, RestoreFault> {
         let mut read = 0;
-        let mut ended = false;
+        let mut told = false;
         let Reading {
             place,
             end,
             tasks,
             dispatch,
             next,
+            ended,
         } = reading;
         reader.read(place, BATCH_RECORDS, |event| -> Result<(), RestoreFault> {
             match event {
@@ -257,17 +290,20 @@ impl Worker {
                     *next = Offset(offset.0 + 1);
                     read += 1;
                 }
-                ChangelogEvent::End => ended = true,
+                ChangelogEvent::End => told = true,
             }
             Ok(())
         })?;
         // What lies between the last record and the end are markers and gaps.
-        if ended || *next >= *end {
-            ended = true;
+        let is_done =
+            *next >= *end || told && (*ended == Ended::Anywhere || is_past(reader, place, *end)?);
+        if is_done {
             *next = (*next).max(*end);
+        } else if told {
+            *ended = Ended::Short;
         }
         for task in tasks {
-            task.write(*next, ended, &self.listeners)?;
+            task.write(*next, is_done, &self.listeners)?;
         }
         Ok(read)
     }
@@ -279,14 +315,23 @@ impl Worker {
         reader: &ChangelogReader,
         reading: &mut Reading,
     ) -> Result<bool, RestoreFault> {
-        let at = offset_of(&reader.positions()?, &reading.place);
-        let has_passed = at.is_some_and(|at| at >= reading.end);
+        let has_passed = is_past(reader, &reading.place, reading.end)?;
         if has_passed {
             reading.next = reading.end;
             self.read_some(reader, reading)?;
         }
         Ok(has_passed)
     }
+}
+
+/// Whether the client is at this end of a partition, or past it.
+fn is_past(
+    reader: &ChangelogReader,
+    place: &TopicPartition,
+    end: Offset,
+) -> Result<bool, KafkaFault> {
+    let at = offset_of(&reader.positions()?, place);
+    Ok(at.is_some_and(|at| at >= end))
 }
 
 /// The records that the stores were given.
