@@ -30,7 +30,8 @@ pub enum TaskError {
         /// What the processor said.
         source: ProcessorError,
     },
-    /// What the stores of the task hold cannot be read: wipe them and restore from the changelog.
+    /// The stores of the task are damaged, or of another history: wipe them and restore from the
+    /// changelog.
     #[error("the stores of task {task} are corrupted")]
     Corrupted {
         /// The task.

@@ -10,8 +10,7 @@ use turnstile_state::StateError;
 use crate::LIMIT;
 use crate::application::Counting;
 use crate::cluster::{Cluster, eventually, has_assignment};
-
-const WORDS: usize = 40;
+use crate::crash::{WORDS, assert_counted_once_each};
 
 /// Whether the next commit is held up before its positions join, and is.
 static PHASE: AtomicU8 = AtomicU8::new(FREE);
@@ -30,7 +29,7 @@ fn who_has_lost_a_group_without_records_commits_nothing() {
         config.on_commit_step = Some(hold_up);
     });
     send(&cluster, &counting);
-    assert_counted(&cluster, &counting, 1);
+    assert_counted_once_each(&cluster, &counting, 1);
     PHASE.store(AWAITED, Ordering::Relaxed);
     send(&cluster, &counting);
     eventually("a commit is held up", LIMIT, || is_in(HELD_UP));
@@ -46,7 +45,7 @@ fn who_has_lost_a_group_without_records_commits_nothing() {
         Some(&CommitStep::ChangelogSent),
         "the commit that was held up has gone on instead of a new one"
     );
-    assert_counted(&cluster, &counting, 2);
+    assert_counted_once_each(&cluster, &counting, 2);
     counting.stop();
 }
 
@@ -55,15 +54,6 @@ fn send(cluster: &Cluster, counting: &Counting) {
         cluster.send(&counting.words(), &format!("w{n}"), "x");
     }
     cluster.flush();
-}
-
-/// Each word was counted so many times, and no count came twice.
-fn assert_counted(cluster: &Cluster, counting: &Counting, times: usize) {
-    let counts = cluster.read_committed(&counting.counts(), WORDS * times);
-    assert_eq!(counts.len(), WORDS * times);
-    for n in 0..WORDS {
-        assert_eq!(counting.stored(&format!("w{n}")), u64::try_from(times).ok());
-    }
 }
 
 fn is_in(phase: u8) -> bool {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use application::Counting;
 use cluster::{Cluster, eventually};
+use crash::PARTITIONS;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -117,7 +118,7 @@ fn a_log_that_ends_before_its_position_stops_the_instance() {
     cluster.read_committed(&counting.counts(), 1);
     let (group, topic) = (counting.group("words"), counting.words());
     counting.stop();
-    for partition in 0..4 {
+    for partition in 0..PARTITIONS {
         eventually("the position can be moved", LIMIT, || {
             cluster.commit(&group, &topic, partition, 1_000)
         });
