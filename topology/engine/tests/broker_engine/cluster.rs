@@ -130,6 +130,25 @@ impl Cluster {
         self.producer.flush(LIMIT).expect("the broker takes it");
     }
 
+    /// A transaction that has written to a partition, and is pending until it is aborted.
+    pub(crate) fn pending_transaction(&self, topic: &str, partition: i32) -> BaseProducer {
+        let producer: BaseProducer = client(&self.brokers)
+            .set("transactional.id", format!("foreign-{topic}-{partition}"))
+            .set("transaction.timeout.ms", "600000")
+            .create()
+            .expect("a producer can be made");
+        let begun = producer
+            .init_transactions(LIMIT)
+            .and_then(|()| producer.begin_transaction());
+        begun.expect("the broker takes it");
+        let record = BaseRecord::to(topic).partition(partition);
+        let sent = producer.send(record.key("key").payload("value"));
+        sent.map_err(|(error, _)| error)
+            .expect("the queue has room");
+        producer.flush(LIMIT).expect("the broker takes it");
+        producer
+    }
+
     /// All committed records of `topic`, once there are at least `count`; a little longer, so that too many show.
     pub(crate) fn read_committed(&self, topic: &str, count: usize) -> Vec<(String, String)> {
         self.flush();

@@ -1,14 +1,16 @@
 //! What is restored after a start, as a listener hears it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rdkafka::producer::Producer;
 use turnstile_engine::runtime::{ChangelogRestoration, RestoreListener};
 use turnstile_engine::{Codec, Offset, Partition};
 use turnstile_state::{
-    Backend, Batch, RocksBackend, RocksMemory, RocksOptions, StateDir, StoreId, StoreSpec,
-    TaskDirName,
+    Backend, Batch, RocksBackend, RocksMemory, RocksOptions, StateDir, StateError, StoreId,
+    StoreSpec, TaskDirName,
 };
 
 use crate::application::Counting;
@@ -164,6 +166,65 @@ fn a_listener_hears_of_a_restore_that_does_not_end() {
     assert_eq!(unreadable.starts.len(), unreadable.suspended.len());
 }
 
+/// A transaction that does not end, on one partition of the changelog, holds up the tasks of that
+/// partition and no others.
+#[test]
+fn a_pending_transaction_holds_up_one_partition() {
+    let cluster = Cluster::new("pending");
+    Counting::start(&cluster, "a").stop();
+    let pending = cluster.pending_transaction(&changelog(&cluster), 1);
+    let counting = Counting::launch(&cluster, "a", |_| {});
+    eventually("all others run", LIMIT, || counting.running() == 3);
+    let end = cluster.end(&changelog(&cluster), 1);
+    pending
+        .abort_transaction(LIMIT)
+        .expect("the broker takes it");
+    counting.wait_until_ready("a");
+    assert!(cluster.end(&changelog(&cluster), 1) > end);
+    counting.stop();
+}
+
+/// A task that goes elsewhere while it waits to be restored takes its stores from nobody.
+#[test]
+fn a_restore_that_is_called_off_lets_go_of_the_stores() {
+    let cluster = Cluster::new("called-off");
+    Counting::start(&cluster, "a").stop();
+    // Of two instances the second one gets it.
+    let waits = TaskDirName::new(0, 3);
+    let pending = cluster.pending_transaction(&changelog(&cluster), 3);
+    let launch = |instance| {
+        Counting::launch(&cluster, instance, |config| {
+            config.num_standby_replicas = 0;
+            config.warm_join_limit = Duration::from_secs(1);
+        })
+    };
+    let first = launch("a");
+    eventually("all others run", LIMIT, || first.running() == 3);
+    let stores = cluster.state("a").join(waits.to_string());
+    assert!(open(&stores).is_err(), "they are in use");
+    let second = launch("b");
+    eventually("the tasks are shared", LIMIT, || {
+        (first.running(), second.running()) == (2, 1)
+    });
+    eventually("the stores are let go of", LIMIT, || open(&stores).is_ok());
+    pending
+        .abort_transaction(LIMIT)
+        .expect("the broker takes it");
+    second.wait_until_ready("b");
+    assert_eq!((first.running(), second.running()), (2, 2));
+    first.stop();
+    second.stop();
+}
+
+/// Opens the stores of a task, which nobody else may have open.
+fn open(stores: &Path) -> Result<RocksBackend, StateError> {
+    let specs = ["counts", "counter-timers", "counter-timers-by-key"].map(|name| StoreSpec {
+        name: name.to_owned(),
+    });
+    let options = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
+    RocksBackend::open(stores, &specs, &options)
+}
+
 /// Stores that hold more than their changelog are of another history: they are wiped and
 /// restored, and no others.
 #[test]
@@ -209,12 +270,7 @@ fn put_ahead(cluster: &Cluster, partition: Partition, word: &str) {
     let folder = StateDir::lock(cluster.state("a"), &cluster.application())
         .expect("nobody holds the stopped instance's state");
     let name = TaskDirName::new(0, u32::try_from(partition.0).expect("not negative"));
-    let specs = ["counts", "counter-timers", "counter-timers-by-key"].map(|name| StoreSpec {
-        name: name.to_owned(),
-    });
-    let options = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
-    let backend =
-        RocksBackend::open(&folder.task_path(&name), &specs, &options).expect("the task's stores");
+    let backend = open(&folder.task_path(&name)).expect("the task's stores");
     let mut batch = Batch::new();
     batch.put(COUNTS, word.as_bytes(), 999_u64.to_bytes());
     batch.set_changelog_offset(1_000_000);

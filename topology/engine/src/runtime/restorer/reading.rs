@@ -7,17 +7,18 @@
 //! its own: most of the time goes to the stores, which the tasks do not share. A thread reads its
 //! partitions one after the other, so that few tasks at a time share the memory for what is not
 //! on disk yet: the more of it each has, the less often RocksDB merges what it wrote.
+//!
+//! A task whose job is called off is left out from the next batch on, and its stores are let
+//! go. Nothing of it is pending between two batches.
 
-use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{RECHECK, RestoreFault, Worker, changelog_of, offset_of};
+use super::worker::{RECHECK, Worker};
+use super::{CalledOff, RestoreFault, offset_of};
 use crate::Offset;
-use crate::runtime::kafka::{
-    ChangelogEvent, ChangelogReader, KafkaFault, Position, TopicPartition,
-};
+use crate::runtime::kafka::{ChangelogEvent, ChangelogReader, KafkaFault, TopicPartition};
 use crate::runtime::restore_listener::{ChangelogRestoration, RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
 use crate::task::{ChangelogRestore, Dispatch, TaskError};
@@ -34,6 +35,7 @@ const BULK_RECORDS: i64 = 100_000;
 /// A task that is behind the end of its changelog.
 struct Behind {
     stores: ChangelogRestore,
+    called_off: CalledOff,
     /// What the listeners are told of it.
     told: ChangelogRestoration,
     /// The records that were applied.
@@ -48,7 +50,7 @@ impl AsMut<ChangelogRestore> for Behind {
 }
 
 impl Behind {
-    fn of(stores: ChangelogRestore, end: Offset) -> Result<Self, TaskError> {
+    fn of(stores: ChangelogRestore, called_off: CalledOff, end: Offset) -> Result<Self, TaskError> {
         let start = stores.next.unwrap_or(Offset(0));
         if start > end {
             return Err(stores.is_ahead_of(end));
@@ -63,6 +65,7 @@ impl Behind {
         };
         Ok(Self {
             stores,
+            called_off,
             told,
             records: 0,
             done: false,
@@ -92,8 +95,8 @@ impl Behind {
     }
 }
 
-/// A changelog partition that is being read.
-struct Reading {
+/// A changelog partition that is to be read to an end, with the tasks that need it.
+pub(super) struct Reading {
     place: TopicPartition,
     end: Offset,
     tasks: Vec<Behind>,
@@ -116,15 +119,66 @@ enum Ended {
 }
 
 impl Reading {
-    fn of(place: TopicPartition, end: Offset, tasks: Vec<Behind>) -> Self {
+    /// # Errors
+    ///
+    /// When stores hold more than the partition.
+    pub(super) fn of(
+        place: TopicPartition,
+        end: Offset,
+        stores: Vec<(ChangelogRestore, CalledOff)>,
+    ) -> Result<Self, TaskError> {
+        let tasks = stores.into_iter();
+        let tasks = tasks.map(|(stores, called_off)| Behind::of(stores, called_off, end));
+        let tasks: Vec<Behind> = tasks.collect::<Result<_, _>>()?;
         let starts = tasks.iter().map(|task| task.told.start);
-        Self {
+        Ok(Self {
             next: starts.min().unwrap_or(end),
             dispatch: Dispatch::to(tasks.iter().map(|task| &task.stores)),
             place,
             end,
             tasks,
             ended: Ended::AtPosition,
+        })
+    }
+
+    /// Tells the listeners that it begins, and of the tasks that have nothing to read, which
+    /// are left out, that it ends.
+    fn begin(&mut self, listeners: &RestoreListeners) {
+        for task in &self.tasks {
+            listeners.on_restore_start(&task.told);
+        }
+        self.leave_out(
+            |task| task.told.start == task.told.end,
+            |task| listeners.on_restore_end(&task.told, 0),
+        );
+    }
+
+    /// Tells the listeners of the tasks that are not done that they will not be.
+    fn suspend(&mut self, listeners: &RestoreListeners) {
+        for task in self.tasks.iter().filter(|task| !task.done) {
+            listeners.on_restore_suspended(&task.told, task.records);
+        }
+    }
+
+    /// Leaves out the tasks whose jobs were called off.
+    fn leave_out_unwanted(&mut self, listeners: &RestoreListeners) {
+        self.leave_out(
+            |task| !task.done && task.called_off.is_set(),
+            |task| listeners.on_restore_suspended(&task.told, task.records),
+        );
+    }
+
+    fn leave_out(&mut self, which: impl Fn(&Behind) -> bool, tell: impl Fn(&Behind)) {
+        let before = self.tasks.len();
+        self.tasks.retain(|task| {
+            let stays = !which(task);
+            if !stays {
+                tell(task);
+            }
+            stays
+        });
+        if self.tasks.len() < before {
+            self.dispatch = Dispatch::to(self.tasks.iter().map(|task| &task.stores));
         }
     }
 
@@ -144,39 +198,17 @@ impl Reading {
 }
 
 impl Worker {
-    /// Reads changelogs to these ends, and tells the listeners whatever comes of it. Says how
+    /// Reads changelogs to their ends, and tells the listeners whatever comes of it. Says how
     /// many records the stores were given.
-    pub(super) fn read_changelogs(
-        &self,
-        restores: Vec<ChangelogRestore>,
-        ends: &[Position],
-    ) -> Result<u64, RestoreFault> {
-        let mut all = Vec::with_capacity(restores.len());
-        for stores in restores {
-            let place = changelog_of(&stores);
-            let end = offset_of(ends, &place).unwrap_or(Offset(0));
-            all.push((place, Behind::of(stores, end)?));
+    pub(super) fn read_changelogs(&self, mut readings: Vec<Reading>) -> Result<u64, RestoreFault> {
+        for reading in &mut readings {
+            reading.begin(&self.listeners);
         }
-        let mut behind: BTreeMap<TopicPartition, Vec<Behind>> = BTreeMap::new();
-        for (place, task) in all {
-            self.listeners.on_restore_start(&task.told);
-            if task.told.start == task.told.end {
-                self.listeners.on_restore_end(&task.told, 0);
-            } else {
-                behind.entry(place).or_default().push(task);
-            }
-        }
-        let readings = behind.into_iter().map(|(place, tasks)| {
-            let end = offset_of(ends, &place).unwrap_or(Offset(0));
-            Reading::of(place, end, tasks)
-        });
-        let mut readings: Vec<Reading> = readings.collect();
+        readings.retain(|reading| !reading.tasks.is_empty());
         let read = self.read_side_by_side(&mut readings);
         if read.is_err() {
-            let tasks = readings.iter().flat_map(|reading| &reading.tasks);
-            for task in tasks.filter(|task| !task.done) {
-                self.listeners
-                    .on_restore_suspended(&task.told, task.records);
+            for reading in &mut readings {
+                reading.suspend(&self.listeners);
             }
         }
         read?;
@@ -235,8 +267,12 @@ impl Worker {
         reading: &mut Reading,
     ) -> Result<(), RestoreFault> {
         let mut said = Instant::now();
-        while !reading.is_done() {
-            self.check_cancelled()?;
+        loop {
+            reading.leave_out_unwanted(&self.listeners);
+            if reading.is_done() {
+                return Ok(());
+            }
+            self.check_stopped()?;
             let read = self.read_some(reader, reading)?;
             if reading.ended == Ended::Short {
                 return self.read_on(reading);
@@ -250,14 +286,16 @@ impl Worker {
                 tracing::info!(%partition, remaining, "restoring");
             }
         }
-        Ok(())
     }
 
     /// Reads on with another reader, from a leader that knows of the end.
     fn read_on(&self, reading: &mut Reading) -> Result<(), RestoreFault> {
         let (place, next, end) = (reading.place.clone(), reading.next, reading.end);
         tracing::info!(topic = %place.topic, partition = %place.partition, %next, %end, "a changelog seemed to end early; reading on");
-        self.wait_until_stable(std::slice::from_ref(&place), &[(place.clone(), end)])?;
+        self.wait_until_stable(&place, end, || {
+            reading.leave_out_unwanted(&self.listeners);
+            !reading.is_done()
+        })?;
         let starts = [(place, Some(next))];
         let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
         reading.ended = Ended::Anywhere;

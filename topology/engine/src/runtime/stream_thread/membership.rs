@@ -54,7 +54,6 @@ pub(super) struct Membership<'a> {
     gathering: Gathering,
     /// Tasks that some but not all groups have assigned here, and since when.
     partial: BTreeMap<TaskId, (Instant, String)>,
-    epoch: u64,
     last_flush: Instant,
     last_report: Instant,
     /// Tasks that were held in part for too long, at the last report.
@@ -81,7 +80,6 @@ impl<'a> Membership<'a> {
             ownership: Ownership::new(setup.plan.clone()),
             gathering: Gathering::of(setup.plan.stateful_tasks()),
             partial: BTreeMap::new(),
-            epoch: 0,
             last_flush: Instant::now(),
             last_report: Instant::now(),
             misfits: 0,
@@ -246,7 +244,7 @@ impl<'a> Membership<'a> {
         }
         slot.task.become_status(TaskStatus::Suspended);
         self.setup.queries.set_status(id, TaskStatus::Suspended);
-        slot.epoch = 0;
+        slot.restoring = None;
         for SourcePosition { place, group, .. } in std::mem::take(&mut slot.positions) {
             self.setup.lag.forget(&group, &place);
         }

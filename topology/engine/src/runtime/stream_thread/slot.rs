@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use crate::Offset;
 use crate::runtime::kafka::TopicPartition;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::restorer::Restoring;
 use crate::task::{Processed, Task, TaskError};
 
 /// How far a task has come in one of its source partitions.
@@ -23,8 +24,8 @@ pub(super) type Counts = Vec<(usize, Processed, u64)>;
 /// A task in the hands of a thread.
 pub(super) struct TaskSlot {
     pub(super) task: Task,
-    /// Changes with each restore, so that a late result is told from a current one.
-    pub(super) epoch: u64,
+    /// While it is restored; to let go of it calls that off.
+    pub(super) restoring: Option<Restoring>,
     /// Records or timers were handled since the last commit began.
     pub(super) dirty: bool,
     /// By source; nothing while the task does not run.
@@ -43,7 +44,7 @@ impl TaskSlot {
     pub(super) fn new(task: Task) -> Self {
         Self {
             task,
-            epoch: 0,
+            restoring: None,
             dirty: false,
             positions: Vec::new(),
             reached: None,

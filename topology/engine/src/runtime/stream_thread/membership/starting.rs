@@ -57,8 +57,6 @@ impl Membership<'_> {
         }
         slot.task.become_status(TaskStatus::Restoring);
         self.setup.queries.set_status(id, TaskStatus::Restoring);
-        self.epoch += 1;
-        slot.epoch = self.epoch;
         let mut by_group: BTreeMap<Arc<str>, Vec<TopicPartition>> = BTreeMap::new();
         for (group, place) in source_partitions(slot.task.plan(), id) {
             by_group.entry(group).or_default().push(place);
@@ -81,33 +79,26 @@ impl Membership<'_> {
             sources: sources.collect(),
             repartitions: repartitions.collect(),
             restore: slot.task.restore()?,
-            epoch: self.epoch,
         };
-        Ok(self.restorer.submit(job)?)
+        slot.restoring = Some(self.restorer.submit(job)?);
+        Ok(())
     }
 
     /// Starts the tasks that have been restored.
     pub(super) fn take_restored(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         let results: Vec<RestoreResult> = self.restorer.results.try_iter().collect();
         let mut begun: Vec<TaskId> = Vec::new();
-        for RestoreResult {
-            task: id,
-            epoch,
-            outcome,
-        } in results
-        {
-            let Some(slot) = self
-                .work
-                .tasks
-                .get_mut(&id)
-                .filter(|slot| slot.epoch == epoch)
-            else {
+        // One that was called off is of an assignment that is over.
+        for result in results.into_iter().filter(RestoreResult::is_wanted) {
+            let id = result.task();
+            let Some(slot) = self.work.tasks.get_mut(&id) else {
                 continue;
             };
             let Restored {
                 positions,
                 repartition_ends,
-            } = outcome?;
+            } = result.outcome?;
+            slot.restoring = None;
             let sources = source_partitions(slot.task.plan(), id).into_iter();
             let positions = sources.map(|(group, place)| {
                 let committed = positions
