@@ -147,9 +147,9 @@ impl Admin {
             .block_on(self.client.delete_records(&list, &options));
         let deleted = deleted.map_err(|error| KafkaFault::of(ACTION, &error))?;
         for element in deleted.elements() {
-            element
-                .error()
-                .map_err(|error| KafkaFault::of(ACTION, &error))?;
+            element.error().map_err(|error| {
+                KafkaFault::of(ACTION, &error).at(element.topic(), element.partition())
+            })?;
         }
         Ok(())
     }

@@ -313,7 +313,9 @@ impl CommittedReader {
         for element in list.elements() {
             // Whoever takes this for no position reads all of the log once more.
             let answered = element.error();
-            answered.map_err(|error| KafkaFault::of(ACTION, &error))?;
+            answered.map_err(|error| {
+                KafkaFault::of(ACTION, &error).at(element.topic(), element.partition())
+            })?;
         }
         let committed = positions(&list);
         let mut complete = Vec::with_capacity(partitions.len());

@@ -79,6 +79,15 @@ impl KafkaFault {
         }
     }
 
+    /// The same, of one partition.
+    pub(super) fn at(mut self, topic: &str, partition: i32) -> Self {
+        let (Self::Fenced { reason, .. }
+        | Self::Retriable { reason, .. }
+        | Self::Fatal { reason, .. }) = &mut self;
+        *reason = format!("{topic}-{partition}: {reason}");
+        self
+    }
+
     pub(super) fn timeout(action: &'static str) -> Self {
         Self::Retriable {
             action,
