@@ -15,8 +15,8 @@ COPY query-api query-api
 COPY bench bench
 # RocksDB and librdkafka are compiled once and then taken from the caches.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \
-    cargo build --release --locked --bin ticketing \
-    && install -D target/release/ticketing /out/ticketing
+    cargo build --profile dist --locked --bin ticketing \
+    && install -D target/dist/ticketing /out/ticketing
 
 FROM debian:bookworm-slim
 # The libraries that the binary is linked with, and curl for the health check.
