@@ -22,7 +22,7 @@ const INSTANCE: &str = "a";
 /// Enough that all partitions have some.
 pub(crate) const WORDS: u64 = 16;
 pub(crate) const PARTITIONS: i32 = 4;
-const ROUNDS: u64 = 200;
+const ROUNDS: u64 = 2_000;
 
 // What the child is told.
 const APPLICATION: &str = "CRASH_APPLICATION";

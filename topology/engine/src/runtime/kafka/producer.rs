@@ -138,8 +138,9 @@ impl FencingProducer {
 
 /// So many records are worth giving to the client before the commit. What is less waits
 /// for that: the first record after a commit often finds the coordinator at work on the
-/// markers of the last one, and the client rests for 20 ms then.
-const HELD_MAX: usize = 1_000;
+/// markers of the last one, and the client rests for 20 ms then. And each time costs the
+/// client and its brokers a request for each partition, however few records are in it.
+const HELD_MAX: usize = 8_000;
 
 /// What a held record costs beside its bytes.
 const HELD_OVERHEAD_BYTES: usize = 160;
