@@ -1,20 +1,12 @@
 //! Writes that become visible together.
 
 use crate::StoreId;
-
-/// One write of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Write {
-    pub(crate) store: StoreId,
-    pub(crate) key: Box<[u8]>,
-    /// `None` deletes the key.
-    pub(crate) value: Option<Box<[u8]>>,
-}
+use crate::write::Write;
 
 /// Writes to the stores of one task, and the changelog offset they reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    pub(crate) writes: Vec<Write>,
+    pub(crate) writes: Vec<(StoreId, Write)>,
     pub(crate) changelog_offset: Option<i64>,
 }
 
@@ -34,21 +26,17 @@ impl Batch {
     }
 
     /// Sets `key` to `value`. Later writes of a key win.
-    pub fn put(&mut self, store: StoreId, key: impl Into<Box<[u8]>>, value: impl Into<Box<[u8]>>) {
-        self.writes.push(Write {
-            store,
-            key: key.into(),
-            value: Some(value.into()),
-        });
+    pub fn put(&mut self, store: StoreId, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.push(store, Write::put(key.as_ref(), value.as_ref()));
     }
 
     /// Deletes `key`.
-    pub fn delete(&mut self, store: StoreId, key: impl Into<Box<[u8]>>) {
-        self.writes.push(Write {
-            store,
-            key: key.into(),
-            value: None,
-        });
+    pub fn delete(&mut self, store: StoreId, key: impl AsRef<[u8]>) {
+        self.push(store, Write::delete(key.as_ref()));
+    }
+
+    pub(crate) fn push(&mut self, store: StoreId, write: Write) {
+        self.writes.push((store, write));
     }
 
     /// Says that with this batch the stores hold every changelog record before `next_offset`.

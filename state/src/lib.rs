@@ -29,6 +29,7 @@ mod merge;
 mod overlay;
 mod rocks;
 mod state_dir;
+mod write;
 mod writes;
 
 pub use backend::{Backend, Entry, KeyRange, ScanDirection, StoreId, StoreSpec, StoreStats};

@@ -105,18 +105,18 @@ impl Backend for MemoryBackend {
         let mut state = self.state.write();
         // All stores are looked up before the first write, so that a batch with a
         // wrong one changes nothing.
-        let mut written = batch.writes.iter().map(|write| write.store);
+        let mut written = batch.writes.iter().map(|(store, _)| store);
         if let Some(unknown) = written.find(|store| store.index() >= state.stores.len()) {
-            return Err(StateError::UnknownStore(unknown));
+            return Err(StateError::UnknownStore(*unknown));
         }
-        for write in batch.writes {
+        for (store, write) in batch.writes {
             let store = state
                 .stores
-                .get_mut(write.store.index())
+                .get_mut(store.index())
                 .expect("the stores of the batch were checked");
-            match write.value {
-                Some(value) => store.put(write.key, value),
-                None => store.delete(&write.key),
+            match write.entry() {
+                (key, Some(value)) => store.put(key.into(), value.into()),
+                (key, None) => store.delete(key),
             }
         }
         state.changelog_offset = batch.changelog_offset.or(state.changelog_offset);

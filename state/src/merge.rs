@@ -7,15 +7,15 @@
 use std::cmp::Ordering;
 use std::iter::Peekable;
 
-use crate::writes::Value;
 use crate::{Entry, ScanDirection, StateError};
 
 /// Entries in the order of a scan.
 pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>;
 
-type Write = (Box<[u8]>, Value);
+/// A key, and its new value or that it is deleted.
+pub(crate) type Over = (Box<[u8]>, Option<Box<[u8]>>);
 
-pub(crate) struct Merge<'a, W: Iterator<Item = Write>> {
+pub(crate) struct Merge<'a, W: Iterator<Item = Over>> {
     below: Peekable<Entries<'a>>,
     writes: Peekable<W>,
     direction: ScanDirection,
@@ -30,7 +30,7 @@ enum Next {
     Both,
 }
 
-impl<'a, W: Iterator<Item = Write>> Merge<'a, W> {
+impl<'a, W: Iterator<Item = Over>> Merge<'a, W> {
     pub(crate) fn new(below: Entries<'a>, writes: W, direction: ScanDirection) -> Self {
         Self {
             below: below.peekable(),
@@ -59,7 +59,7 @@ impl<'a, W: Iterator<Item = Write>> Merge<'a, W> {
     }
 }
 
-impl<W: Iterator<Item = Write>> Iterator for Merge<'_, W> {
+impl<W: Iterator<Item = Over>> Iterator for Merge<'_, W> {
     type Item = Result<Entry, StateError>;
 
     fn next(&mut self) -> Option<Self::Item> {

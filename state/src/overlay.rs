@@ -20,30 +20,24 @@
 
 use std::sync::Arc;
 
-use crate::writes::Value;
+use crate::write::Write;
 use crate::{Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId};
 
 mod layer;
+mod undo;
 
 use layer::Layer;
+use undo::UndoLog;
 
 /// The writes of an open transaction, over those of a sealed one.
 pub struct Overlay {
     backend: Arc<dyn Backend>,
     open: Layer,
     sealed: Option<Layer>,
-    undo: Vec<Undo>,
+    undo: UndoLog,
     /// The serials of the open savepoints, outermost first.
     savepoints: Vec<u64>,
     next_serial: u64,
-}
-
-/// What a key was in the open transaction before a write.
-struct Undo {
-    store: StoreId,
-    key: Box<[u8]>,
-    /// `None`: there was no write of the key.
-    previous: Option<Value>,
 }
 
 /// A point in a transaction to return to with [`Overlay::rollback_to`].
@@ -65,7 +59,7 @@ impl Overlay {
             backend,
             open: Layer::new(store_count),
             sealed: None,
-            undo: Vec::new(),
+            undo: UndoLog::default(),
             savepoints: Vec::new(),
             next_serial: 0,
         }
@@ -88,7 +82,7 @@ impl Overlay {
             written = sealed.get(store, key)?;
         }
         match written {
-            Some(value) => Ok(value.as_deref().map(<[u8]>::to_vec)),
+            Some(write) => Ok(write.value().map(<[u8]>::to_vec)),
             None => self.backend.get(store, key),
         }
     }
@@ -101,10 +95,10 @@ impl Overlay {
     pub fn put(
         &mut self,
         store: StoreId,
-        key: impl Into<Box<[u8]>>,
-        value: impl Into<Box<[u8]>>,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
     ) -> Result<(), StateError> {
-        self.write(store, key.into(), Some(value.into()))
+        self.write(store, Write::put(key.as_ref(), value.as_ref()))
     }
 
     /// Deletes `key`.
@@ -112,8 +106,8 @@ impl Overlay {
     /// # Errors
     ///
     /// [`StateError::UnknownStore`].
-    pub fn delete(&mut self, store: StoreId, key: impl Into<Box<[u8]>>) -> Result<(), StateError> {
-        self.write(store, key.into(), None)
+    pub fn delete(&mut self, store: StoreId, key: impl AsRef<[u8]>) -> Result<(), StateError> {
+        self.write(store, Write::delete(key.as_ref()))
     }
 
     /// The entries of `range` in the given order, as this transaction sees them.
@@ -159,13 +153,7 @@ impl Overlay {
     #[expect(clippy::needless_pass_by_value, reason = "a savepoint is used once")]
     pub fn rollback_to(&mut self, savepoint: Savepoint) {
         self.close(&savepoint);
-        // Backwards, so that the oldest value of a key written twice is the one
-        // that stays.
-        for undo in self.undo.split_off(savepoint.undo_len).into_iter().rev() {
-            self.open
-                .replace(undo.store, undo.key, undo.previous)
-                .expect("a store that was written to exists");
-        }
+        self.undo.rollback(&mut self.open, savepoint.undo_len);
     }
 
     /// Keeps the writes made since `savepoint`, and closes it and those within.
@@ -248,19 +236,13 @@ impl Overlay {
         self.end_savepoints();
     }
 
-    fn write(&mut self, store: StoreId, key: Box<[u8]>, value: Value) -> Result<(), StateError> {
+    fn write(&mut self, store: StoreId, write: Write) -> Result<(), StateError> {
         if self.savepoints.is_empty() {
-            self.open.replace(store, key, Some(value))?;
+            self.open.insert(store, write)?;
+            Ok(())
         } else {
-            let undo_key = key.clone();
-            let previous = self.open.replace(store, key, Some(value))?;
-            self.undo.push(Undo {
-                store,
-                key: undo_key,
-                previous,
-            });
+            self.undo.insert(&mut self.open, store, write)
         }
-        Ok(())
     }
 
     fn end_savepoints(&mut self) {

@@ -224,9 +224,9 @@ impl RocksBackend {
             if !of_store.is_empty() {
                 store.has_rows.store(true, Ordering::Relaxed);
             }
-            for (key, value) in of_store.iter() {
-                let row = store.prefix.row(key);
-                match value {
+            for write in of_store.iter() {
+                let row = store.prefix.row(write.key());
+                match write.value() {
                     Some(value) => writes.put(row, value),
                     None => writes.delete(row),
                 }
@@ -253,8 +253,8 @@ impl RocksBackend {
 
 impl Backend for RocksBackend {
     fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        if let Some(value) = self.buffer.read().store(store)?.get(key) {
-            return Ok(value.as_deref().map(<[u8]>::to_vec));
+        if let Some(write) = self.buffer.read().store(store)?.get(key) {
+            return Ok(write.value().map(<[u8]>::to_vec));
         }
         let store = self.store(store)?;
         // The buffer's lock orders this after the drain that took the row out of it.

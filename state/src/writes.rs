@@ -1,21 +1,19 @@
 //! The writes of one store by key, in the byte order of keys.
 //!
-//! An ordered map that keeps the first bytes of each key in its nodes: most comparisons on the
+//! An ordered set that keeps the first bytes of each key in its nodes: most comparisons on the
 //! way to a key are of two numbers that lie side by side, and need not go where the rest of the
 //! key is.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use crate::backend::Bounds;
+use crate::write::Write;
 
-/// The new value of a key; `None` deletes it.
-pub(crate) type Value = Option<Box<[u8]>>;
-
-/// What an entry costs beside its bytes: its place in the map and two allocations.
-const ENTRY_OVERHEAD_BYTES: usize = 112;
+/// What a write costs beside its bytes: its place in the set, and what an allocation is rounded up by.
+const WRITE_OVERHEAD_BYTES: usize = 76;
 
 const HEAD_BYTES: usize = size_of::<u128>();
 
@@ -30,24 +28,24 @@ fn head_of(key: &[u8]) -> u128 {
     u128::from_be_bytes(head)
 }
 
-/// A key as the map keeps it.
+/// A write as the set keeps it.
 #[derive(Debug, Clone)]
-struct Key {
+struct Placed {
     head: u128,
-    bytes: Box<[u8]>,
+    write: Write,
 }
 
 /// A key to look up.
 struct Probe<'a> {
     head: u128,
-    bytes: &'a [u8],
+    key: &'a [u8],
 }
 
 impl<'a> Probe<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    fn new(key: &'a [u8]) -> Self {
         Self {
-            head: head_of(bytes),
-            bytes,
+            head: head_of(key),
+            key,
         }
     }
 }
@@ -55,16 +53,16 @@ impl<'a> Probe<'a> {
 /// What both are compared as.
 trait Headed {
     fn head(&self) -> u128;
-    fn bytes(&self) -> &[u8];
+    fn key(&self) -> &[u8];
 }
 
-impl Headed for Key {
+impl Headed for Placed {
     fn head(&self) -> u128 {
         self.head
     }
 
-    fn bytes(&self) -> &[u8] {
-        &self.bytes
+    fn key(&self) -> &[u8] {
+        self.write.key()
     }
 }
 
@@ -73,15 +71,15 @@ impl Headed for Probe<'_> {
         self.head
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.bytes
+    fn key(&self) -> &[u8] {
+        self.key
     }
 }
 
 /// The one order of keys: a lookup finds only what was put in its place by the same.
 fn compare<H: Headed + ?Sized>(one: &H, other: &H) -> Ordering {
     let heads = one.head().cmp(&other.head());
-    heads.then_with(|| one.bytes().cmp(other.bytes()))
+    heads.then_with(|| one.key().cmp(other.key()))
 }
 
 impl Ord for dyn Headed + '_ {
@@ -104,27 +102,27 @@ impl PartialEq for dyn Headed + '_ {
 
 impl Eq for dyn Headed + '_ {}
 
-impl Ord for Key {
+impl Ord for Placed {
     fn cmp(&self, other: &Self) -> Ordering {
         compare(self, other)
     }
 }
 
-impl PartialOrd for Key {
+impl PartialOrd for Placed {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Key {
+impl PartialEq for Placed {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Key {}
+impl Eq for Placed {}
 
-impl<'a> Borrow<dyn Headed + 'a> for Key {
+impl<'a> Borrow<dyn Headed + 'a> for Placed {
     fn borrow(&self) -> &(dyn Headed + 'a) {
         self
     }
@@ -133,64 +131,59 @@ impl<'a> Borrow<dyn Headed + 'a> for Key {
 /// The writes of one store by key, in the byte order of keys.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Writes {
-    by_key: BTreeMap<Key, Value>,
+    by_key: BTreeSet<Placed>,
     bytes: usize,
 }
 
 impl Writes {
-    /// What is written to `key`, if anything is.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Value> {
+    /// The write of `key`, if there is one.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Write> {
         if self.by_key.is_empty() {
             return None;
         }
-        self.by_key.get(&Probe::new(key) as &dyn Headed)
+        let placed = self.by_key.get(&Probe::new(key) as &dyn Headed);
+        placed.map(|placed| &placed.write)
     }
 
-    /// Makes `value` the write of `key`, and returns the one before.
-    pub(crate) fn insert(&mut self, key: Box<[u8]>, value: Value) -> Option<Value> {
-        let key_len = key.len();
-        self.bytes += entry_bytes(key_len, &value);
-        let key = Key {
-            head: head_of(&key),
-            bytes: key,
-        };
-        let previous = self.by_key.insert(key, value);
-        self.bytes -= previous
-            .as_ref()
-            .map_or(0, |value| entry_bytes(key_len, value));
-        previous
+    /// Makes `write` the one of its key, and returns the one before.
+    pub(crate) fn insert(&mut self, write: Write) -> Option<Write> {
+        self.bytes += write_bytes(&write);
+        let head = head_of(write.key());
+        let previous = self.by_key.replace(Placed { head, write });
+        self.removed(previous)
     }
 
     /// Takes the write of `key` out.
-    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Value> {
-        let removed = self.by_key.remove(&Probe::new(key) as &dyn Headed);
-        self.bytes -= removed
-            .as_ref()
-            .map_or(0, |value| entry_bytes(key.len(), value));
-        removed
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Write> {
+        let removed = self.by_key.take(&Probe::new(key) as &dyn Headed);
+        self.removed(removed)
+    }
+
+    fn removed(&mut self, placed: Option<Placed>) -> Option<Write> {
+        let write = placed.map(|placed| placed.write);
+        self.bytes -= write.as_ref().map_or(0, write_bytes);
+        write
     }
 
     /// The writes in a range that is possible.
     pub(crate) fn range<'s>(
         &'s self,
         (start, end): Bounds<'_>,
-    ) -> impl DoubleEndedIterator<Item = (&'s [u8], &'s Value)> + use<'s> {
+    ) -> impl DoubleEndedIterator<Item = &'s Write> + use<'s> {
         let (start, end) = (start.map(Probe::new), end.map(Probe::new));
         let bounds = (as_headed(&start), as_headed(&end));
         let range = self.by_key.range::<dyn Headed, _>(bounds);
-        range.map(|(key, value)| (&*key.bytes, value))
+        range.map(|placed| &placed.write)
     }
 
     /// All writes.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Value)> {
-        let all = self.by_key.iter();
-        all.map(|(key, value)| (&*key.bytes, value))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Write> {
+        self.by_key.iter().map(|placed| &placed.write)
     }
 
-    /// All writes, taken apart.
-    pub(crate) fn into_entries(self) -> impl Iterator<Item = (Box<[u8]>, Value)> {
-        let all = self.by_key.into_iter();
-        all.map(|(key, value)| (key.bytes, value))
+    /// All writes, taken out.
+    pub(crate) fn into_writes(self) -> impl Iterator<Item = Write> {
+        self.by_key.into_iter().map(|placed| placed.write)
     }
 
     /// How many there are.
@@ -217,12 +210,14 @@ fn as_headed<'a>(bound: &'a Bound<Probe<'a>>) -> Bound<&'a (dyn Headed + 'a)> {
     bound.as_ref().map(|probe| probe as &dyn Headed)
 }
 
-fn entry_bytes(key_len: usize, value: &Value) -> usize {
-    ENTRY_OVERHEAD_BYTES + key_len + value.as_ref().map_or(0, |value| value.len())
+fn write_bytes(write: &Write) -> usize {
+    WRITE_OVERHEAD_BYTES + write.len()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -240,30 +235,27 @@ mod tests {
             end in key(),
         ) {
             let mut ours = Writes::default();
-            let mut model: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
+            let mut model: BTreeMap<Vec<u8>, Write> = BTreeMap::new();
             for (key, value, inserts) in writes {
-                let value: Value = value.map(|byte| vec![byte; 3].into());
+                let write = value.map_or_else(|| Write::delete(&key), |byte| Write::put(&key, &[byte; 3]));
                 if inserts {
-                    prop_assert_eq!(ours.insert(key.clone().into(), value.clone()), model.insert(key, value));
+                    prop_assert_eq!(ours.insert(write.clone()), model.insert(key, write));
                 } else {
                     prop_assert_eq!(ours.remove(&key), model.remove(&key));
                 }
             }
             prop_assert_eq!(ours.len(), model.len());
-            let bytes: usize = model.iter().map(|(key, value)| entry_bytes(key.len(), value)).sum();
-            prop_assert_eq!(ours.bytes(), bytes);
-            for (key, value) in &model {
-                prop_assert_eq!(ours.get(key), Some(value));
+            prop_assert_eq!(ours.bytes(), model.values().map(write_bytes).sum::<usize>());
+            for (key, write) in &model {
+                prop_assert_eq!(ours.get(key), Some(write));
             }
             prop_assert_eq!(ours.get(&start), model.get(&start));
-            let all: Vec<_> = ours.iter().map(|(key, value)| (key.to_vec(), value.clone())).collect();
-            prop_assert_eq!(&all, &model.clone().into_iter().collect::<Vec<_>>());
+            prop_assert!(ours.iter().eq(model.values()));
             if start < end {
                 let bounds = (Bound::Excluded(start.as_slice()), Bound::Included(end.as_slice()));
-                let found: Vec<_> = ours.range(bounds).rev().map(|(key, _)| key.to_vec()).collect();
-                let expected: Vec<_> = model.range::<[u8], _>(bounds).rev().map(|(key, _)| key.clone()).collect();
-                prop_assert_eq!(found, expected);
+                prop_assert!(ours.range(bounds).rev().eq(model.range::<[u8], _>(bounds).rev().map(|(_, write)| write)));
             }
+            prop_assert!(ours.into_writes().eq(model.into_values()));
         }
     }
 }

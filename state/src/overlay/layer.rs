@@ -2,7 +2,8 @@
 
 use crate::backend::Bounds;
 use crate::merge::{Entries, Merge};
-use crate::writes::{Value, Writes};
+use crate::write::Write;
+use crate::writes::Writes;
 use crate::{Batch, ScanDirection, StateError, StoreId};
 
 /// The writes of one transaction.
@@ -30,8 +31,14 @@ impl Layer {
             .ok_or(StateError::UnknownStore(store))
     }
 
-    /// What it writes to `key`, if it does.
-    pub(super) fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<&Value>, StateError> {
+    fn writes_mut(&mut self, store: StoreId) -> Result<&mut Writes, StateError> {
+        self.stores
+            .get_mut(store.index())
+            .ok_or(StateError::UnknownStore(store))
+    }
+
+    /// The write of `key`, if there is one.
+    pub(super) fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<&Write>, StateError> {
         Ok(self.writes(store)?.get(key))
     }
 
@@ -47,29 +54,29 @@ impl Layer {
         if writes.is_empty() {
             return Ok(below);
         }
-        let writes = writes.range(bounds);
-        let writes = writes.map(|(key, value)| (key.into(), value.clone()));
+        let writes = writes.range(bounds).map(Write::to_boxes);
         Ok(match direction {
             ScanDirection::Forward => Box::new(Merge::new(below, writes, direction)),
             ScanDirection::Reverse => Box::new(Merge::new(below, writes.rev(), direction)),
         })
     }
 
-    /// Makes `write` the write of `key` (`None`: there is none) and returns the one before.
-    pub(super) fn replace(
+    /// Makes `write` the one of its key, and returns the one before.
+    pub(super) fn insert(
         &mut self,
         store: StoreId,
-        key: Box<[u8]>,
-        write: Option<Value>,
-    ) -> Result<Option<Value>, StateError> {
-        let writes = self
-            .stores
-            .get_mut(store.index())
-            .ok_or(StateError::UnknownStore(store))?;
-        Ok(match write {
-            Some(value) => writes.insert(key, value),
-            None => writes.remove(&key),
-        })
+        write: Write,
+    ) -> Result<Option<Write>, StateError> {
+        Ok(self.writes_mut(store)?.insert(write))
+    }
+
+    /// Takes the write of `key` out, and returns it.
+    pub(super) fn remove(
+        &mut self,
+        store: StoreId,
+        key: &[u8],
+    ) -> Result<Option<Write>, StateError> {
+        Ok(self.writes_mut(store)?.remove(key))
     }
 
     /// All deletes in `store`, then all puts, each in key order.
@@ -78,11 +85,9 @@ impl Layer {
             let store = self.stores.get(store.index());
             store.into_iter().flat_map(Writes::iter)
         };
-        let deletes = writes().filter(|(_, value)| value.is_none());
-        let puts = writes().filter(|(_, value)| value.is_some());
-        deletes
-            .chain(puts)
-            .map(|(key, value)| (key, value.as_deref()))
+        let deletes = writes().filter(|write| write.value().is_none());
+        let puts = writes().filter(|write| write.value().is_some());
+        deletes.chain(puts).map(Write::entry)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -108,11 +113,8 @@ impl Layer {
         let mut batch = Batch::with_capacity(self.len());
         for (position, writes) in (0..).zip(self.stores) {
             let store = StoreId(position);
-            for (key, value) in writes.into_entries() {
-                match value {
-                    Some(value) => batch.put(store, key, value),
-                    None => batch.delete(store, key),
-                }
+            for write in writes.into_writes() {
+                batch.push(store, write);
             }
         }
         batch

@@ -12,7 +12,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::backend::Bounds;
-use crate::writes::{Value, Writes};
+use crate::merge::Over;
+use crate::writes::Writes;
 use crate::{Batch, KeyRange, ScanDirection, StateError, StoreId};
 
 /// The writes of a database that RocksDB does not have yet.
@@ -40,16 +41,13 @@ impl Buffer {
     /// Adds a batch, as a whole or not at all.
     pub(super) fn add(&mut self, batch: Batch) -> Result<(), StateError> {
         let known = self.stores.len();
-        if let Some(write) = batch
-            .writes
-            .iter()
-            .find(|write| write.store.index() >= known)
-        {
-            return Err(StateError::UnknownStore(write.store));
+        let mut written = batch.writes.iter().map(|(store, _)| store);
+        if let Some(unknown) = written.find(|store| store.index() >= known) {
+            return Err(StateError::UnknownStore(*unknown));
         }
-        for write in batch.writes {
-            if let Some(writes) = self.stores.get_mut(write.store.index()) {
-                Arc::make_mut(writes).insert(write.key, write.value);
+        for (store, write) in batch.writes {
+            if let Some(writes) = self.stores.get_mut(store.index()) {
+                Arc::make_mut(writes).insert(write);
             }
         }
         self.changelog_offset = batch.changelog_offset.or(self.changelog_offset);
@@ -101,21 +99,21 @@ impl Scan {
 }
 
 impl Iterator for Scan {
-    type Item = (Box<[u8]>, Value);
+    type Item = Over;
 
     fn next(&mut self) -> Option<Self::Item> {
         let bounds: Bounds<'_> = self.range.bounds()?;
         let mut left = self.writes.range(bounds);
-        let (key, value) = match self.direction {
+        let write = match self.direction {
             ScanDirection::Forward => left.next(),
             ScanDirection::Reverse => left.next_back(),
         }?;
-        let entry = (key.into(), value.clone());
-        let passed = Bound::Excluded(key.to_vec());
+        let over = write.to_boxes();
+        let passed = Bound::Excluded(write.key().to_vec());
         match self.direction {
             ScanDirection::Forward => self.range.start = passed,
             ScanDirection::Reverse => self.range.end = passed,
         }
-        Some(entry)
+        Some(over)
     }
 }

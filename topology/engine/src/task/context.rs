@@ -57,6 +57,27 @@ impl Scratch {
         result
     }
 
+    /// What `use_entry` makes of a key and its value.
+    fn with_entry<R>(
+        &self,
+        key: &impl Codec,
+        value: &impl Codec,
+        use_entry: impl FnOnce(&[u8], &[u8]) -> R,
+    ) -> R {
+        let key_len = Cell::new(0);
+        self.with(
+            |bytes| {
+                key.encode(bytes);
+                key_len.set(bytes.len());
+                value.encode(bytes);
+            },
+            |bytes| {
+                let (key, value) = bytes.split_at(key_len.get());
+                use_entry(key, value)
+            },
+        )
+    }
+
     /// What `encode` writes, in a buffer of its own.
     fn boxed(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
         self.with(encode, |bytes| bytes.into())
@@ -319,10 +340,10 @@ impl Context<'_> {
         value: &V,
     ) -> Result<(), ProcessorError> {
         let id = self.store_id(store)?;
-        let scratch = &self.core.scratch;
-        let key = scratch.boxed(|bytes| key.encode(bytes));
-        let value = scratch.boxed(|bytes| value.encode(bytes));
-        Ok(self.core.overlay.put(id, key, value)?)
+        let TaskCore {
+            scratch, overlay, ..
+        } = &mut *self.core;
+        Ok(scratch.with_entry(key, value, |key, value| overlay.put(id, key, value))?)
     }
 
     /// Deletes `key` from `store`.
@@ -336,8 +357,10 @@ impl Context<'_> {
         key: &K,
     ) -> Result<(), ProcessorError> {
         let id = self.store_id(store)?;
-        let key = self.core.scratch.boxed(|bytes| key.encode(bytes));
-        Ok(self.core.overlay.delete(id, key)?)
+        let TaskCore {
+            scratch, overlay, ..
+        } = &mut *self.core;
+        Ok(scratch.with(|bytes| key.encode(bytes), |key| overlay.delete(id, key))?)
     }
 
     /// At most `limit` entries of `store` in `range`, in the order of their encoded keys.

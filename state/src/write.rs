@@ -1,0 +1,93 @@
+//! The write of a row: its key, and its new value or that it is deleted.
+//!
+//! Writes are kept by the hundred thousand, and move from the overlay to a batch, and from
+//! there to a buffer. So each is one piece of memory:
+//!
+//! ```text
+//! length of the key, times two (4); with one more if the row is deleted
+//! the key
+//! the value
+//! ```
+
+const HEADER_BYTES: usize = size_of::<u32>();
+
+/// The write of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Write(Box<[u8]>);
+
+impl Write {
+    /// The write that sets `key` to `value`.
+    pub(crate) fn put(key: &[u8], value: &[u8]) -> Self {
+        Self::new(key, value, false)
+    }
+
+    /// The write that deletes `key`.
+    pub(crate) fn delete(key: &[u8]) -> Self {
+        Self::new(key, &[], true)
+    }
+
+    fn new(key: &[u8], value: &[u8], is_delete: bool) -> Self {
+        let key_len = u32::try_from(key.len()).ok();
+        let doubled = key_len.and_then(|len| len.checked_mul(2));
+        let header = doubled.expect("a key is shorter than 2 GiB") | u32::from(is_delete);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + key.len() + value.len());
+        bytes.extend_from_slice(&header.to_ne_bytes());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        Self(bytes.into_boxed_slice())
+    }
+
+    /// The key, the value, and whether the row is deleted.
+    fn parts(&self) -> (&[u8], &[u8], bool) {
+        let (header, bytes) = self.0.split_first_chunk().expect("a write has a header");
+        let header = u32::from_ne_bytes(*header);
+        let (key, value) = bytes.split_at((header >> 1) as usize);
+        (key, value, header & 1 == 1)
+    }
+
+    pub(crate) fn key(&self) -> &[u8] {
+        self.parts().0
+    }
+
+    /// The new value; `None` deletes the key.
+    pub(crate) fn value(&self) -> Option<&[u8]> {
+        let (_, value, is_delete) = self.parts();
+        (!is_delete).then_some(value)
+    }
+
+    /// Both.
+    pub(crate) fn entry(&self) -> (&[u8], Option<&[u8]>) {
+        let (key, value, is_delete) = self.parts();
+        (key, (!is_delete).then_some(value))
+    }
+
+    /// A copy of both.
+    pub(crate) fn to_boxes(&self) -> (Box<[u8]>, Option<Box<[u8]>>) {
+        let (key, value) = self.entry();
+        (key.into(), value.map(Into::into))
+    }
+
+    /// The bytes of all of it.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_and_value_come_back() {
+        for key in [&b""[..], b"k", &[255; 300]] {
+            let delete = Write::delete(key);
+            assert_eq!(delete.entry(), (key, None));
+            for value in [&b""[..], b"v", &[0; 300]] {
+                let put = Write::put(key, value);
+                assert_eq!(put.entry(), (key, Some(value)));
+                assert_eq!((put.key(), put.value()), put.entry());
+                assert_ne!(put, delete);
+            }
+        }
+    }
+}
