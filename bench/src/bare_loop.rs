@@ -21,6 +21,8 @@ use crate::place::Place;
 use crate::process::Usage;
 use crate::reader::{client, partitions};
 use crate::topics::TopicPartition;
+use crate::traffic::EVENTS;
+use crate::watch::Watch;
 
 /// As an instance commits.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -54,7 +56,7 @@ impl Mirror {
     /// Of a topic of the instance.
     pub(crate) fn new(topic: &str) -> Self {
         Self {
-            name: format!("limit-{topic}"),
+            name: mirrored(topic),
             groups: Vec::new(),
             records: 0,
             per_order: 0.0,
@@ -82,6 +84,11 @@ impl Mirror {
             .sum();
         sum as f64 / self.samples.len().max(1) as f64
     }
+}
+
+/// The topic of the loop for one of the instance.
+fn mirrored(topic: &str) -> String {
+    format!("limit-{topic}")
 }
 
 /// What a processor would want to know of a message, borrowed from it.
@@ -188,12 +195,12 @@ impl BareLoop {
 
     /// Handles so many orders.
     pub(crate) fn run(&mut self, place: &Place, orders: usize) -> Outcome<Measured> {
+        let watch = Watch::from_now(&place.brokers, &EVENTS.map(mirrored), orders)?;
         let own = Usage::own()?.cpu_seconds;
         let broker = place.broker_cpu_seconds()?;
         for group in &self.groups {
             group.consumer.assign(&partitions(&group.positions)?)?;
         }
-        let mut begun = None;
         let mut handled = 0;
         let mut last_commit = Instant::now();
         self.producer.begin_transaction()?;
@@ -201,9 +208,6 @@ impl BareLoop {
             let mut any = false;
             for group in 0..self.groups.len() {
                 any |= self.turn(group, &mut handled)?;
-            }
-            if any && begun.is_none() {
-                begun = Some(Instant::now());
             }
             let done = handled >= orders && self.consumed >= self.expected(orders);
             if done || last_commit.elapsed() >= COMMIT_INTERVAL {
@@ -222,7 +226,7 @@ impl BareLoop {
             return Err("nothing was parsed".into());
         }
         Ok(Measured {
-            seconds: begun.ok_or("there are no orders")?.elapsed().as_secs_f64(),
+            seconds: watch.seconds()?,
             cpu_seconds: Usage::own()?.cpu_seconds - own,
             broker_cpu_seconds: place.broker_cpu_seconds()? - broker,
         })

@@ -18,7 +18,7 @@ use crate::orders::Commands;
 use crate::percentiles::Percentiles;
 use crate::place::{Place, say};
 use crate::process::Usage;
-use crate::traffic::Traffic;
+use crate::traffic::{EVENTS, Traffic};
 
 /// At most so many commands on their way at once, so that the state of the client stays small.
 const CHUNK: usize = 50_000;
@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     let mut growing = Growing {
         instances: start(options)?,
         commands: Commands::to(brokers)?,
-        traffic: Traffic::from_now(brokers)?,
+        traffic: Traffic::from_now(brokers, &EVENTS)?,
         orders: 0,
     };
     for live in &options.live {

@@ -5,7 +5,8 @@
 //! 2. The instance is stopped, orders are preloaded.
 //! 3. The instance starts; the clock runs from the first visible event to the last.
 //! 4. What it wrote is counted and sampled, topic by topic, and which groups read it.
-//! 5. A bare loop ([`BareLoop`]) does the same input and output, and nothing else.
+//! 5. A bare loop ([`BareLoop`]) does the same input and output, and nothing else. Its clock
+//!    runs like that of the instance, and the same events are watched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,7 +24,8 @@ use crate::orders::Commands;
 use crate::place::{Place, say};
 use crate::reader::{Reader, client, partitions};
 use crate::topics::{TopicPartition, create, ends};
-use crate::traffic::Traffic;
+use crate::traffic::{EVENTS, Traffic};
+use crate::watch::{OF_AN_ORDER, Watch};
 
 /// How many records of a topic are kept to be written again.
 const SAMPLES: usize = 1000;
@@ -103,11 +105,12 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     ));
     let instance = Instance::ready(place, "a", Deployment::of(*partitions))?;
     let commands = Commands::to(brokers)?;
-    let traffic = Traffic::from_now(brokers)?;
+    let traffic = Traffic::from_now(brokers, &EVENTS)?;
     commands.tickets(0..warm_up + orders)?;
     traffic.await_all(&["ticket.created"], warm_up + orders)?;
     commands.orders(0..warm_up, None)?;
-    traffic.await_all(&["order.created", "ticket.updated"], warm_up)?;
+    traffic.await_all(&OF_AN_ORDER, warm_up)?;
+    drop(traffic);
     instance.stop()?;
 
     let before_orders = ends(brokers)?;
@@ -137,12 +140,12 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
 
 fn through_the_instance(options: &Options) -> Outcome<Measured> {
     let place = &options.place;
-    let traffic = Traffic::from_now(&place.brokers)?;
+    let events = EVENTS.map(str::to_owned);
+    let watch = Watch::from_now(&place.brokers, &events, options.orders)?;
     let broker = place.broker_cpu_seconds()?;
     let instance = Instance::start(place, "a", Deployment::of(options.partitions))?;
-    let span = traffic.await_all(&["order.created", "ticket.updated"], options.orders)?;
     let measured = Measured {
-        seconds: span.ok_or("there are no orders")?.seconds(),
+        seconds: watch.seconds()?,
         cpu_seconds: instance.usage()?.cpu_seconds,
         broker_cpu_seconds: place.broker_cpu_seconds()? - broker,
     };

@@ -25,6 +25,7 @@ mod restore;
 mod timers;
 mod topics;
 mod traffic;
+mod watch;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -55,15 +56,20 @@ enum What {
     Restore(restore::Options),
     /// Orders with more of what there is.
     Growth(growth::Options),
+    /// What another measurement starts beside what it measures.
+    #[command(hide = true)]
+    Watch(watch::Options),
 }
 
 impl What {
-    fn place(&self) -> &place::Place {
+    /// Whether the arguments were all that was asked about.
+    fn is_check(&self) -> bool {
         match self {
-            Self::Limit(options) => &options.place,
-            Self::Timers(options) => &options.place,
-            Self::Restore(options) => &options.place,
-            Self::Growth(options) => &options.place,
+            Self::Limit(options) => options.place.check,
+            Self::Timers(options) => options.place.check,
+            Self::Restore(options) => options.place.check,
+            Self::Growth(options) => options.place.check,
+            Self::Watch(_) => false,
         }
     }
 
@@ -73,13 +79,14 @@ impl What {
             Self::Timers(options) => timers::run(options),
             Self::Restore(options) => restore::run(options),
             Self::Growth(options) => growth::run(options),
+            Self::Watch(options) => watch::run(options),
         }
     }
 }
 
 fn main() -> ExitCode {
     let CommandLine { what } = CommandLine::parse();
-    if what.place().check {
+    if what.is_check() {
         return ExitCode::SUCCESS;
     }
     match what.run() {

@@ -31,9 +31,9 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Of what comes to `topics` from now on.
-    pub(crate) fn from_now(brokers: &str, topics: &[&str]) -> Outcome<Self> {
+    pub(crate) fn from_now(brokers: &str, topics: &[impl AsRef<str>]) -> Outcome<Self> {
         let mut ends = ends(brokers)?;
-        ends.retain(|(topic, _), _| topics.contains(&topic.as_str()));
+        ends.retain(|(topic, _), _| topics.iter().any(|wanted| wanted.as_ref() == topic));
         Self::from(brokers, &ends)
     }
 

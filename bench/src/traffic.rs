@@ -12,7 +12,10 @@ use crate::reader::Reader;
 /// Without any event for so long, something is wrong.
 const SILENCE: Duration = Duration::from_mins(2);
 
-/// Reads the events of tickets and orders that come from now on.
+/// Where the events of tickets and orders are.
+pub(crate) const EVENTS: [&str; 2] = [TICKETS, ORDERS];
+
+/// Reads the events that come from now on.
 pub(crate) struct Traffic {
     reader: Reader,
 }
@@ -31,8 +34,9 @@ impl Span {
 }
 
 impl Traffic {
-    pub(crate) fn from_now(brokers: &str) -> Outcome<Self> {
-        let reader = Reader::from_now(brokers, &[TICKETS, ORDERS])?;
+    /// To these topics.
+    pub(crate) fn from_now(brokers: &str, topics: &[impl AsRef<str>]) -> Outcome<Self> {
+        let reader = Reader::from_now(brokers, topics)?;
         // The first poll sends the first request.
         reader.next(Duration::ZERO)?;
         Ok(Self { reader })
