@@ -296,6 +296,9 @@ impl Worker {
             reading.leave_out_unwanted(&self.listeners);
             !reading.is_done()
         })?;
+        if reading.is_done() {
+            return Ok(());
+        }
         let starts = [(place, Some(next))];
         let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
         reading.ended = Ended::Anywhere;

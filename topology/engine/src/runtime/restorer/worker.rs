@@ -44,13 +44,12 @@ pub(super) struct Worker {
 struct Found {
     ticket: Ticket,
     restored: Restored,
-    stores: Option<ChangelogRestore>,
 }
 
 /// Tasks with stores of one changelog partition, which wait until their end of it is stable.
 struct Awaiting {
     wait: StableWait,
-    tasks: Vec<(Ticket, Restored, ChangelogRestore)>,
+    tasks: Vec<(Found, ChangelogRestore)>,
 }
 
 impl Worker {
@@ -101,7 +100,7 @@ impl Worker {
     /// Restores what can be restored now.
     fn turn(&self, new: Vec<Job>, awaiting: &mut Vec<Awaiting>) -> Vec<RestoreResult> {
         let waiting = awaiting.iter().flat_map(|of| &of.tasks);
-        let waiting = waiting.map(|(ticket, ..)| ticket);
+        let waiting = waiting.map(|(found, _)| &found.ticket);
         let tickets = new.iter().map(|(ticket, _)| ticket).chain(waiting);
         let tickets: Vec<Ticket> = tickets.cloned().collect();
         // A thread that ended without a word would leave its tasks waiting for ever.
@@ -126,26 +125,28 @@ impl Worker {
         mut new: Vec<Job>,
         awaiting: &mut Vec<Awaiting>,
     ) -> Result<Vec<RestoreResult>, RestoreFault> {
-        let mut done: Vec<(Ticket, Restored)> = Vec::new();
+        let mut done = Vec::new();
         // 1. and 2.
         new.retain(|(ticket, _)| ticket.is_wanted());
         if !new.is_empty() {
-            let (found, ends) = self.find(new)?;
-            for task in found {
-                match task.stores {
-                    None => done.push((task.ticket, task.restored)),
+            let (found, ends) = self.find(&new)?;
+            for ((ticket, job), restored) in new.into_iter().zip(found) {
+                let task = Found { ticket, restored };
+                match job.restore {
+                    None => done.push(task),
                     Some(stores) => {
                         let place = changelog_of(&stores);
                         let end = offset_of(&ends, &place).unwrap_or(Offset(0));
-                        let task = (task.ticket, task.restored, stores);
-                        await_end(awaiting, place, end, task);
+                        await_end(awaiting, place, end, (task, stores));
                     }
                 }
             }
         }
         // 3.
         for partition in &mut *awaiting {
-            partition.tasks.retain(|(ticket, ..)| ticket.is_wanted());
+            partition
+                .tasks
+                .retain(|(found, _)| found.ticket.is_wanted());
         }
         awaiting.retain(|partition| !partition.tasks.is_empty());
         let places = awaiting.iter().map(|partition| &partition.wait.place);
@@ -156,9 +157,9 @@ impl Worker {
         let mut readings = Vec::with_capacity(ready.len());
         for Awaiting { wait, tasks } in ready {
             let mut stores = Vec::with_capacity(tasks.len());
-            for (ticket, restored, of) in tasks {
-                stores.push((of, ticket.called_off.clone()));
-                done.push((ticket, restored));
+            for (task, of) in tasks {
+                stores.push((of, task.ticket.called_off.clone()));
+                done.push(task);
             }
             readings.push(Reading::of(wait.place, wait.end, stores)?);
         }
@@ -167,9 +168,9 @@ impl Worker {
     }
 
     /// Fetches the committed positions of tasks, then the ends of their partitions.
-    fn find(&self, jobs: Vec<Job>) -> Result<(Vec<Found>, Vec<Position>), RestoreFault> {
+    fn find(&self, jobs: &[Job]) -> Result<(Vec<Restored>, Vec<Position>), RestoreFault> {
         let mut committed: BTreeMap<TopicPartition, BTreeMap<Arc<str>, Offset>> = BTreeMap::new();
-        for (reader, partitions) in by_group(&jobs) {
+        for (reader, partitions) in by_group(jobs) {
             let positions = reader.committed(&partitions, self.config.request_timeout)?;
             for (place, offset) in positions {
                 let groups = committed.entry(place).or_default();
@@ -178,21 +179,17 @@ impl Worker {
             self.check_stopped()?;
         }
         let mut asked: BTreeSet<TopicPartition> = BTreeSet::new();
-        for (_, job) in &jobs {
+        for (_, job) in jobs {
             asked.extend(job.repartitions.iter().cloned());
             asked.extend(job.restore.as_ref().map(changelog_of));
         }
         let ends = self.log_ends.of(&Vec::from_iter(asked))?;
-        let found = jobs.into_iter().map(|(ticket, job)| {
+        let found = jobs.iter().map(|(_, job)| {
             let repartitions = ends.iter();
             let repartitions = repartitions.filter(|(place, _)| job.repartitions.contains(place));
-            Found {
-                ticket,
-                restored: Restored {
-                    positions: positions_of(&job, &committed),
-                    repartition_ends: repartitions.cloned().collect(),
-                },
-                stores: job.restore,
+            Restored {
+                positions: positions_of(job, &committed),
+                repartition_ends: repartitions.cloned().collect(),
             }
         });
         Ok((found.collect(), ends))
@@ -250,7 +247,7 @@ fn await_end(
     awaiting: &mut Vec<Awaiting>,
     place: TopicPartition,
     end: Offset,
-    task: (Ticket, Restored, ChangelogRestore),
+    task: (Found, ChangelogRestore),
 ) {
     let mut partitions = awaiting.iter_mut();
     match partitions.find(|partition| partition.wait.place == place) {
@@ -266,8 +263,8 @@ fn await_end(
 }
 
 /// The results of what is done and wanted.
-fn told(done: Vec<(Ticket, Restored)>, records: u64) -> Vec<RestoreResult> {
-    let waited = done.iter().map(|(ticket, _)| ticket.submitted.elapsed());
+fn told(done: Vec<Found>, records: u64) -> Vec<RestoreResult> {
+    let waited = done.iter().map(|task| task.ticket.submitted.elapsed());
     if let Some(longest) = waited.max() {
         tracing::info!(
             tasks = done.len(),
@@ -276,9 +273,9 @@ fn told(done: Vec<(Ticket, Restored)>, records: u64) -> Vec<RestoreResult> {
             "tasks are restored"
         );
     }
-    let wanted = done.into_iter().filter(|(ticket, _)| ticket.is_wanted());
+    let wanted = done.into_iter().filter(|task| task.ticket.is_wanted());
     wanted
-        .map(|(ticket, restored)| RestoreResult {
+        .map(|Found { ticket, restored }| RestoreResult {
             ticket,
             outcome: Ok(restored),
         })
