@@ -74,7 +74,6 @@ impl ChangelogReader {
             )
             .map_err(fault)?;
         }
-        consumer.assign(&list).map_err(fault)?;
         let mut queues = HashMap::new();
         for (place, _) in positions {
             let queue = consumer.split_partition_queue(&place.topic, place.partition.0);
@@ -86,6 +85,8 @@ impl ChangelogReader {
             queue.set_nonempty_callback(move || wake.wake());
             queues.insert(place.clone(), queue);
         }
+        // Not before the queues are there: the first records would go elsewhere.
+        consumer.assign(&list).map_err(fault)?;
         Ok(Self {
             consumer,
             queues,
