@@ -3,13 +3,18 @@
 //!
 //! A thread of its own serves the client. (That of the client's library looks ten times a
 //! second, and burns the last millisecond of each wait.)
+//!
+//! A client that cannot say any more what was written once, as after brokers have lost records,
+//! takes nothing from then on. Whoever wanted to write then is told so; the next one gets
+//! a new client.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use thiserror::Error;
@@ -57,10 +62,13 @@ impl ProducerContext for Acknowledgements {
     }
 }
 
+type Client = Arc<BaseProducer<Acknowledgements>>;
+
 /// Writes events; cheap to clone.
 #[derive(Clone)]
 pub struct EventProducer {
-    producer: Arc<BaseProducer<Acknowledgements>>,
+    config: Arc<ClientConfig>,
+    client: Arc<RwLock<Client>>,
 }
 
 /// How long the serving thread outlives the last sender at most.
@@ -83,23 +91,34 @@ impl EventProducer {
                 "message.timeout.ms",
                 config.request_timeout.as_millis().to_string(),
             );
-        let client = settings::with_user_properties(client, config);
-        let producer: BaseProducer<Acknowledgements> = client
-            .create_with_context(Acknowledgements)
-            .map_err(|error| KafkaFault::of("create a producer", &error))?;
-        let producer = Arc::new(producer);
-        let served = Arc::downgrade(&producer);
-        let serve = move || {
-            while let Some(producer) = served.upgrade() {
-                producer.poll(SERVING_STEP);
+        let config = settings::with_user_properties(client, config);
+        let client = RwLock::new(served_client(&config)?);
+        Ok(Self {
+            config: Arc::new(config),
+            client: Arc::new(client),
+        })
+    }
+
+    /// The client, or a new one in the place of one that takes nothing any more.
+    fn client(&self) -> Client {
+        let is_usable = |client: &Client| client.client().fatal_error().is_none();
+        let client = self.client.read().clone();
+        if is_usable(&client) {
+            return client;
+        }
+        let mut client = self.client.write();
+        if !is_usable(&client) {
+            let reason = client.client().fatal_error().map(|(_, reason)| reason);
+            tracing::warn!(
+                reason,
+                "a producer takes nothing any more: going on with another"
+            );
+            match served_client(&self.config) {
+                Ok(another) => *client = another,
+                Err(fault) => tracing::error!(%fault, "there is no other producer"),
             }
-        };
-        let thread = thread::Builder::new().name("events".to_owned());
-        thread.spawn(serve).map_err(|error| KafkaFault::Fatal {
-            action: "start the thread of a producer",
-            reason: error.to_string(),
-        })?;
-        Ok(Self { producer })
+        }
+        client.clone()
     }
 
     /// Writes `value` under `key` and waits until all replicas have it.
@@ -133,22 +152,71 @@ impl EventProducer {
     ) -> Result<oneshot::Receiver<Result<(), KafkaError>>, SendError> {
         let (sender, acknowledged) = oneshot::channel();
         let record = BaseRecord::with_opaque_to(topic, Box::new(sender));
-        let sent = self.producer.send(record.key(key).payload(value));
+        let sent = self.client().send(record.key(key).payload(value));
         sent.map_err(|(source, _)| failed(topic, source))?;
         Ok(acknowledged)
     }
 
     /// Waits until the cluster has what was handed over, at most `limit`. Blocks.
     pub(crate) fn flush(&self, limit: Duration) {
-        if let Err(error) = self.producer.flush(limit) {
+        if let Err(error) = self.client().flush(limit) {
             tracing::debug!(%error, "some events are not known to be written");
         }
     }
+}
+
+/// A client, with the thread that serves it while there is anybody who has it.
+fn served_client(config: &ClientConfig) -> Result<Client, KafkaFault> {
+    let client: BaseProducer<Acknowledgements> = config
+        .create_with_context(Acknowledgements)
+        .map_err(|error| KafkaFault::of("create a producer", &error))?;
+    let client = Arc::new(client);
+    let served = Arc::downgrade(&client);
+    let serve = move || {
+        while let Some(client) = served.upgrade() {
+            client.poll(SERVING_STEP);
+        }
+    };
+    let thread = thread::Builder::new().name("events".to_owned());
+    thread.spawn(serve).map_err(|error| KafkaFault::Fatal {
+        action: "start the thread of a producer",
+        reason: error.to_string(),
+    })?;
+    Ok(client)
 }
 
 fn failed(topic: &str, source: KafkaError) -> SendError {
     SendError {
         topic: topic.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    /// The client's own mock of brokers, as no broker loses records when it is told to.
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_any_more_is_replaced() {
+        let brokers = MockCluster::new(1).expect("a mock can be made");
+        brokers
+            .create_topic("events", 1, 1)
+            .expect("a topic can be made");
+        let config = StreamsConfig::new("mock", &brokers.bootstrap_servers(), "a", "unused");
+        let producer = EventProducer::new(&config).expect("a producer can be made");
+        let send = async || producer.send("events", "k", b"v".to_vec()).await;
+        send().await.expect("brokers take it");
+        let lost = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        brokers.request_errors(RDKafkaApiKey::Produce, &[lost]);
+        send()
+            .await
+            .expect_err("nobody knows whether it is written once");
+        let before = producer.client.read().clone();
+        assert!(before.client().fatal_error().is_some());
+        send().await.expect("another client writes it");
     }
 }
