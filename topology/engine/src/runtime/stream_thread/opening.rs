@@ -43,6 +43,7 @@ pub(super) fn open(setup: &ThreadSetup, id: TaskId) -> Result<Task, ThreadFault>
 
 fn open_stores(setup: &ThreadSetup, id: TaskId) -> Result<Arc<dyn Backend>, ThreadFault> {
     let begun = Instant::now();
+    let mut wiped = false;
     loop {
         match setup.stores.open(id) {
             Ok(backend) => return Ok(backend),
@@ -57,6 +58,12 @@ fn open_stores(setup: &ThreadSetup, id: TaskId) -> Result<Arc<dyn Backend>, Thre
                     .into());
                 }
                 std::thread::park_timeout(Duration::from_millis(20));
+            }
+            Err(error) if error.is_mended_by_wiping() && !wiped => {
+                tracing::error!(task = %id, error = super::with_sources(&error), "wiping the stores of a task to restore them");
+                let done = setup.stores.wipe(id);
+                done.map_err(|error| TaskError::of_state(id, error))?;
+                wiped = true;
             }
             Err(error) => return Err(TaskError::of_state(id, error).into()),
         }
