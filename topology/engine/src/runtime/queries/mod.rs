@@ -304,6 +304,11 @@ impl Queries {
         self.shared.watches.tell(task, keys);
     }
 
+    /// Tells those who wait for any key of a task: a commit may have written it.
+    pub(crate) fn tell_of_any_key(&self, task: TaskId) {
+        self.shared.watches.tell_all(|of| of == task);
+    }
+
     fn place<K, V>(&self, store: Store<K, V>) -> Result<Place, QueryError> {
         let found = self.places.at(store.index);
         found.ok_or_else(|| QueryError::UnknownStore(self.store_name(store)))

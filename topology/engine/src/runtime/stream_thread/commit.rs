@@ -231,13 +231,16 @@ impl Work<'_> {
         let reached = delivery.and_then(|delivery| self.producer.next_offset(*delivery));
         let reached = reached.filter(|at| slot.is_behind(*at));
         slot.reached = reached.or(slot.reached);
-        let written = if self.setup.queries.anyone_waits() {
+        let queries = &self.setup.queries;
+        let anyone_waits = queries.anyone_waits();
+        let written = if anyone_waits {
             slot.task.written_keys()
         } else {
             Vec::new()
         };
         let batch = slot.task.take_batch(reached);
-        if !batch.is_empty() {
+        let is_written = !batch.is_empty();
+        if is_written {
             slot.task
                 .backend()
                 .write(batch)
@@ -247,7 +250,11 @@ impl Work<'_> {
             self.setup.lag.committed(group, place, *next);
         }
         slot.publish(counts, &self.setup.metrics);
-        self.setup.queries.tell(id, written.into_iter());
+        queries.tell(id, written.into_iter());
+        // Who began to wait meanwhile may have looked before the batch was written.
+        if is_written && !anyone_waits && queries.anyone_waits() {
+            queries.tell_of_any_key(id);
+        }
         Ok(())
     }
 
