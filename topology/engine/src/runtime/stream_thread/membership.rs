@@ -181,7 +181,7 @@ impl<'a> Membership<'a> {
                 tracing::info!(thread = self.setup.number, %group, partitions = partitions.len(), "partitions are assigned");
                 if let Some(place) = self.ownership.beyond_plan(&group, &partitions) {
                     return Err(ThreadFault::Stop(format!(
-                        "topic {} has got more partitions (there is a number {}) while the application runs: keys have moved away from their tasks and stores; stop all instances, and start with another application id or with the old number of partitions",
+                        "topic {} has got more partitions (there is a number {}) while the application runs: keys have moved away from their tasks and stores; stop all instances; to begin anew, use another application id, and have the groups read from the start (kafka-consumer-groups.sh --reset-offsets --to-earliest)",
                         place.topic, place.partition
                     )));
                 }
@@ -203,7 +203,7 @@ impl<'a> Membership<'a> {
         self.fetcher.read(RECORDS_PER_TURN, |lane, record| {
             let readers = readings.readers(lane, record.offset);
             let readers = readers.map_err(|went_back| made_anew(work, &went_back))?;
-            work.process(readers, record)?.map_err(unrouted)
+            work.process(readers, record)
         })
     }
 
@@ -418,12 +418,4 @@ fn made_anew(work: &Work<'_>, WentBack { reader, from, to }: &WentBack) -> Threa
     ThreadFault::Stop(format!(
         "{log} goes on at offset {to} and was read up to {from}: the topic was made anew or has lost records; stop all instances, have the groups that read it go on where you want (kafka-consumer-groups.sh --reset-offsets), and start again"
     ))
-}
-
-/// A record came for a task that does not run, or a task begins without its positions.
-fn unrouted(task: TaskId) -> ThreadFault {
-    ThreadFault::Rejoin(KafkaFault::Retriable {
-        action: "hand a record to its task",
-        reason: format!("task {task} does not run here, or not at its positions"),
-    })
 }

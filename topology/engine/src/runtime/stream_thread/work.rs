@@ -9,13 +9,17 @@ use super::shortcuts::Shortcuts;
 use super::slot::{SourcePosition, TaskSlot};
 use super::{ThreadFault, ThreadSetup};
 use crate::record::{Origin, OutputRecord};
-use crate::runtime::kafka::{Position, Slot, TopicPartition, TransactionalProducer};
+use crate::runtime::kafka::{KafkaFault, Position, Slot, TopicPartition, TransactionalProducer};
 use crate::{InputRecord, Offset, Partition, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
 const TIMERS_PER_TURN: usize = 250;
 /// Timers that all tasks fire in one transaction: records of the same transaction wait for it.
 const TIMERS_PER_COMMIT: usize = 4_000;
+
+/// Records that skip their topic in consequence of one: what goes in a circle comes round to
+/// commits and to other records only through the topic.
+const TAKEN_OVER_PER_RECORD: usize = 1_000;
 
 /// The tasks of a thread and the producer they write through.
 pub(super) struct Work<'a> {
@@ -48,19 +52,19 @@ impl<'a> Work<'a> {
     }
 
     /// Hands a record to the tasks that read it. What one of them has read before is passed
-    /// over. The task that does not run, if there is one, ends it.
+    /// over.
     pub(super) fn process(
         &mut self,
         readers: &[Reader],
         record: &InputRecord<'_>,
-    ) -> Result<Result<(), TaskId>, ThreadFault> {
+    ) -> Result<(), ThreadFault> {
         // A turn has many records, and somebody waits for what is committed.
         self.finish_if_committed()?;
         let begun = Instant::now();
         let now = clock::now();
         for reader in readers {
             if !self.process_in(*reader, record, now)? {
-                return Ok(Err(reader.task));
+                return Err(unrouted(reader.task));
             }
         }
         let metrics = &self.setup.metrics;
@@ -70,7 +74,7 @@ impl<'a> Work<'a> {
         metrics
             .end_to_end_latency
             .observe(now.since(record.timestamp).as_secs_f64());
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Hands a record to a task; says whether it runs.
@@ -106,8 +110,11 @@ impl<'a> Work<'a> {
 
     /// Hands what was sent for one record to its readers, and what those send; or produces it.
     fn pass_on(&mut self, origin: &Origin, now: TimestampMs) -> Result<(), ThreadFault> {
+        let mut taken_over = 0;
         while let Some(output) = self.sent.pop_front() {
-            if !self.take_over(&output, origin, now)? {
+            if taken_over < TAKEN_OVER_PER_RECORD && self.take_over(&output, origin, now)? {
+                taken_over += 1;
+            } else {
                 self.produce(output)?;
             }
         }
@@ -274,4 +281,12 @@ impl<'a> Work<'a> {
             tracing::debug!(%fault, "the open transaction is left to its time-out or the next producer");
         }
     }
+}
+
+/// A record came for a task that does not run, or a task begins without its positions.
+pub(super) fn unrouted(task: TaskId) -> ThreadFault {
+    ThreadFault::Rejoin(KafkaFault::Retriable {
+        action: "hand a record to its task",
+        reason: format!("task {task} does not run here, or not at its positions"),
+    })
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Membership, unrouted};
+use super::Membership;
 use crate::runtime::kafka::{LaneId, Position, TopicPartition};
 use crate::runtime::ownership::{Hold, source_partitions};
 use crate::runtime::restorer::{RestoreJob, RestoreResult, Restored};
@@ -17,6 +17,7 @@ use crate::runtime::stream_thread::ThreadFault;
 use crate::runtime::stream_thread::opening::open;
 use crate::runtime::stream_thread::readings::Reader;
 use crate::runtime::stream_thread::slot::{SourcePosition, TaskSlot};
+use crate::runtime::stream_thread::work::unrouted;
 use crate::{Offset, TaskId, TaskStatus, clock};
 
 impl Membership<'_> {
