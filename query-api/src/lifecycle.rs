@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
-use turnstile_engine::runtime::Metrics;
+use turnstile_engine::runtime::{Metrics, StreamsFailure};
 
 use crate::application::{LiveApplication, StartFailure};
 use crate::config::Config;
@@ -57,11 +57,24 @@ pub enum RunError {
     #[error("the application does not start")]
     Start(#[from] StartFailure),
     /// The application stopped by itself.
-    #[error("the application has failed: {0}")]
-    Failed(String),
+    #[error("the application has failed")]
+    Failed(#[from] StreamsFailure),
     /// A part of the process panicked.
     #[error("a part of the process panicked")]
     Panicked(#[from] JoinError),
+}
+
+impl RunError {
+    /// Whether to start again changes nothing: the configuration is wrong, or another has taken
+    /// this one's place.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Failed(failure) => matches!(failure, StreamsFailure::Superseded(_)),
+            Self::Start(failure) => failure.is_of_configuration(),
+            _ => false,
+        }
+    }
 }
 
 /// How long a request waits for a task that is on its way, before it is answered 503.
@@ -91,6 +104,10 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
             "without CLUSTER_KEY and JWT_KEY anybody can read here as another instance does"
         );
     }
+    if config.authentication.dev_auth {
+        tracing::warn!("DEV_AUTH is on: whoever sends no token is whom X-User-Id names");
+    }
+    open_files(&config);
     let peer_measures = PeerMeasures::new(&registry)?;
     let peers = Peers::new(cluster_key.clone(), peer_measures.clone()).map_err(RunError::Peers)?;
     let api_config = ApiConfig {
@@ -142,7 +159,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
                 }
                 Err(failure) => break Err(RunError::from(failure)),
             },
-            Some(reason) = failures.recv() => break Err(RunError::Failed(reason)),
+            Some(failure) = failures.recv() => break Err(RunError::Failed(failure)),
             name = signals.next() => {
                 tracing::info!(signal = name, "stopping");
                 break Ok(());
@@ -177,16 +194,37 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     result
 }
 
+/// Files of a task's stores, and tasks of a partition.
+const FILES: usize = 256 * 5;
+
+/// Takes what the system allows of open files, and says where that may be too little: stores that
+/// cannot open one end the instance.
+fn open_files(config: &Config) {
+    let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => limit,
+        Err(error) => return tracing::debug!(%error, "the limit of open files is left as it is"),
+    };
+    let partitions = usize::try_from(config.partitions).unwrap_or(0);
+    let needed = config.max_connections + FILES * partitions;
+    if limit < needed as u64 {
+        tracing::warn!(
+            limit,
+            needed,
+            "there may be too few open files for MAX_CONNECTIONS and the stores of all partitions: raise the limit (ulimit -Hn, LimitNOFILE)"
+        );
+    }
+}
+
 fn start(
     config: &Config,
     metrics: Metrics,
     peers: Arc<Peers>,
-    failed: mpsc::UnboundedSender<String>,
+    failed: mpsc::UnboundedSender<StreamsFailure>,
 ) -> Starting {
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
-        let on_failure = move |reason: &str| {
-            if failed.send(reason.to_owned()).is_err() {
+        let on_failure = move |failure: &StreamsFailure| {
+            if failed.send(failure.clone()).is_err() {
                 tracing::debug!("the application failed while the process was ending");
             }
         };

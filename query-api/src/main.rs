@@ -1,7 +1,7 @@
 //! The binary: understands its command line, and does what it says.
 //!
 //! Exit codes: 0 when it was stopped in order or has printed what was asked for, 1 when
-//! it failed, 2 when the command line or the configuration is wrong.
+//! it failed, 2 when what it was told is wrong, so that it would fail again.
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
@@ -27,7 +27,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const LEAVE_BEHIND: Duration = Duration::from_millis(500);
 
 const FAILURE: u8 = 1;
-const BAD_CONFIGURATION: u8 = 2;
+const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
     let mut command_line = match CommandLine::parse(std::env::args()) {
@@ -77,10 +77,14 @@ fn run(config: Config) -> ExitCode {
     let workers = workers(config.num_stream_threads);
     match (in_runtime(workers, lifecycle::run(config)), format) {
         (Ok(()), _) => ExitCode::SUCCESS,
-        (Err(error), LogFormat::Text) => ended(Err(error.into())),
-        (Err(error), LogFormat::Json) => {
-            tracing::error!(error = with_causes(&error), "the instance has failed");
-            ExitCode::from(FAILURE)
+        (Err(error), format) => {
+            match format {
+                LogFormat::Text => say(&error),
+                LogFormat::Json => {
+                    tracing::error!(error = with_causes(&error), "the instance has failed");
+                }
+            }
+            ExitCode::from(if error.is_lasting() { WRONG } else { FAILURE })
         }
     }
 }
@@ -112,7 +116,7 @@ fn ended(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
 
 fn refused(error: &ConfigError) -> ExitCode {
     say(error);
-    ExitCode::from(BAD_CONFIGURATION)
+    ExitCode::from(WRONG)
 }
 
 /// Prints what was asked for; whoever has read enough of it may close the pipe.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use thiserror::Error;
 use turnstile_engine::runtime::{
-    EventProducer, InstanceStatus, KafkaFault, Metrics, StartError, Streams,
+    EventProducer, InstanceStatus, KafkaFault, Metrics, StartError, Streams, StreamsFailure,
 };
 use turnstile_engine::{Plan, TopologyFaults};
 use turnstile_ticketing::topology;
@@ -37,6 +37,14 @@ pub enum StartFailure {
     Producer(#[from] KafkaFault),
 }
 
+impl StartFailure {
+    /// Whether the configuration is what is wrong.
+    #[must_use]
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::Streams(error) if error.is_of_configuration())
+    }
+}
+
 /// The application on a Kafka cluster.
 pub struct LiveApplication {
     /// Until they have stopped.
@@ -58,15 +66,14 @@ impl LiveApplication {
         config: &Config,
         metrics: Metrics,
         peers: Arc<Peers>,
-        on_failure: impl Fn(&str) + Send + Sync + 'static,
+        on_failure: impl Fn(&StreamsFailure) + Send + Sync + 'static,
     ) -> Result<Self, StartFailure> {
         let ticketing = topology(&config.ticketing())?;
         let streams_config = config.streams();
-        let producer = EventProducer::new(&streams_config)?;
         let streams = Streams::start(
             ticketing.topology.clone(),
             &config.topics(),
-            streams_config,
+            streams_config.clone(),
             metrics,
         );
         let streams = streams.map_err(|source| match source {
@@ -76,6 +83,7 @@ impl LiveApplication {
             },
             source => StartFailure::Streams(Box::new(source)),
         })?;
+        let producer = EventProducer::new(&streams_config)?;
         streams.on_failure(on_failure);
         let owners = Arc::new(streams.cluster());
         let stores = Stores::new(streams.queries(), owners, peers);

@@ -46,7 +46,7 @@ impl Config {
                 duration(text, "0s", "365d")
             })?,
             commit_interval: from.read(&setting::COMMIT_INTERVAL, |text| {
-                duration(text, "1ms", "1h")
+                duration(text, "1ms", "10m")
             })?,
             order_ttl: from.read(&setting::ORDER_TTL, |text| duration(text, "1ms", "365d"))?,
             session_timeout: from.read(&setting::SESSION_TIMEOUT, |text| {

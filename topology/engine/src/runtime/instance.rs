@@ -6,8 +6,8 @@
 //! 2. Create the topics of the application that are missing.
 //! 3. Resolve the topology against the topics that there are.
 //! 4. Begin to open the stores that are on disk, which goes on beside all that follows.
-//! 5. Create or check the internal topics: nothing is read, fenced or joined before they
-//!    are known to be this application's.
+//! 5. Look whether the groups are this application's, and create or check the internal topics:
+//!    nothing is read, fenced or joined before that.
 //! 6. Start the threads; how one gets to its tasks is said in [`stream_thread`].
 //!
 //! Stop: 1. threads commit and close their tasks; 2. the sampler ends; 3. the directory is
@@ -24,8 +24,9 @@ use turnstile_state::{RocksMemory, RocksOptions, StateDir, StateError};
 use super::background::Background;
 use super::cluster::{Cluster, MessengerFault, start_messenger};
 use super::fence::Fence;
+use super::first_start::{self, ForeignPosition};
 use super::internal_topics::{ensure_external, ensure_internal};
-use super::kafka::{Admin, KafkaFault};
+use super::kafka::{Admin, KafkaFault, check_properties};
 use super::lag::LagBoard;
 use super::purge::Purger;
 use super::sampler::Sampler;
@@ -51,12 +52,18 @@ pub enum StartError {
         /// The property.
         name: String,
     },
+    /// A property that the client does not know, or not with this value.
+    #[error(transparent)]
+    Property(KafkaFault),
     /// The state directory cannot be used.
     #[error("the state directory (STATE_DIR) cannot be used")]
     State(#[from] StateError),
     /// The cluster could not be reached or refused.
     #[error(transparent)]
     Kafka(#[from] KafkaFault),
+    /// The application is new on the cluster, and its groups are not.
+    #[error(transparent)]
+    ForeignPosition(#[from] ForeignPosition),
     /// The topics of the cluster are not what the application needs.
     #[error(transparent)]
     Topics(#[from] TopicError),
@@ -68,11 +75,34 @@ pub enum StartError {
     Thread(#[source] std::io::Error),
 }
 
-type OnFailure = Arc<dyn Fn(&str) + Send + Sync>;
+impl StartError {
+    /// Whether the configuration is what is wrong.
+    #[must_use]
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::NoStreamThreads | Self::ReservedProperty { .. } | Self::Property(_)
+        )
+    }
+}
+
+/// Why the stream threads of an instance have stopped by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StreamsFailure {
+    /// Another process has started under the instance's id. To start this one again would
+    /// stop that one.
+    #[error("{0}")]
+    Superseded(String),
+    /// Something that no thread can mend. After a new start it may be over.
+    #[error("{0}")]
+    Failed(String),
+}
+
+type OnFailure = Arc<dyn Fn(&StreamsFailure) + Send + Sync>;
 
 #[derive(Default)]
 struct Failure {
-    reason: Option<String>,
+    reason: Option<StreamsFailure>,
     callbacks: Vec<OnFailure>,
 }
 
@@ -111,6 +141,7 @@ impl Streams {
         if let Some(name) = config.reserved_property() {
             return Err(StartError::ReservedProperty { name });
         }
+        check_properties(&config).map_err(StartError::Property)?;
         // 1.
         let state_dir = Arc::new(StateDir::lock(&config.state_dir, &config.application_id)?);
         // 2.
@@ -123,6 +154,7 @@ impl Streams {
         let stores = TaskStores::new(state_dir, plan.clone(), RocksOptions::new(memory.clone()));
         stores.open_ahead(stores.on_disk());
         // 5.
+        first_start::check(&admin, &plan, &config, &counts)?;
         ensure_internal(&admin, &plan, &config, counts)?;
         // 6.
         let board = StatusBoard::new(config.num_stream_threads);
@@ -194,8 +226,10 @@ impl Streams {
             .name(format!("stream-{}", setup.number))
             .spawn(move || {
                 let work = std::panic::AssertUnwindSafe(|| stream_thread::run(&setup));
-                let ended = std::panic::catch_unwind(work)
-                    .unwrap_or_else(|_| Err(format!("stream thread {} panicked", setup.number)));
+                let ended = std::panic::catch_unwind(work).unwrap_or_else(|_| {
+                    let reason = format!("stream thread {} panicked", setup.number);
+                    Err(StreamsFailure::Failed(reason))
+                });
                 if let Err(reason) = ended {
                     let callbacks = {
                         let mut failure = failure.lock();
@@ -262,12 +296,12 @@ impl Streams {
 
     /// Why a stream thread has stopped for good, if one has.
     #[must_use]
-    pub fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<StreamsFailure> {
         self.failure.lock().reason.clone()
     }
 
     /// Calls `callback` when a stream thread stops for good, or at once if one has.
-    pub fn on_failure(&self, callback: impl Fn(&str) + Send + Sync + 'static) {
+    pub fn on_failure(&self, callback: impl Fn(&StreamsFailure) + Send + Sync + 'static) {
         let callback: OnFailure = Arc::new(callback);
         let reason = {
             let mut failure = self.failure.lock();

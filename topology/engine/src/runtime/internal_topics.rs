@@ -18,7 +18,7 @@ pub enum TopicError {
     Kafka(#[from] KafkaFault),
     /// An internal topic has another partition count than its stores or readers.
     #[error(
-        "internal topic {topic} has {found} partitions, but its tasks need {needed}: the partition count of an input topic has changed, or the topic belongs to another application; use another application id, or delete the application's internal topics after draining it"
+        "internal topic {topic} has {found} partitions, but its tasks need {needed}: the partition count of an input topic has changed, or the topic belongs to another application; to begin anew, stop all instances, use another application id, and have the groups read from the start (kafka-consumer-groups.sh --reset-offsets --to-earliest)"
     )]
     PartitionCount {
         /// The topic.

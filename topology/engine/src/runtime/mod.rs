@@ -10,6 +10,7 @@ mod background;
 mod cluster;
 mod config;
 mod fence;
+mod first_start;
 mod instance;
 mod internal_topics;
 mod kafka;
@@ -31,7 +32,8 @@ pub use cluster::{Cluster, Host, InstanceMetadata, InstancePhase, StandbyReport}
 #[doc(hidden)]
 pub use config::{CommitHook, CommitStep};
 pub use config::{StreamsConfig, TopicSpec};
-pub use instance::{StartError, Streams};
+pub use first_start::ForeignPosition;
+pub use instance::{StartError, Streams, StreamsFailure};
 pub use internal_topics::TopicError;
 pub use kafka::{EventProducer, KafkaFault, SendError};
 pub use metrics::Metrics;

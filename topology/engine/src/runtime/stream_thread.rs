@@ -34,7 +34,6 @@ use std::time::{Duration, Instant};
 
 use self::clients::Clients;
 use self::membership::Membership;
-use super::StreamsConfig;
 use super::cluster::{Cluster, InstancePhase, member_id};
 use super::fence::Fence;
 use super::kafka::KafkaFault;
@@ -46,6 +45,7 @@ use super::standby::Standbys;
 use super::status::StatusBoard;
 use super::task_stores::TaskStores;
 use super::wake::Waker;
+use super::{StreamsConfig, StreamsFailure};
 use crate::TaskId;
 use crate::task::TaskError;
 use crate::topology::Plan;
@@ -89,6 +89,9 @@ enum ThreadFault {
     /// Wipe this task's stores, then join anew.
     #[error("{error}")]
     Wipe { task: TaskId, error: TaskError },
+    /// Stop the instance, for another has its id.
+    #[error("{0}")]
+    Superseded(String),
     /// Stop the instance.
     #[error("{0}")]
     Stop(String),
@@ -211,7 +214,7 @@ fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFau
 /// Of two with one instance id the later goes on: it would be fenced again and again.
 fn end_if_superseded(setup: &ThreadSetup) -> Result<(), ThreadFault> {
     let superseded = setup.cluster.superseded();
-    superseded.map_or(Ok(()), |reason| Err(ThreadFault::Stop(reason)))
+    superseded.map_or(Ok(()), |reason| Err(ThreadFault::Superseded(reason)))
 }
 
 /// Joins the groups when it is time, and works until told to stop. `worked` tells whether
@@ -236,8 +239,14 @@ fn join_and_work(
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Says that it stops for good, and why.
+fn stopped(setup: &ThreadSetup, failure: StreamsFailure) -> StreamsFailure {
+    tracing::error!(thread = setup.number, reason = %failure, "the stream thread stops");
+    failure
+}
+
 /// Runs until told to stop; an error is one that ends the instance.
-pub(crate) fn run(setup: &ThreadSetup) -> Result<(), String> {
+pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
     let mut pause = PAUSE_MIN;
     let mut warm = false;
     while !setup.stopping() {
@@ -249,13 +258,17 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), String> {
             pause = PAUSE_MIN;
         }
         let reason = match &fault {
+            ThreadFault::Superseded(reason) => {
+                return Err(stopped(setup, StreamsFailure::Superseded(reason.clone())));
+            }
             ThreadFault::Stop(reason) => {
-                tracing::error!(thread = setup.number, %reason, "the stream thread stops");
-                return Err(reason.clone());
+                return Err(stopped(setup, StreamsFailure::Failed(reason.clone())));
             }
             ThreadFault::Wipe { task, error } => {
                 tracing::error!(thread = setup.number, %task, error = with_sources(error), "wiping the stores of a task to restore them");
-                opening::wipe(setup, *task).map_err(|error| with_sources(&error))?;
+                opening::wipe(setup, *task).map_err(|error| {
+                    stopped(setup, StreamsFailure::Failed(with_sources(&error)))
+                })?;
                 "corrupted"
             }
             ThreadFault::Rejoin(KafkaFault::Fenced { .. }) => "fenced",

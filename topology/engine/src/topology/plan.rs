@@ -227,7 +227,7 @@ impl Plan {
 
     /// The changelog of all stores, if there are any: a partition for each partition number
     /// of tasks that have stores.
-    fn changelog(&self) -> Option<InternalTopic> {
+    pub(crate) fn changelog(&self) -> Option<InternalTopic> {
         let stateful = self.subtopologies.iter().filter_map(|subtopology| {
             let changelog = subtopology.changelog.as_ref()?;
             Some((subtopology.partitions, changelog))

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use turnstile_engine::runtime::{
-    Cluster as InstanceDirectory, Metrics, QueryError, Streams, StreamsConfig, TopicSpec,
+    Cluster as InstanceDirectory, Metrics, QueryError, StartError, Streams, StreamsConfig,
+    TopicSpec,
 };
 use turnstile_engine::{
     Context, DecodeError, Decoded, Encode, InputRecord, Processor, ProcessorError, Sink, Source,
@@ -141,6 +142,17 @@ impl Counting {
         processor: &str,
         configure: impl FnOnce(&mut StreamsConfig),
     ) -> Self {
+        let started = Self::try_launch(cluster, instance, processor, configure);
+        started.expect("the instance starts")
+    }
+
+    /// Starts an instance, if it can start.
+    pub(crate) fn try_launch(
+        cluster: &Cluster,
+        instance: &str,
+        processor: &str,
+        configure: impl FnOnce(&mut StreamsConfig),
+    ) -> Result<Self, StartError> {
         let application = cluster.application();
         let (topology, store) = topology(&application, processor);
         let mut config = StreamsConfig::new(
@@ -158,13 +170,11 @@ impl Counting {
         });
         let metrics =
             Metrics::new(&prometheus::Registry::new()).expect("a new registry takes the metrics");
-        let streams =
-            Streams::start(topology, &topics, config, metrics).expect("the instance starts");
-        Self {
+        Ok(Self {
             application,
-            streams,
+            streams: Streams::start(topology, &topics, config, metrics)?,
             store,
-        }
+        })
     }
 
     pub(crate) fn wait_until_ready(&self, instance: &str) {
@@ -221,7 +231,7 @@ impl Counting {
 
     /// Why it has stopped by itself, if it has.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.streams.failure()
+        self.streams.failure().map(|failure| failure.to_string())
     }
 
     pub(crate) fn problems(&self) -> Vec<String> {

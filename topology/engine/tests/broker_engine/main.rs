@@ -1,6 +1,7 @@
 //! The engine on a real Kafka, at `KAFKA_BROKERS`: a small application that counts.
 
 mod application;
+mod circle;
 mod cluster;
 mod commit;
 mod crash;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use application::Counting;
 use cluster::{Cluster, eventually};
 use crash::PARTITIONS;
+use turnstile_engine::runtime::StartError;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -130,6 +132,44 @@ fn a_log_that_ends_before_its_position_stops_the_instance() {
     let reason = counting.failure().unwrap_or_default();
     assert!(reason.starts_with(&format!("{topic}-")), "{reason}");
     assert!(reason.contains("1000"), "{reason}");
+    counting.stop();
+}
+
+/// An application of a new id has empty stores: where its groups have read for another, what they
+/// have read would be missing, unless they read it again.
+#[test]
+fn a_new_application_does_not_go_on_where_another_has_stopped() {
+    let cluster = Cluster::new("renamed");
+    let counting = Counting::start(&cluster, "a");
+    cluster.send(&counting.words(), "w1", "x");
+    cluster.read_committed(&counting.counts(), 1);
+    let (group, topic) = (counting.group("words"), counting.words());
+    counting.stop();
+    let renamed = || {
+        Counting::try_launch(&cluster, "b", "counter", |config| {
+            config.application_id = format!("{}-renamed", config.application_id);
+        })
+    };
+    match renamed().map(Counting::stop) {
+        Err(StartError::ForeignPosition(found)) => {
+            assert_eq!((found.group, found.topic), (group.clone(), topic.clone()))
+        }
+        other => panic!("{other:?}"),
+    }
+    for partition in 0..PARTITIONS {
+        eventually("the position can be moved", LIMIT, || {
+            cluster.commit(&group, &topic, partition, 0)
+        });
+    }
+    let counting = renamed().expect("nothing is passed over");
+    counting.wait_until_ready("b");
+    assert_eq!(
+        cluster.read_committed(&counting.counts(), 2),
+        [
+            ("w1".to_owned(), "1".to_owned()),
+            ("w1".to_owned(), "1".to_owned())
+        ]
+    );
     counting.stop();
 }
 

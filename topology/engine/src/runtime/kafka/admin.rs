@@ -8,13 +8,14 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::Position;
 use super::client_log::ClientLog;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::runtime::StreamsConfig;
+use crate::{Offset, Partition};
 
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,13 +134,26 @@ impl Admin {
         }
     }
 
+    /// The offset after the last record of a partition.
+    pub(crate) fn end(&self, topic: &str, partition: Partition) -> Result<Offset, KafkaFault> {
+        let client = self.client.inner();
+        let (_, end) = client
+            .fetch_watermarks(topic, partition.0, self.limit)
+            .map_err(|error| KafkaFault::of("ask for the end of a partition", &error))?;
+        Ok(Offset(end))
+    }
+
     /// Deletes the records before these positions.
     pub(crate) fn delete_before(&self, positions: &[Position]) -> Result<(), KafkaFault> {
         const ACTION: &str = "delete records that were read";
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (place, offset) in positions {
-            list.add_partition_offset(&place.topic, place.partition.0, Offset::Offset(offset.0))
-                .map_err(|error| KafkaFault::of(ACTION, &error))?;
+            list.add_partition_offset(
+                &place.topic,
+                place.partition.0,
+                ClientOffset::Offset(offset.0),
+            )
+            .map_err(|error| KafkaFault::of(ACTION, &error))?;
         }
         let options = AdminOptions::new().operation_timeout(Some(self.limit));
         let deleted = self

@@ -117,6 +117,15 @@ impl GroupConsumer {
                 "session.timeout.ms",
                 config.session_timeout.as_millis().to_string(),
             )
+            // The client takes no longer session than this.
+            .set(
+                "max.poll.interval.ms",
+                config
+                    .session_timeout
+                    .max(Duration::from_mins(5))
+                    .as_millis()
+                    .to_string(),
+            )
             .set(
                 "heartbeat.interval.ms",
                 (config.session_timeout.as_millis() / 4).max(1).to_string(),
@@ -307,17 +316,7 @@ impl CommittedReader {
         partitions: &[TopicPartition],
         limit: Duration,
     ) -> Result<Vec<Position>, KafkaFault> {
-        const ACTION: &str = "fetch committed offsets";
-        let list = self.consumer.committed_offsets(list_of(partitions), limit);
-        let list = list.map_err(|error| KafkaFault::of(ACTION, &error))?;
-        for element in list.elements() {
-            // Whoever takes this for no position reads all of the log once more.
-            let answered = element.error();
-            answered.map_err(|error| {
-                KafkaFault::of(ACTION, &error).at(element.topic(), element.partition())
-            })?;
-        }
-        let committed = positions(&list);
+        let committed = self.known(partitions, limit)?;
         let mut complete = Vec::with_capacity(partitions.len());
         for place in partitions {
             let found = committed.iter().find(|(committed, _)| committed == place);
@@ -329,9 +328,41 @@ impl CommittedReader {
         }
         Ok(complete)
     }
-}
 
-impl CommittedReader {
+    /// The first of these partitions of which the group has passed records that are there, and
+    /// its position.
+    pub(crate) fn first_passed(
+        &self,
+        partitions: &[TopicPartition],
+        limit: Duration,
+    ) -> Result<Option<Position>, KafkaFault> {
+        for (place, offset) in self.known(partitions, limit)? {
+            if offset > self.log_start(&place, limit)? {
+                return Ok(Some((place, offset)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The committed positions of those partitions that have one.
+    fn known(
+        &self,
+        partitions: &[TopicPartition],
+        limit: Duration,
+    ) -> Result<Vec<Position>, KafkaFault> {
+        const ACTION: &str = "fetch committed offsets";
+        let list = self.consumer.committed_offsets(list_of(partitions), limit);
+        let list = list.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        for element in list.elements() {
+            // Whoever takes this for no position reads all of the log once more.
+            let answered = element.error();
+            answered.map_err(|error| {
+                KafkaFault::of(ACTION, &error).at(element.topic(), element.partition())
+            })?;
+        }
+        Ok(positions(&list))
+    }
+
     /// The start of a partition's log; waits for the leader of a topic that was just created.
     fn log_start(&self, place: &TopicPartition, limit: Duration) -> Result<Offset, KafkaFault> {
         let begun = Instant::now();

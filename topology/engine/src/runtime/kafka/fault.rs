@@ -45,7 +45,12 @@ impl KafkaFault {
             KafkaError::ClientConfig(_, _, property, _) => {
                 format!("KAFKA_PROPERTIES: librdkafka does not take this value for {property}")
             }
-            error => error.to_string(),
+            error => match error.rdkafka_error_code() {
+                Some(Code::InvalidSessionTimeout) => format!(
+                    "{error}: set SESSION_TIMEOUT within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
+                ),
+                _ => error.to_string(),
+            },
         };
         if let KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) = error {
             return Self::Fatal { action, reason };

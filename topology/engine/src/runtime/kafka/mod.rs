@@ -29,7 +29,7 @@ pub use fault::KafkaFault;
 pub(crate) use fetcher::{Fetcher, LaneId};
 pub(crate) use offsets::EndOffsets;
 pub(crate) use producer::{FencingProducer, GroupOffsets, Slot, TransactionalProducer};
-pub(crate) use settings::Isolation;
+pub(crate) use settings::{Isolation, check_properties};
 
 use std::sync::Arc;
 

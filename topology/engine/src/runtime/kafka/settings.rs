@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use super::fault::KafkaFault;
 use crate::runtime::StreamsConfig;
 
 /// Which records a reader sees.
@@ -34,6 +35,15 @@ pub(super) fn client(config: &StreamsConfig, name: &str) -> ClientConfig {
         .set("topic.metadata.refresh.fast.interval.ms", "50")
         .set_log_level(RDKafkaLogLevel::Warning);
     client
+}
+
+/// Whether the client takes the user's properties.
+pub(crate) fn check_properties(config: &StreamsConfig) -> Result<(), KafkaFault> {
+    let client = with_user_properties(client(config, "check"), config);
+    let taken = client.create_native_config();
+    taken
+        .map(drop)
+        .map_err(|error| KafkaFault::of("use its properties", &error))
 }
 
 /// Adds the user's properties.

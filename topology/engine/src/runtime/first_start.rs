@@ -1,0 +1,86 @@
+//! The first start of an application on a cluster: nobody may have read for it before.
+//!
+//! Stores and the positions of the groups belong together: what the groups have read is in the
+//! stores. Those of a new application are empty. Where its groups have positions, of an
+//! application with another id or of other software, what lies before them would be missing in
+//! the stores for good, and nothing would show it.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use super::cluster::instances_topic;
+use super::kafka::{Admin, GroupConsumer, KafkaFault, TopicPartition};
+use super::wake::Waker;
+use super::{StartError, StreamsConfig};
+use crate::topology::Plan;
+use crate::{Offset, Partition};
+
+/// A group that has read for somebody else.
+#[derive(Debug, Error)]
+#[error(
+    "group {group} has read {topic}-{partition} up to offset {position}, but no instance of the application {application_id} has run on this cluster: its stores would miss what lies before. Set the application id (APPLICATION_ID) to that of the application which has read it; or have the group read all of it again (kafka-consumer-groups.sh --reset-offsets --to-earliest)"
+)]
+pub struct ForeignPosition {
+    /// The group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: Partition,
+    /// The committed position, beyond the start of the partition.
+    pub position: Offset,
+    /// The application that is new here.
+    pub application_id: String,
+}
+
+/// Looks for positions of its groups, if the application has stores and is new on the cluster.
+pub(crate) fn check(
+    admin: &Admin,
+    plan: &Plan,
+    config: &StreamsConfig,
+    counts: &BTreeMap<String, i32>,
+) -> Result<(), StartError> {
+    if plan.changelog().is_none() || has_run(admin, config, counts)? {
+        return Ok(());
+    }
+    for (group, topics) in plan.subscriptions() {
+        let mut partitions = Vec::new();
+        for topic in topics {
+            let count = counts.get(&*topic).copied().unwrap_or(0);
+            partitions.extend((0..count).map(|partition| TopicPartition {
+                topic: topic.clone(),
+                partition: Partition(partition),
+            }));
+        }
+        let member = &config.instance_id;
+        let member = GroupConsumer::connect(config, group.clone(), member, Waker::default())?;
+        let reader = member.committed_reader();
+        let passed = reader.first_passed(&partitions, config.request_timeout)?;
+        let Some((place, position)) = passed else {
+            continue;
+        };
+        // It may be an instance that has started with this one, which says so before it reads.
+        if has_run(admin, config, &admin.partition_counts()?)? {
+            return Ok(());
+        }
+        return Err(StartError::ForeignPosition(ForeignPosition {
+            group: group.to_string(),
+            topic: place.topic.to_string(),
+            partition: place.partition,
+            position,
+            application_id: config.application_id.clone(),
+        }));
+    }
+    Ok(())
+}
+
+/// Whether an instance was ever announced.
+fn has_run(
+    admin: &Admin,
+    config: &StreamsConfig,
+    counts: &BTreeMap<String, i32>,
+) -> Result<bool, KafkaFault> {
+    let topic = instances_topic(&config.application_id);
+    Ok(counts.contains_key(&topic) && admin.end(&topic, Partition(0))? > Offset(0))
+}
