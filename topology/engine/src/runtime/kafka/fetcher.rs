@@ -16,13 +16,14 @@
 //! come. Where a partition is read from, and for whom, is the caller's to know.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::client_log::ClientLog;
@@ -296,13 +297,27 @@ fn rouse(client: Client, mut partitions: TopicPartitionList) {
 /// How long a request may take that only is to wake the client: the client ends after it.
 const ROUSE_LIMIT: Duration = Duration::from_secs(1);
 
+/// The headers of a record. The client's binding panics at a name that is not UTF-8, which any
+/// producer can write; that header is then one without a readable name.
+fn headers_of(headers: &BorrowedHeaders) -> Vec<Header> {
+    let header = |index| {
+        let read = || {
+            let header = headers.get(index);
+            (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
+        };
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+            tracing::warn!("a record has a header of which the name is not UTF-8");
+            (UNREADABLE_HEADER.to_owned(), None)
+        })
+    };
+    (0..headers.count()).map(header).collect()
+}
+
+/// The name of a header that has none that can be read.
+const UNREADABLE_HEADER: &str = "__unreadable";
+
 fn take_message<R>(message: &BorrowedMessage<'_>, take: impl FnOnce(&InputRecord<'_>) -> R) -> R {
-    let headers: Vec<Header> = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
-    });
+    let headers = message.headers().map_or_else(Vec::new, headers_of);
     take(&InputRecord {
         key: message.key(),
         value: message.payload(),
