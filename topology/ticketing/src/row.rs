@@ -7,8 +7,8 @@
 //! option   0 | 1 value              list:    length, values
 //! ```
 //!
-//! Fields have no names, so a change of a row takes a new version and a branch that
-//! still reads the old one. A row of an unknown version is an error, never a guess.
+//! Fields have no names, so a change of a row takes a new version. A row of another version is
+//! an error, never a guess: it stops the instance.
 
 use rust_decimal::Decimal;
 use turnstile_engine::{CodecError, TimestampMs};

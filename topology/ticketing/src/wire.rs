@@ -184,12 +184,10 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// When the order expires, where it says so.
-    pub(crate) fn optional_expires_at(&self) -> Result<Option<TimestampMs>, DecodeError> {
-        match self.expires_at {
-            Text::Absent => Ok(None),
-            Text::Is(_) | Text::Other => self.expires_at().map(Some),
-        }
+    /// When the order expires, where that is usable: a reader that does not need it takes no
+    /// offence.
+    pub(crate) fn optional_expires_at(&self) -> Option<TimestampMs> {
+        self.expires_at().ok()
     }
 }
 

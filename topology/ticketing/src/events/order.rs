@@ -97,7 +97,7 @@ impl OrderEvent {
             "order.cancelled" => OrderChange::Cancelled {
                 ticket_id: ticket_id()?,
                 user_id: user_id(),
-                expires_at: fields.optional_expires_at()?,
+                expires_at: fields.optional_expires_at(),
             },
             "order.failed" => OrderChange::Failed {
                 ticket_id: ticket_id()?,

@@ -14,7 +14,7 @@ use turnstile_engine::{
 use super::OrdersStores;
 use super::hand_off::{Placed, Released};
 use super::order::{Order, OrderByUser};
-use super::parked::{Letter, MAX_PARKED, PARKED, ParkedEvent, ParkedEvents};
+use super::parked::{Letter, PARKED, ParkedEvent, ParkedEvents};
 use super::rules::{self, Changed, Fact};
 use crate::commands::{Command, OrderCancel, OrderCommand};
 use crate::events::{ExpirationEvent, OrderEvent, PaymentChange, PaymentEvent};
@@ -279,20 +279,20 @@ impl LifeCycle {
         let origin = context.origin().cloned();
         let origin = origin.expect("an event is parked while its record is processed");
         let mut parked = context.get(self.parked, &order)?.unwrap_or_default();
-        if parked.events.len() >= MAX_PARKED {
-            let reason = format!("{MAX_PARKED} events wait already for order {order}");
-            return Err(ProcessorError::rejected("too_many_parked", reason));
-        }
         let until = context.now().plus(PARKED);
         if parked.events.is_empty() {
             context.schedule(&TimerKey::ParkedEvents(order.clone()).to_bytes(), until)?;
         }
-        parked.events.push(ParkedEvent {
+        let event = ParkedEvent {
             fact,
             origin,
             letter,
             until,
-        });
+        };
+        parked.park(event).map_err(|why| {
+            let reason = format!("{why} for order {order}");
+            ProcessorError::rejected("too_many_parked", reason)
+        })?;
         context.put(self.parked, &order, &parked)
     }
 

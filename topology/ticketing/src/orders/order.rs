@@ -23,7 +23,7 @@ pub struct Order {
     pub expires_at: TimestampMs,
     /// From 0, one more with each published change.
     pub version: u64,
-    /// The payment that it was paid with or, until then, the last one that was begun.
+    /// The payment that it was paid with or, until then, the one that was begun.
     pub payment_id: Option<PaymentId>,
     /// The payments that have to be given back, each once.
     pub refunds_due: Vec<PaymentId>,

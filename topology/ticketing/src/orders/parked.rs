@@ -12,7 +12,10 @@ use crate::row::{Row, RowReader, row, stored, write_bytes};
 pub(crate) const PARKED: Duration = Duration::from_hours(24);
 
 /// How many events wait for one order at most.
-pub(super) const MAX_PARKED: usize = 1000;
+const MAX_PARKED: usize = 1000;
+
+/// And how many bytes they have: they are one row, and one record of the changelog.
+const MAX_PARKED_BYTES: usize = 1 << 20;
 
 /// A record as it was read, to become a dead letter unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,24 @@ pub(super) struct ParkedEvents {
     pub(super) events: Vec<ParkedEvent>,
 }
 
+impl ParkedEvents {
+    /// Adds one; not, if there are too many then.
+    pub(super) fn park(&mut self, event: ParkedEvent) -> Result<(), String> {
+        let letters = self.events.iter().map(|event| &event.letter);
+        let bytes = letters.map(Letter::bytes).sum::<usize>() + event.letter.bytes();
+        if self.events.len() >= MAX_PARKED {
+            return Err(format!("{MAX_PARKED} events wait already"));
+        }
+        if bytes > MAX_PARKED_BYTES {
+            return Err(format!(
+                "the events that wait would have {bytes} bytes, more than {MAX_PARKED_BYTES}"
+            ));
+        }
+        self.events.push(event);
+        Ok(())
+    }
+}
+
 impl Letter {
     pub(super) fn of(record: &InputRecord<'_>) -> Self {
         Self {
@@ -47,6 +68,13 @@ impl Letter {
             headers: record.headers.to_vec(),
             timestamp: record.timestamp,
         }
+    }
+
+    fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| name.len() + length(value));
+        length(&self.key) + length(&self.value) + headers.sum::<usize>()
     }
 }
 
@@ -152,6 +180,41 @@ mod tests {
     use super::*;
     use crate::ids::PaymentId;
 
+    fn event(value: Vec<u8>) -> ParkedEvent {
+        ParkedEvent {
+            fact: Fact::Expired,
+            origin: Origin {
+                topic: "payments".into(),
+                partition: Partition(3),
+                offset: Offset(9),
+            },
+            letter: Letter {
+                key: None,
+                value: Some(value),
+                headers: vec![("a".to_owned(), Some(vec![0; 10]))],
+                timestamp: TimestampMs(-5),
+            },
+            until: TimestampMs(77),
+        }
+    }
+
+    #[test]
+    fn no_more_wait_than_a_row_can_hold() {
+        let mut many = ParkedEvents::default();
+        for _ in 0..MAX_PARKED {
+            many.park(event(vec![1; 3])).unwrap();
+        }
+        assert!(many.park(event(vec![1; 3])).unwrap_err().contains("1000"));
+        assert_eq!(many.events.len(), MAX_PARKED);
+        let mut large = ParkedEvents::default();
+        let half = MAX_PARKED_BYTES / 2 - 11;
+        for _ in 0..2 {
+            large.park(event(vec![1; half])).unwrap();
+        }
+        assert!(large.park(event(Vec::new())).unwrap_err().contains("bytes"));
+        assert_eq!(large.events.len(), 2);
+    }
+
     #[test]
     fn parked_events_read_as_they_were_written() {
         let payment = PaymentId::new("p").unwrap();
@@ -163,18 +226,13 @@ mod tests {
         ];
         let events = facts.map(|fact| ParkedEvent {
             fact,
-            origin: Origin {
-                topic: "payments".into(),
-                partition: Partition(3),
-                offset: Offset(9),
-            },
             letter: Letter {
                 key: None,
                 value: Some(vec![0xff, 0]),
                 headers: vec![("a".to_owned(), None), ("b".to_owned(), Some(vec![1]))],
                 timestamp: TimestampMs(-5),
             },
-            until: TimestampMs(77),
+            ..event(Vec::new())
         });
         let parked = ParkedEvents {
             events: events.into(),

@@ -53,6 +53,20 @@ row!(MadeCharge {
 row!(OrderCharges { charged, refunded });
 stored!(OrderCharges, 1);
 
+impl MadeCharge {
+    /// The charge of a command, which has not ended. It has the same ids each time.
+    fn of(command: &Command<PaymentCreate>) -> Self {
+        let record = PaymentRecordId::named_by(&command.id, &command.body.order_id);
+        Self {
+            payment: PaymentId::of(&record),
+            record,
+            command: command.id.clone(),
+            fingerprint: command.fingerprint(),
+            ended: None,
+        }
+    }
+}
+
 impl OrderCharges {
     /// Whether the charge was made for this command.
     pub(super) fn are_for(&self, command: &CommandId) -> bool {
@@ -96,22 +110,25 @@ impl OrderCharges {
         }
         let price = order.payable.filter(|_| self.charged.is_none());
         let price = price.ok_or(Answer::Conflict(Conflict::OrderNotPayable))?;
-        let record = PaymentRecordId::named_by(&command.id, order_id);
-        let payment_id = PaymentId::of(&record);
+        let made = MadeCharge::of(command);
         let charge = Charge {
-            payment_id: payment_id.clone(),
+            payment_id: made.payment.clone(),
             order_id: order_id.clone(),
             price,
             token: token.clone(),
         };
-        let made = MadeCharge {
-            payment: payment_id,
-            record,
-            command: command.id.clone(),
-            fingerprint: command.fingerprint(),
-            ended: None,
-        };
         Ok((made, charge))
+    }
+
+    /// The charge that may have been made for a command that is refused now: in a transaction
+    /// that was lost, before what makes it refused was read.
+    pub(super) fn suspect(
+        &self,
+        command: &Command<PaymentCreate>,
+        refused: &Answer,
+    ) -> Option<MadeCharge> {
+        let was_payable = *refused == Answer::Conflict(Conflict::OrderNotPayable);
+        (was_payable && self.charged.is_none()).then(|| MadeCharge::of(command))
     }
 
     /// Notes that `payment` is given back; says whether it is to be done.

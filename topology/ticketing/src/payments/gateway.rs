@@ -39,14 +39,16 @@ pub enum Settlement {
 /// Takes and gives back money.
 ///
 /// All calls are idempotent by the payment's id, and have to be: what a task did
-/// since its last commit is done again after a crash. None of them blocks, for they
+/// since its last commit is done again after a crash. A charge may then not be made again, if the
+/// order was cancelled meanwhile: it is settled instead. None of them blocks, for they
 /// run on a stream thread that has other tasks too; an answer that takes time is
 /// [`ChargeAnswer::Open`].
 pub trait Gateway: Send + Sync + 'static {
     /// Charges.
     fn charge(&self, charge: &Charge) -> ChargeAnswer;
 
-    /// Ends an open charge: one that has not succeeded by now is void, for ever.
+    /// Ends a charge that is open, or of which nobody here knows whether it was made: one that
+    /// has not succeeded by now, or was never made, is void for ever.
     fn settle(&self, payment: &PaymentId) -> Settlement;
 
     /// Gives back what was charged.

@@ -12,7 +12,7 @@ use turnstile_engine::{
     Context, Processor, ProcessorError, PunctuationType, Sink, Store, Timer, TopologyBuilder,
 };
 
-use super::charges::{ChargeEnd, OrderCharges};
+use super::charges::{ChargeEnd, MadeCharge, OrderCharges};
 use super::gateway::{ChargeAnswer, Gateway, Settlement};
 use super::payable::PayableOrder;
 use crate::commands::{Command, OrderCommand, PaymentCreate};
@@ -221,19 +221,29 @@ impl Payments {
         let Some(copy) = copy.filter(|copy| copy.user_id.is_some()) else {
             return self.wait(context, undecided, command);
         };
-        let (mut made, charge) = match charges.begin(&copy, command) {
-            Ok(begun) => begun,
-            Err(refused) => return self.outcomes.keep(context, undecided, command, refused),
+        let (mut made, end) = match charges.begin(&copy, command) {
+            Ok((made, charge)) => {
+                let end = match self.gateway.charge(&charge) {
+                    ChargeAnswer::Succeeded => Some(PaymentChange::Succeeded),
+                    ChargeAnswer::Declined => Some(PaymentChange::Failed),
+                    ChargeAnswer::Open => None,
+                };
+                (made, end)
+            }
+            Err(refused) => {
+                let succeeded =
+                    |made: &MadeCharge| self.gateway.settle(&made.payment) == Settlement::Succeeded;
+                let Some(made) = charges.suspect(command, &refused).filter(succeeded) else {
+                    return self.outcomes.keep(context, undecided, command, refused);
+                };
+                // Orders gives it back.
+                (made, Some(PaymentChange::Succeeded))
+            }
         };
         let created = PaymentChange::Created {
             id: Some(made.record.clone()),
         };
         self.publish(context, order, &made.payment, created)?;
-        let end = match self.gateway.charge(&charge) {
-            ChargeAnswer::Succeeded => Some(PaymentChange::Succeeded),
-            ChargeAnswer::Declined => Some(PaymentChange::Failed),
-            ChargeAnswer::Open => None,
-        };
         if let Some(end) = end {
             made.ended = Some(self.end(context, order, &made.payment, end)?);
         } else {

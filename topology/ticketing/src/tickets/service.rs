@@ -261,6 +261,9 @@ impl Tickets {
         let Some(existing) = context.get(self.stores.tickets, ticket)? else {
             let early = context.get(self.stores.early_holders, ticket)?;
             let mut early = early.unwrap_or_default();
+            if early.orders.contains(&order) {
+                return Ok(());
+            }
             early.orders.push(order);
             return context.put(self.stores.early_holders, ticket, &early);
         };

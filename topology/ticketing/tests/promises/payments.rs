@@ -1,16 +1,19 @@
 //! What Payments promises.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use turnstile_ticketing::Service;
+use turnstile_ticketing::ids::PaymentId;
 use turnstile_ticketing::outcome::Answer;
+use turnstile_ticketing::payments::{Charge, ChargeAnswer, Gateway, Settlement};
 use turnstile_ticketing::topics::{EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS};
+use turnstile_ticketing::{Service, TicketingConfig};
 
 use crate::said::{
     IN_TWO_MINUTES, expired, order_created, order_ended, payment, payment_create, with_id,
 };
-use crate::world::World;
+use crate::world::{World, partitions};
 
 /// Payments alone, with an order; what Orders says is said by the test.
 fn payments_with(order: &str) -> World {
@@ -41,6 +44,71 @@ fn a_payment_that_succeeds_is_created_and_succeeded() {
     assert_eq!(world.types(PAYMENTS, "o"), ["created", "succeeded"]);
     assert_eq!(events[0]["id"], id.as_str());
     assert_eq!(events[0]["paymentId"], events[1]["paymentId"]);
+}
+
+/// A gateway that knows what it has charged.
+#[derive(Default)]
+struct Bank {
+    charged: Mutex<Vec<PaymentId>>,
+    refunded: Mutex<Vec<PaymentId>>,
+}
+
+impl Gateway for Bank {
+    fn charge(&self, charge: &Charge) -> ChargeAnswer {
+        self.charged
+            .lock()
+            .expect("nobody panics")
+            .push(charge.payment_id.clone());
+        ChargeAnswer::Succeeded
+    }
+
+    fn settle(&self, payment: &PaymentId) -> Settlement {
+        if self
+            .charged
+            .lock()
+            .expect("nobody panics")
+            .contains(payment)
+        {
+            Settlement::Succeeded
+        } else {
+            Settlement::Failed
+        }
+    }
+
+    fn refund(&self, payment: &PaymentId) {
+        self.refunded
+            .lock()
+            .expect("nobody panics")
+            .push(payment.clone());
+    }
+}
+
+#[test]
+fn what_was_charged_in_a_transaction_that_was_lost_is_given_back_if_the_order_ends_meanwhile() {
+    let bank = Arc::new(Bank::default());
+    let config = TicketingConfig {
+        gateway: bank.clone(),
+        ..TicketingConfig::default()
+    };
+    // Of the first run nothing is left but what the gateway knows. In the second one Payments
+    // hears of the end of the order before it comes to the command.
+    for ends_before in [false, true] {
+        let mut world = World::with(&config, &partitions(3));
+        world.create_ticket("t");
+        world.order("t", "o");
+        if ends_before {
+            world.cancel("o", "buyer");
+        }
+        let command = "99999999-0000-4000-a000-000000000000";
+        let pay = with_id(payment_create("o", "tok_visa"), command);
+        world.event(ORDER_COMMANDS, "o", &pay);
+        assert_eq!(status(&world, "o", command), Some(201));
+        let refunded = world.types(PAYMENTS, "o").contains(&"refunded".to_owned());
+        assert_eq!(refunded, ends_before);
+    }
+    let charged = bank.charged.lock().unwrap().clone();
+    assert_eq!(charged.len(), 1);
+    assert_eq!(*bank.refunded.lock().unwrap(), charged);
 }
 
 #[test]

@@ -52,12 +52,16 @@ impl World {
 
     /// Some services on topics with these partition counts.
     pub(crate) fn on(services: &[Service], partitions: &BTreeMap<String, i32>) -> Self {
-        let services = services.iter().copied().collect();
         let config = TicketingConfig {
-            services,
+            services: services.iter().copied().collect(),
             ..TicketingConfig::default()
         };
-        let ticketing = topology(&config).expect("the declaration has no fault");
+        Self::with(&config, partitions)
+    }
+
+    /// What is configured so, on topics with these partition counts.
+    pub(crate) fn with(config: &TicketingConfig, partitions: &BTreeMap<String, i32>) -> Self {
+        let ticketing = topology(config).expect("the declaration has no fault");
         let topics = ticketing.topology.external_topics();
         let counts = topics
             .into_iter()
