@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     Stepwise,
     /// Commands cannot be written.
     Mute,
+    /// Nobody says whether commands are written.
+    Stalled,
     /// Reading panics.
     Panics,
 }
@@ -225,7 +227,7 @@ impl MemoryApplication {
                 Fault::NotYet => self.rehearsal.restore(task),
                 Fault::Broken => self.rehearsal.run(task, Arc::new(Broken { panics: false })),
                 Fault::Panics => self.rehearsal.run(task, Arc::new(Broken { panics: true })),
-                Fault::Healthy | Fault::Deaf | Fault::Stepwise | Fault::Mute => {
+                Fault::Healthy | Fault::Deaf | Fault::Stepwise | Fault::Mute | Fault::Stalled => {
                     self.rehearsal.run(task, backend);
                 }
             }
@@ -293,8 +295,10 @@ impl Application for MemoryApplication {
         command: Vec<u8>,
     ) -> BoxFuture<'a, Result<(), SendFailure>> {
         let fault = *self.world.fault.lock();
-        if fault == Fault::Mute {
-            return Box::pin(async { Err(SendFailure("no broker".into())) });
+        match fault {
+            Fault::Mute => return Box::pin(async { Err(SendFailure("no broker".into())) }),
+            Fault::Stalled => return Box::pin(std::future::pending()),
+            _ => {}
         }
         let mut driver = self.world.driver.lock();
         driver.pipe(topic, Some(key), Some(&command));

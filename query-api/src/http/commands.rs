@@ -5,11 +5,13 @@
 //!    shows whether its owner can be reached; a command whose outcome could not be seen is
 //!    503, and not written.
 //! 3. The command is written with acks=all.
-//! 4. Its outcome is awaited; 504 names the key to ask again with.
+//! 4. Its outcome is awaited.
 //!
-//! Giving up never takes a command back: it is in the topic, and will be decided.
+//! What is not over in time, 3. or 4., is 504 and names the key to ask again with.
+//!
+//! Giving up never takes a command back: what is in the topic, or still comes there, is decided.
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use turnstile_engine::Encode;
 use turnstile_ticketing::commands::{Command, CommandBody};
 use turnstile_ticketing::ids::UserId;
@@ -123,7 +125,10 @@ impl Api {
         // 3.
         let mut value = Vec::new();
         command.encode(&mut value);
-        let sent = application.send(topic, &outcome_key.key, value).await;
+        let sent = application.send(topic, &outcome_key.key, value);
+        // Who is late is written all the same, when the brokers are back before they give up.
+        let sent = timeout_at(deadline, sent).await;
+        let sent = sent.map_err(|_| outcome_pending())?;
         sent.map_err(|failure| not_written(name, &failure))?;
         // 4.
         let answer = rows
@@ -137,7 +142,7 @@ impl Api {
 
 /// The answer of a command whose outcome did not come in time.
 pub(super) fn outcome_pending() -> Problem {
-    let detail = "the command will be decided; ask again with this Idempotency-Key";
+    let detail = "the command may be decided yet; ask again with this Idempotency-Key";
     Problem::with_detail(ProblemKind::OutcomePending, detail)
 }
 

@@ -66,7 +66,7 @@ pub struct OrderView {
     version: u64,
     /// Its ticket, as it was when it was reserved.
     ticket: OrderedTicketView,
-    /// The payment that it was paid with or, until then, the last one that was begun.
+    /// The payment that it was paid with or, until then, the one that was begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     payment_id: Option<PaymentId>,

@@ -169,6 +169,20 @@ async fn without_an_outcome_in_time_504_names_the_key_to_ask_again_with() {
 }
 
 #[tokio::test]
+async fn a_command_that_is_not_written_in_time_is_504_and_names_its_key() {
+    let served = Served::new();
+    served.application.plant(Fault::Stalled);
+    let body = json!({"title": "A", "price": 1});
+    let pending = served.send("u", "POST", "/api/tickets", &body).await;
+    assert_eq!(pending.problem(), problem(504, "outcome-pending"));
+    let key = pending.field("idempotencyKey");
+    assert_eq!(pending.headers["idempotency-key"], key.as_str());
+    served.application.plant(Fault::Healthy);
+    let ticket = served.send_keyed("u", "POST", "/api/tickets", &body, Some(&key));
+    assert_eq!(ticket.await.status, 201);
+}
+
+#[tokio::test]
 async fn a_command_that_cannot_be_written_is_503() {
     let served = Served::new();
     served.application.plant(Fault::Mute);
