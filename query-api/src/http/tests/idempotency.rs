@@ -148,38 +148,27 @@ async fn keys_that_cannot_be_used_are_400() {
     }
 }
 
+/// Whether the command is in the topic and nobody decides it, or nobody says that it is there.
 #[tokio::test]
 async fn without_an_outcome_in_time_504_names_the_key_to_ask_again_with() {
-    let served = Served::new();
-    served.application.plant(Fault::Deaf);
-    let body = json!({"title": "A", "price": 1});
-    let pending = served.send("u", "POST", "/api/tickets", &body).await;
-    assert_eq!(pending.problem(), problem(504, "outcome-pending"));
-    let key = pending.field("idempotencyKey");
-    assert_eq!(pending.headers["idempotency-key"], key.as_str());
+    for fault in [Fault::Deaf, Fault::Stalled] {
+        let served = Served::new();
+        served.application.plant(fault);
+        let body = json!({"title": "A", "price": 1});
+        let pending = served.send("u", "POST", "/api/tickets", &body).await;
+        assert_eq!(pending.problem(), problem(504, "outcome-pending"));
+        let key = pending.field("idempotencyKey");
+        assert_eq!(pending.headers["idempotency-key"], key.as_str());
 
-    served.application.plant(Fault::Healthy);
-    served.application.run();
-    let ticket = served
-        .send_keyed("u", "POST", "/api/tickets", &body, Some(&key))
-        .await;
-    assert_eq!(ticket.status, 201);
-    let tickets = served.get("", "/api/tickets").await.json();
-    assert_eq!(tickets["items"].as_array().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn a_command_that_is_not_written_in_time_is_504_and_names_its_key() {
-    let served = Served::new();
-    served.application.plant(Fault::Stalled);
-    let body = json!({"title": "A", "price": 1});
-    let pending = served.send("u", "POST", "/api/tickets", &body).await;
-    assert_eq!(pending.problem(), problem(504, "outcome-pending"));
-    let key = pending.field("idempotencyKey");
-    assert_eq!(pending.headers["idempotency-key"], key.as_str());
-    served.application.plant(Fault::Healthy);
-    let ticket = served.send_keyed("u", "POST", "/api/tickets", &body, Some(&key));
-    assert_eq!(ticket.await.status, 201);
+        served.application.plant(Fault::Healthy);
+        served.application.run();
+        let ticket = served
+            .send_keyed("u", "POST", "/api/tickets", &body, Some(&key))
+            .await;
+        assert_eq!(ticket.status, 201);
+        let tickets = served.get("", "/api/tickets").await.json();
+        assert_eq!(tickets["items"].as_array().unwrap().len(), 1);
+    }
 }
 
 #[tokio::test]
