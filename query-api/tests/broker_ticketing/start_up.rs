@@ -38,7 +38,8 @@ fn a_state_directory_is_for_one_process() {
     first.stop();
 }
 
-/// Kafka takes the newcomer for the one that has come back, and fences the other.
+/// Kafka takes the newcomer for the one that has come back, and fences the other, which is not
+/// to be started again.
 #[test]
 fn of_two_instances_with_one_id_only_one_goes_on() {
     let broker = Broker::take();
@@ -46,7 +47,7 @@ fn of_two_instances_with_one_id_only_one_goes_on() {
     let elsewhere = broker.folder().join("elsewhere").display().to_string();
     let launch = Launch::new(&broker, "a").set("STATE_DIR", &elsewhere);
     let second = launch.start();
-    assert_eq!(first.exit().code(), Some(1));
+    assert_eq!(first.exit().code(), Some(2));
     assert!(first.log().contains("INSTANCE_ID"), "{}", first.log());
     ticket(&second.user("seller"), "Concert");
     second.stop();
