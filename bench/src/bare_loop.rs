@@ -14,13 +14,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde::Deserialize;
+use turnstile_ticketing::topics::TICKET_COMMANDS;
 
 use crate::Outcome;
 use crate::limit::{INPUT_GROUPS, Measured};
 use crate::place::Place;
 use crate::process::Usage;
 use crate::reader::{client, partitions};
-use crate::topics::TopicPartition;
+use crate::topics::{TopicPartition, ends};
 use crate::traffic::EVENTS;
 use crate::watch::Watch;
 
@@ -39,6 +40,7 @@ const TURN: usize = 1000;
 type Sample = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// A topic that an instance wrote, to be written once more under another name.
+#[derive(Clone)]
 pub(crate) struct Mirror {
     /// The topic of the loop.
     pub(crate) name: String,
@@ -134,26 +136,28 @@ pub(crate) struct BareLoop {
 }
 
 impl BareLoop {
-    /// Over the commands from `input` on, and new mirrors with so many partitions each.
+    /// Over the commands from these offsets on, and mirrors from where they end.
     pub(crate) fn new(
         brokers: &str,
         input: &BTreeMap<TopicPartition, i64>,
         mirrors: Vec<Mirror>,
-        partition_count: i32,
     ) -> Outcome<Self> {
+        let ends = ends(brokers)?;
+        let of = |offsets: &BTreeMap<TopicPartition, i64>, name: &str| {
+            let mut of = offsets.clone();
+            of.retain(|(topic, _), _| topic == name);
+            of
+        };
+        let input = of(input, TICKET_COMMANDS);
         let mut groups = Vec::new();
         for name in crate::limit::GROUPS {
             let mut positions = BTreeMap::new();
             if INPUT_GROUPS.contains(&name) {
                 positions.extend(input.clone());
             }
-            for mirror in mirrors
-                .iter()
-                .filter(|mirror| mirror.groups.contains(&name))
-            {
-                for partition in 0..partition_count {
-                    positions.insert((mirror.name.clone(), partition), 0);
-                }
+            let read = mirrors.iter();
+            for mirror in read.filter(|mirror| mirror.groups.contains(&name)) {
+                positions.extend(of(&ends, &mirror.name));
             }
             let consumer: BaseConsumer = client(brokers)
                 .set("group.id", format!("limit-{name}"))
@@ -187,7 +191,7 @@ impl BareLoop {
             groups,
             producer,
             mirrors,
-            partitions: partition_count,
+            partitions: i32::try_from(input.len())?,
             consumed: 0,
             weight: 0,
         })

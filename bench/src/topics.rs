@@ -33,17 +33,14 @@ pub(crate) fn ends(brokers: &str) -> Outcome<BTreeMap<TopicPartition, i64>> {
     Ok(ends)
 }
 
-/// Creates topics with so many partitions each.
-pub(crate) fn create<'a>(
-    brokers: &str,
-    names: impl IntoIterator<Item = &'a str>,
-    partitions: i32,
-) -> Outcome<()> {
+/// Creates topics with so many partitions each, and this `cleanup.policy`.
+pub(crate) fn create(brokers: &str, names: &[&str], partitions: i32, policy: &str) -> Outcome<()> {
     let admin: AdminClient<DefaultClientContext> = client(brokers).create()?;
-    let topics: Vec<NewTopic<'_>> = names
-        .into_iter()
-        .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1)))
-        .collect();
+    let topic = |name| {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        topic.set("cleanup.policy", policy)
+    };
+    let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(*name)).collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

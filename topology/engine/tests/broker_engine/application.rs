@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use prometheus::Registry;
 use turnstile_engine::runtime::{
     Cluster as InstanceDirectory, Metrics, QueryError, StartError, Streams, StreamsConfig,
     TopicSpec,
@@ -107,6 +108,7 @@ pub(crate) struct Counting {
     application: String,
     streams: Streams,
     store: Store<String, u64>,
+    metrics: Registry,
 }
 
 impl Counting {
@@ -168,12 +170,13 @@ impl Counting {
             name: format!("{application}-{name}"),
             partitions: 4,
         });
-        let metrics =
-            Metrics::new(&prometheus::Registry::new()).expect("a new registry takes the metrics");
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).expect("a new registry takes the metrics");
         Ok(Self {
             application,
             streams: Streams::start(topology, &topics, config, metrics)?,
             store,
+            metrics: registry,
         })
     }
 
@@ -232,6 +235,17 @@ impl Counting {
     /// Why it has stopped by itself, if it has.
     pub(crate) fn failure(&self) -> Option<String> {
         self.streams.failure().map(|failure| failure.to_string())
+    }
+
+    /// How often a thread has dropped its tasks and joined anew.
+    pub(crate) fn rejoins(&self) -> f64 {
+        let families = self.metrics.gather().into_iter();
+        let rejoins = families.filter(|family| family.name() == "turnstile_rejoins_total");
+        let counts = rejoins.map(|family| {
+            let by_reason = family.get_metric().iter();
+            by_reason.map(|of| of.get_counter().value()).sum::<f64>()
+        });
+        counts.sum()
     }
 
     pub(crate) fn problems(&self) -> Vec<String> {

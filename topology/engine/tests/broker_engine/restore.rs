@@ -225,6 +225,25 @@ fn open(stores: &Path) -> Result<RocksBackend, StateError> {
     RocksBackend::open(stores, &specs, &options)
 }
 
+/// A release whose tasks have other stores: those on disk are wiped as they are opened, and no task
+/// waits for another's.
+#[test]
+fn stores_of_another_release_are_restored_without_a_new_membership() {
+    let cluster = Cluster::new("release");
+    let counting = Counting::start(&cluster, "a");
+    for n in 0..20 {
+        cluster.send(&counting.words(), &format!("w{n}"), "x");
+    }
+    cluster.read_committed(&counting.counts(), 20);
+    counting.stop();
+    // The stores of timers are named after their processor.
+    let counting = Counting::launch_release(&cluster, "a", "counter-of-tomorrow", |_| {});
+    counting.wait_until_ready("a");
+    assert_eq!(counting.stored("w3"), Some(1));
+    assert!(counting.rejoins() < 1.0, "it has joined anew");
+    counting.stop();
+}
+
 /// Stores that hold more than their changelog are of another history: they are wiped and
 /// restored, and no others.
 #[test]
