@@ -169,7 +169,7 @@ fn through_the_instance(options: &Options) -> Outcome<Measured> {
     Ok(measured)
 }
 
-/// What was written to each topic, sampled, and who reads it.
+/// What was written to each topic but that of the commands, sampled, and who reads it.
 fn written(
     brokers: &str,
     before: &BTreeMap<TopicPartition, i64>,
@@ -179,6 +179,7 @@ fn written(
     let start = |partition| before.get(partition).copied().unwrap_or(0);
     let grown: BTreeMap<TopicPartition, i64> = after
         .iter()
+        .filter(|((topic, _), _)| topic != topics::TICKET_COMMANDS)
         .filter(|(partition, end)| **end > start(partition))
         .map(|(partition, _)| (partition.clone(), start(partition)))
         .collect();
