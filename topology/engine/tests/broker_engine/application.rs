@@ -243,7 +243,9 @@ impl Counting {
         let rejoins = families.filter(|family| family.name() == "turnstile_rejoins_total");
         let counts = rejoins.map(|family| {
             let by_reason = family.get_metric().iter();
-            by_reason.map(|of| of.get_counter().value()).sum::<f64>()
+            by_reason
+                .map(|of| of.get_counter().get_value())
+                .sum::<f64>()
         });
         counts.sum()
     }

@@ -152,7 +152,7 @@ fn a_new_application_does_not_go_on_where_another_has_stopped() {
     };
     match renamed().map(Counting::stop) {
         Err(StartError::ForeignPosition(found)) => {
-            assert_eq!((found.group, found.topic), (group.clone(), topic.clone()))
+            assert_eq!((found.group, found.topic), (group.clone(), topic.clone()));
         }
         other => panic!("{other:?}"),
     }

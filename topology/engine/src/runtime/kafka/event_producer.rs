@@ -206,7 +206,7 @@ mod tests {
         brokers
             .create_topic("events", 1, 1)
             .expect("a topic can be made");
-        let config = StreamsConfig::new("mock", &brokers.bootstrap_servers(), "a", "unused");
+        let config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
         let producer = EventProducer::new(&config).expect("a producer can be made");
         let send = async || producer.send("events", "k", b"v".to_vec()).await;
         send().await.expect("brokers take it");
