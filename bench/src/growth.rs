@@ -18,7 +18,7 @@ use crate::orders::Commands;
 use crate::percentiles::Percentiles;
 use crate::place::{Place, say};
 use crate::process::Usage;
-use crate::traffic::{EVENTS, Traffic};
+use crate::traffic::{EVENTS, OF_AN_ORDER, Traffic};
 
 /// At most so many commands on their way at once, so that the state of the client stays small.
 const CHUNK: usize = 50_000;
@@ -119,8 +119,7 @@ impl Growing {
         let numbers = self.orders..self.orders + count;
         self.tickets(count)?;
         self.commands.orders(numbers, None)?;
-        self.traffic
-            .await_all(&["order.created", "ticket.updated"], count)?;
+        self.traffic.await_all(&OF_AN_ORDER, count)?;
         self.orders += count;
         Ok(())
     }
@@ -154,9 +153,7 @@ impl Growing {
         let broker = options.place.broker_cpu_seconds()?;
         self.commands
             .orders(self.orders..self.orders + burst, None)?;
-        let span = self
-            .traffic
-            .await_all(&["order.created", "ticket.updated"], burst)?;
+        let span = self.traffic.await_all(&OF_AN_ORDER, burst)?;
         let span = span.ok_or("the burst has no orders")?;
         let cpu_seconds = self.usage()?.cpu_seconds - before;
         let broker_cpu_seconds = options.place.broker_cpu_seconds()? - broker;

@@ -25,8 +25,8 @@ use crate::orders::Commands;
 use crate::place::{Place, say};
 use crate::reader::{Reader, client, partitions};
 use crate::topics::{TopicPartition, create, ends};
-use crate::traffic::{EVENTS, Traffic};
-use crate::watch::{OF_AN_ORDER, Watch};
+use crate::traffic::{EVENTS, OF_AN_ORDER, Traffic};
+use crate::watch::Watch;
 
 /// How many records of a topic are kept to be written again.
 const SAMPLES: usize = 1000;
@@ -156,8 +156,7 @@ fn create_copies(brokers: &str, mirrors: &[Mirror], partitions: i32) -> Outcome<
 
 fn through_the_instance(options: &Options) -> Outcome<Measured> {
     let place = &options.place;
-    let events = EVENTS.map(str::to_owned);
-    let watch = Watch::from_now(&place.brokers, &events, options.orders)?;
+    let watch = Watch::from_now(&place.brokers, &EVENTS, options.orders)?;
     let broker = place.broker_cpu_seconds()?;
     let instance = Instance::start(place, "a", Deployment::of(options.partitions))?;
     let measured = Measured {

@@ -15,6 +15,9 @@ const SILENCE: Duration = Duration::from_mins(2);
 /// Where the events of tickets and orders are.
 pub(crate) const EVENTS: [&str; 2] = [TICKETS, ORDERS];
 
+/// What each order shows.
+pub(crate) const OF_AN_ORDER: [&str; 2] = ["order.created", "ticket.updated"];
+
 /// Reads the events that come from now on.
 pub(crate) struct Traffic {
     reader: Reader,

@@ -3,19 +3,17 @@
 //! Who watches takes part in what it sees: on a full machine the one and the other are slower.
 //! What is compared is watched alike.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use clap::Args;
 
 use crate::Outcome;
-use crate::traffic::Traffic;
+use crate::traffic::{OF_AN_ORDER, Traffic};
 
 /// What it says when it reads.
 const READY: &str = "ready";
-
-/// What each order shows.
-pub(crate) const OF_AN_ORDER: [&str; 2] = ["order.created", "ticket.updated"];
 
 /// `watch`: the other process.
 #[derive(Args)]
@@ -44,7 +42,11 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Watches what so many orders show in these topics from now on.
-    pub(crate) fn from_now(brokers: &str, topics: &[String], orders: usize) -> Outcome<Self> {
+    pub(crate) fn from_now(
+        brokers: &str,
+        topics: &[impl AsRef<OsStr>],
+        orders: usize,
+    ) -> Outcome<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["watch", "--brokers", brokers])
             .args(["--orders", &orders.to_string()])

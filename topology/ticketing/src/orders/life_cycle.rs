@@ -280,9 +280,7 @@ impl LifeCycle {
         let origin = origin.expect("an event is parked while its record is processed");
         let mut parked = context.get(self.parked, &order)?.unwrap_or_default();
         let until = context.now().plus(PARKED);
-        if parked.events.is_empty() {
-            context.schedule(&TimerKey::ParkedEvents(order.clone()).to_bytes(), until)?;
-        }
+        let is_first = parked.events.is_empty();
         let event = ParkedEvent {
             fact,
             origin,
@@ -293,6 +291,9 @@ impl LifeCycle {
             let reason = format!("{why} for order {order}");
             ProcessorError::rejected("too_many_parked", reason)
         })?;
+        if is_first {
+            context.schedule(&TimerKey::ParkedEvents(order.clone()).to_bytes(), until)?;
+        }
         context.put(self.parked, &order, &parked)
     }
 
