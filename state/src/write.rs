@@ -37,28 +37,21 @@ impl Write {
         Self(bytes.into_boxed_slice())
     }
 
-    /// The key, the value, and whether the row is deleted.
-    fn parts(&self) -> (&[u8], &[u8], bool) {
+    /// The key, and the new value; `None` deletes the key.
+    pub(crate) fn entry(&self) -> (&[u8], Option<&[u8]>) {
         let (header, bytes) = self.0.split_first_chunk().expect("a write has a header");
         let header = u32::from_ne_bytes(*header);
         let (key, value) = bytes.split_at((header >> 1) as usize);
-        (key, value, header & 1 == 1)
+        let is_delete = header & 1 == 1;
+        (key, (!is_delete).then_some(value))
     }
 
     pub(crate) fn key(&self) -> &[u8] {
-        self.parts().0
+        self.entry().0
     }
 
-    /// The new value; `None` deletes the key.
     pub(crate) fn value(&self) -> Option<&[u8]> {
-        let (_, value, is_delete) = self.parts();
-        (!is_delete).then_some(value)
-    }
-
-    /// Both.
-    pub(crate) fn entry(&self) -> (&[u8], Option<&[u8]>) {
-        let (key, value, is_delete) = self.parts();
-        (key, (!is_delete).then_some(value))
+        self.entry().1
     }
 
     /// A copy of both.
