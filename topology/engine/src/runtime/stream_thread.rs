@@ -89,19 +89,23 @@ enum ThreadFault {
     /// Wipe this task's stores, then join anew.
     #[error("{error}")]
     Wipe { task: TaskId, error: TaskError },
-    /// Stop the instance, for another has its id.
-    #[error("{0}")]
-    Superseded(String),
     /// Stop the instance.
     #[error("{0}")]
-    Stop(String),
+    Stop(StreamsFailure),
+}
+
+impl ThreadFault {
+    /// Stop the instance, for what no thread can mend.
+    fn stop(reason: String) -> Self {
+        Self::Stop(StreamsFailure::Failed(reason))
+    }
 }
 
 impl From<KafkaFault> for ThreadFault {
     fn from(fault: KafkaFault) -> Self {
         match fault {
             KafkaFault::Fenced { .. } | KafkaFault::Retriable { .. } => Self::Rejoin(fault),
-            KafkaFault::Fatal { .. } => Self::Stop(fault.to_string()),
+            KafkaFault::Fatal { .. } => Self::stop(fault.to_string()),
         }
     }
 }
@@ -113,7 +117,7 @@ impl From<TaskError> for ThreadFault {
             TaskError::Rejected { .. }
             | TaskError::Processor { .. }
             | TaskError::Changelog { .. }
-            | TaskError::State { .. } => Self::Stop(with_sources(&error)),
+            | TaskError::State { .. } => Self::stop(with_sources(&error)),
         }
     }
 }
@@ -214,7 +218,9 @@ fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFau
 /// Of two with one instance id the later goes on: it would be fenced again and again.
 fn end_if_superseded(setup: &ThreadSetup) -> Result<(), ThreadFault> {
     let superseded = setup.cluster.superseded();
-    superseded.map_or(Ok(()), |reason| Err(ThreadFault::Superseded(reason)))
+    superseded.map_or(Ok(()), |reason| {
+        Err(ThreadFault::Stop(StreamsFailure::Superseded(reason)))
+    })
 }
 
 /// Joins the groups when it is time, and works until told to stop. `worked` tells whether
@@ -258,12 +264,7 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
             pause = PAUSE_MIN;
         }
         let reason = match &fault {
-            ThreadFault::Superseded(reason) => {
-                return Err(stopped(setup, StreamsFailure::Superseded(reason.clone())));
-            }
-            ThreadFault::Stop(reason) => {
-                return Err(stopped(setup, StreamsFailure::Failed(reason.clone())));
-            }
+            ThreadFault::Stop(failure) => return Err(stopped(setup, failure.clone())),
             ThreadFault::Wipe { task, error } => {
                 tracing::error!(thread = setup.number, %task, error = with_sources(error), "wiping the stores of a task to restore them");
                 opening::wipe(setup, *task).map_err(|error| {

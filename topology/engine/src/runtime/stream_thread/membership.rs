@@ -180,7 +180,7 @@ impl<'a> Membership<'a> {
             Some(GroupEvent::Assigned(partitions)) => {
                 tracing::info!(thread = self.setup.number, %group, partitions = partitions.len(), "partitions are assigned");
                 if let Some(place) = self.ownership.beyond_plan(&group, &partitions) {
-                    return Err(ThreadFault::Stop(format!(
+                    return Err(ThreadFault::stop(format!(
                         "topic {} has got more partitions (there is a number {}) while the application runs: keys have moved away from their tasks and stores; stop all instances; to begin anew, use another application id, and have the groups read from the start (kafka-consumer-groups.sh --reset-offsets --to-earliest)",
                         place.topic, place.partition
                     )));
@@ -415,7 +415,7 @@ fn made_anew(work: &Work<'_>, WentBack { reader, from, to }: &WentBack) -> Threa
         || format!("a log that task {} reads", reader.task),
         |position| format!("{}-{}", position.place.topic, position.place.partition),
     );
-    ThreadFault::Stop(format!(
+    ThreadFault::stop(format!(
         "{log} goes on at offset {to} and was read up to {from}: the topic was made anew or has lost records; stop all instances, have the groups that read it go on where you want (kafka-consumer-groups.sh --reset-offsets), and start again"
     ))
 }

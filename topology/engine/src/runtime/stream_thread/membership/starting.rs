@@ -163,7 +163,7 @@ impl Membership<'_> {
     fn lane(&self, place: &TopicPartition) -> Result<LaneId, ThreadFault> {
         let lane = self.fetcher.lane(place);
         lane.ok_or_else(|| {
-            ThreadFault::Stop(format!(
+            ThreadFault::stop(format!(
                 "{}-{} is read by a task and not fetched",
                 place.topic, place.partition
             ))
