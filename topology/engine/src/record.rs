@@ -8,6 +8,10 @@ use std::sync::Arc;
 
 use crate::{Offset, Partition, TimestampMs};
 
+/// The largest record that the application writes, in bytes. One that came from another topic is
+/// longer in its own, by what is said of it.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
 /// A header of a record: its name, and its value unless null.
 pub type Header = (String, Option<Vec<u8>>);
 

@@ -8,6 +8,7 @@ use super::cluster::instances_topic;
 use super::kafka::{Admin, KafkaFault, NewTopicSpec};
 use super::task_stores::TOMBSTONES_KEPT;
 use super::{StreamsConfig, TopicSpec};
+use crate::record::MESSAGE_BYTES_MAX;
 use crate::topology::{InternalTopic, InternalTopicKind, Plan};
 
 /// What is wrong with the topics of the cluster.
@@ -100,9 +101,6 @@ pub(crate) fn ensure_internal(
     );
     Ok(())
 }
-
-/// A record that came from another topic is longer here, by what is said of it.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
     let mut settings = vec![

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use turnstile_state::{Backend, Codec, KeyRange, Overlay, ScanDirection, StateError, StoreId};
 
-use super::dead_letter;
 use super::error::TaskError;
 use super::unit::Unit;
+use super::{bounds, dead_letter};
 use crate::partitioner::partition_of;
 use crate::processor::{ProcessorError, Timer};
 use crate::record::{DeadLetter, Encode, Header, InputRecord, Origin, OutputRecord};
@@ -332,7 +332,8 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the processor does not declare the store.
+    /// When the processor does not declare the store, or a record of its changelog could not
+    /// hold both: nearly 16 MiB.
     pub fn put<K: Codec, V: Codec>(
         &mut self,
         store: Store<K, V>,
@@ -343,7 +344,10 @@ impl Context<'_> {
         let TaskCore {
             scratch, overlay, ..
         } = &mut *self.core;
-        Ok(scratch.with_entry(key, value, |key, value| overlay.put(id, key, value))?)
+        scratch.with_entry(key, value, |key, value| {
+            bounds::check_written("the row", key.len() + value.len())?;
+            Ok(overlay.put(id, key, value)?)
+        })
     }
 
     /// Deletes `key` from `store`.
@@ -399,7 +403,9 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the processor does not declare the sink.
+    /// When the processor does not declare the sink, or the record is larger than nearly 16 MiB.
+    /// (A topic may take less: 1 MiB unless it is told otherwise. A record that its broker
+    /// refuses ends the instance.)
     pub fn send<T: Encode>(
         &mut self,
         sink: Sink<T>,
@@ -412,6 +418,8 @@ impl Context<'_> {
             return Err(self.undeclared("sink", target.map(|target| target.topic.to_string())));
         };
         let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
+        let headers = bounds::headers_bytes(self.record.headers);
+        bounds::check_written("the record to send", key.len() + value.len() + headers)?;
         let output = OutputRecord {
             topic: target.topic.clone(),
             partition: partition_of(key.as_bytes(), target.partitions),

@@ -1,10 +1,15 @@
 //! Dead letters: records that could not be processed, with where they came from.
 
+use super::bounds::{RECORD_BYTES_MAX, headers_bytes};
 use crate::Partition;
 use crate::record::{DeadLetter, Header, OutputRecord};
 use crate::topology::SubtopologyPlan;
 
-/// The record, key and value unchanged, with headers that say what happened to it.
+/// The longest description of a fault, in bytes: some quote what they are about.
+const MESSAGE_BYTES: usize = 1_024;
+
+/// The record, key and value unchanged, with headers that say what happened to it. Of one that
+/// is too large it has nothing but these.
 pub(super) fn of(plan: &SubtopologyPlan, letter: DeadLetter) -> OutputRecord {
     let header = |name: &str, value: String| -> Header {
         (format!("__streams.errors.{name}"), Some(value.into_bytes()))
@@ -16,8 +21,16 @@ pub(super) fn of(plan: &SubtopologyPlan, letter: DeadLetter) -> OutputRecord {
         mut headers,
         timestamp,
         kind,
-        message,
+        mut message,
     } = letter;
+    let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let bytes = len(&key) + len(&value) + headers_bytes(&headers);
+    let fits = bytes <= RECORD_BYTES_MAX;
+    if !fits {
+        headers.clear();
+        headers.push(header("omitted", format!("{bytes} bytes")));
+    }
+    message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
     headers.extend([
         header("topic", origin.topic.to_string()),
         header("partition", origin.partition.to_string()),
@@ -29,8 +42,8 @@ pub(super) fn of(plan: &SubtopologyPlan, letter: DeadLetter) -> OutputRecord {
     OutputRecord {
         topic: plan.dead_letters.clone(),
         partition,
-        key,
-        value,
+        key: key.filter(|_| fits),
+        value: value.filter(|_| fits),
         headers,
         timestamp,
     }

@@ -16,6 +16,7 @@
 //! driver runs the very same code. A commit seals what there is, and takes it over
 //! when its transaction is committed; the task may go on between the two.
 
+mod bounds;
 mod changelog;
 mod context;
 mod dead_letter;
@@ -224,6 +225,7 @@ impl Task {
             .get(from.node)
             .expect("a plan's sources are nodes of its topology");
         self.punctuations.observe(record.timestamp);
+        bounds::check_record(record)?;
         let unit = Unit::begin(&mut self.core);
         let context = RecordContext {
             timestamp: record.timestamp,

@@ -1,6 +1,7 @@
 //! Whole topologies without a broker, on a clock that the test sets.
 
 mod keyed_sources;
+mod large_records;
 mod outlets;
 mod punctuators;
 mod replay;

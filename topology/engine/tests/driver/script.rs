@@ -16,6 +16,7 @@
 //! | `on K SCRIPT` | what the timer K does when it fires, its commands parted by `,` |
 //! | `pass SCRIPT` | forwards; nobody listens to `right` and `last` |
 //! | `as NAME COMMAND` | is for the processor of that name |
+//! | `twice COMMAND` | runs it with its text doubled |
 //! | `reject` | rejects the message |
 
 use std::sync::Arc;
@@ -112,6 +113,10 @@ impl Interpreter {
             },
             "as" if key != self.name => Ok(()),
             "as" => self.command(context, text),
+            "twice" => {
+                let text = rest.splitn(3, ' ').last().unwrap_or_default();
+                self.command(context, &format!("{rest}{text}"))
+            }
             "reject" => Err(ProcessorError::rejected("asked-to", self.name)),
             unknown => Err(ProcessorError::rejected("no-command", unknown)),
         }

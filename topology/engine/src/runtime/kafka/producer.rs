@@ -31,9 +31,8 @@ use super::client_log;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::Offset;
-use crate::record::OutputRecord;
+use crate::record::{MESSAGE_BYTES_MAX, OutputRecord};
 use crate::runtime::StreamsConfig;
-use crate::runtime::internal_topics::MESSAGE_BYTES_MAX;
 use crate::runtime::wake::Waker;
 use crate::task::ChangelogRecords;
 

@@ -1,0 +1,81 @@
+//! What is too large to be passed on is a dead letter, and never what stops an instance.
+
+use turnstile_engine::record::Header;
+use turnstile_engine::task::Processed;
+use turnstile_engine::{ErrorPolicy, Partition};
+
+use super::script::{driver, pipe, sent};
+
+const MIB: usize = 1 << 20;
+
+const TOO_LARGE: Processed = Processed::DeadLettered("too-large");
+
+#[test]
+fn of_a_record_that_is_too_large_the_dead_letter_has_the_coordinates_alone() {
+    let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+    pipe(&mut driver, "add a 1");
+    driver.run().unwrap();
+    let script = format!("send a {}", "x".repeat(16 * MIB));
+    let headers: Vec<Header> = vec![("trace".to_owned(), Some(b"abc".to_vec()))];
+    let value = Some(script.as_bytes());
+    driver.pipe_to("scripts", Partition(0), Some(b"a key"), value, &headers);
+    driver.run().unwrap();
+    assert_eq!(driver.results("scripts"), [Processed::Done, TOO_LARGE]);
+    assert_eq!(sent(&mut driver), [] as [&str; 0]);
+    let letters = driver.take(&driver.internal("dlq"));
+    let [letter] = letters.as_slice() else {
+        panic!("one dead letter: {}", letters.len())
+    };
+    assert_eq!((&letter.key, &letter.value), (&None, &None));
+    let header = |name: &str| letter.header(&format!("__streams.errors.{name}"));
+    assert_eq!(header("topic").as_deref(), Some("scripts"));
+    // The marker of a transaction lies between.
+    assert_eq!(header("offset").as_deref(), Some("2"));
+    let bytes = script.len() + "a key".len() + "trace".len() + "abc".len();
+    assert_eq!(header("omitted"), Some(format!("{bytes} bytes")));
+    assert_eq!(letter.header("trace"), None);
+    assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 1)]);
+}
+
+#[test]
+fn headers_that_would_be_passed_on_are_bounded() {
+    let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
+    for (bytes, expected) in [(256 << 10, Processed::Done), ((256 << 10) + 1, TOO_LARGE)] {
+        let headers: Vec<Header> = vec![("h".to_owned(), Some(vec![b'x'; bytes - 1]))];
+        let value = Some(b"send a text".as_slice());
+        driver.pipe_to("scripts", Partition(0), None, value, &headers);
+        driver.run().unwrap();
+        assert_eq!(driver.results("scripts").last(), Some(&expected));
+    }
+    assert_eq!(sent(&mut driver), ["main text"]);
+    let letters = driver.take(&driver.internal("dlq"));
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].value_text(), "send a text");
+    assert!(letters[0].header("h").is_some());
+}
+
+#[test]
+fn what_a_record_would_write_is_bounded_too() {
+    let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+    let text = "x".repeat(9 * MIB);
+    for write in ["send a", "put t"] {
+        pipe(&mut driver, &format!("add a 1; twice {write} {text}"));
+    }
+    driver.run().unwrap();
+    assert_eq!(driver.results("scripts"), [TOO_LARGE, TOO_LARGE]);
+    assert_eq!(driver.entries(handles.sums), []);
+    assert_eq!(sent(&mut driver), [] as [&str; 0]);
+    assert_eq!(driver.take(&driver.internal("dlq")).len(), 2);
+}
+
+#[test]
+fn the_description_of_a_fault_is_cut_off() {
+    let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
+    let script = "\u{1f600}".repeat(1_000);
+    pipe(&mut driver, &script);
+    driver.run().unwrap();
+    let letters = driver.take(&driver.internal("dlq"));
+    assert_eq!(letters[0].value_text(), script);
+    let message = letters[0].header("__streams.errors.message");
+    assert_eq!(message, Some("\u{1f600}".repeat(256)));
+}
