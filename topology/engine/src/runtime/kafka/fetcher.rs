@@ -16,6 +16,7 @@
 //! come. Where a partition is read from, and for whom, is the caller's to know.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +59,8 @@ struct Lane {
 pub(crate) struct Fetcher {
     lanes: Vec<Lane>,
     by_place: HashMap<TopicPartition, LaneId>,
+    /// The lane that is read first.
+    first: usize,
     outer: Client,
     /// For the repartition topics.
     inner: Client,
@@ -92,6 +95,7 @@ impl Fetcher {
         Ok(Self {
             lanes: Vec::new(),
             by_place: HashMap::new(),
+            first: 0,
             outer,
             inner,
             repartition,
@@ -208,16 +212,19 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Hands the records that are there to `take`, at most `limit` of each partition; says
-    /// whether there were any.
+    /// Hands the records that are there to `take`, at most `limit` of each partition, until it
+    /// has enough; says whether there were any. The next call begins after the partition with
+    /// which this one ended.
     pub(crate) fn read<E: From<KafkaFault>>(
-        &self,
+        &mut self,
         limit: usize,
-        mut take: impl FnMut(LaneId, &InputRecord<'_>) -> Result<(), E>,
+        mut take: impl FnMut(LaneId, &InputRecord<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<bool, E> {
         self.serve()?;
         let mut any = false;
-        for (lane, of) in (0..).map(LaneId).zip(&self.lanes) {
+        let (before, first) = self.lanes.split_at(self.first.min(self.lanes.len()));
+        let from_first = (before.len()..).zip(first).chain((0..).zip(before));
+        for (lane, of) in from_first {
             // Cleared before the queue is looked at, and set again when it fills.
             if !of.ready.swap(false, Ordering::AcqRel) {
                 continue;
@@ -231,7 +238,12 @@ impl Fetcher {
                     None => break,
                     Some(Ok(message)) => {
                         any = true;
-                        take_message(&message, |record| take(lane, record))?;
+                        let taken = take_message(&message, |record| take(LaneId(lane), record))?;
+                        if taken.is_break() {
+                            of.ready.store(true, Ordering::Release);
+                            self.first = lane + 1;
+                            return Ok(any);
+                        }
                     }
                     Some(Err(error)) => {
                         if let Some(fault) = fault_of(&of.place.topic, &error) {

@@ -89,6 +89,15 @@ impl Work<'_> {
         self.until_commit(idle).is_zero() || self.uncommitted_bytes() >= bytes_max / 2
     }
 
+    /// Whether a turn of records that has `begun` then is over: a commit is due, so much is
+    /// uncommitted that nothing may be added, or groups and timers have waited for as long as a
+    /// commit may.
+    pub(super) fn has_enough(&self, begun: Instant) -> bool {
+        begun.elapsed() >= self.setup.config.commit_interval
+            || self.commit_is_due(false)
+            || self.is_full()
+    }
+
     /// How long the begin of a commit can wait. (The producer wakes the thread when the one
     /// under way can be finished.)
     pub(super) fn until_commit(&self, idle: bool) -> Duration {
@@ -161,12 +170,15 @@ impl Work<'_> {
 
     /// Waits for the commit under way if too much is uncommitted to process more.
     pub(super) fn finish_if_full(&mut self) -> Result<(), ThreadFault> {
-        if self.commits.under_way.is_some()
-            && self.uncommitted_bytes() >= self.setup.config.uncommitted_bytes_max
-        {
+        if self.commits.under_way.is_some() && self.is_full() {
             self.wait_until_finished()?;
         }
         Ok(())
+    }
+
+    /// Whether nothing more may be added to what is uncommitted.
+    fn is_full(&self) -> bool {
+        self.uncommitted_bytes() >= self.setup.config.uncommitted_bytes_max
     }
 
     fn wait_until_finished(&mut self) -> Result<(), ThreadFault> {

@@ -13,6 +13,7 @@ mod starting;
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +29,8 @@ use crate::runtime::restorer::Restorer;
 use crate::task::TaskError;
 use crate::{Offset, TaskId, TaskStatus, clock};
 
-/// Records of one partition that are served before the next one has its turn.
+/// Records of one partition that are served before the next one has its turn. A turn of all of
+/// them is also over when there is something else to do: [`Work::has_enough`].
 const RECORDS_PER_TURN: usize = 250;
 /// Between two looks at what the thread holds and waits for.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
@@ -200,10 +202,17 @@ impl<'a> Membership<'a> {
     /// Processes records of all partitions for one turn; says whether any came.
     fn serve_records(&mut self) -> Result<bool, ThreadFault> {
         let (readings, work) = (&mut self.readings, &mut self.work);
+        let begun = Instant::now();
         self.fetcher.read(RECORDS_PER_TURN, |lane, record| {
             let readers = readings.readers(lane, record.offset);
             let readers = readers.map_err(|went_back| made_anew(work, &went_back))?;
-            work.process(readers, record)
+            work.process(readers, record)?;
+            let enough = work.has_enough(begun);
+            Ok(if enough {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
         })
     }
 
