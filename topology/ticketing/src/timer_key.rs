@@ -15,6 +15,8 @@ pub(crate) enum TimerKey {
     ParkedEvents(OrderId),
     /// A charge has to be settled now.
     Settlement(OrderId),
+    /// A foreign Orders has had time enough to ask for money back.
+    RefundWait(OrderId),
     /// An order expires.
     Expiry(OrderId),
 }
@@ -26,6 +28,7 @@ impl TimerKey {
             Self::OrderWait(order) => (b'w', order.to_bytes()),
             Self::ParkedEvents(order) => (b'p', order.to_bytes()),
             Self::Settlement(order) => (b's', order.to_bytes()),
+            Self::RefundWait(order) => (b'r', order.to_bytes()),
             Self::Expiry(order) => (b'x', order.to_bytes()),
         };
         let mut bytes = vec![letter];
@@ -45,6 +48,7 @@ impl TimerKey {
             b'w' => OrderId::decode(id).map(Self::OrderWait).ok(),
             b'p' => OrderId::decode(id).map(Self::ParkedEvents).ok(),
             b's' => OrderId::decode(id).map(Self::Settlement).ok(),
+            b'r' => OrderId::decode(id).map(Self::RefundWait).ok(),
             b'x' => OrderId::decode(id).map(Self::Expiry).ok(),
             _ => None,
         }
@@ -70,6 +74,7 @@ mod tests {
             TimerKey::OrderWait(order.clone()),
             TimerKey::ParkedEvents(order.clone()),
             TimerKey::Settlement(order.clone()),
+            TimerKey::RefundWait(order.clone()),
             TimerKey::Expiry(order),
         ] {
             assert_eq!(TimerKey::read(&key.to_bytes()), Some(key));

@@ -101,6 +101,9 @@ pub struct TicketingConfig {
     /// How long a command waits for an order or a foreign service's ticket that it
     /// has overtaken, before there is none.
     pub arrival_wait: Duration,
+    /// How long a foreign Orders has to ask for the money of an order back that has ended,
+    /// before Payments gives it back unasked.
+    pub refund_wait: Duration,
 }
 
 impl Default for TicketingConfig {
@@ -111,6 +114,7 @@ impl Default for TicketingConfig {
             gateway: Arc::new(SimulatedGateway),
             charge_timeout: Duration::from_secs(2),
             arrival_wait: Duration::from_secs(5),
+            refund_wait: Duration::from_mins(1),
         }
     }
 }
@@ -155,6 +159,7 @@ pub fn topology(config: &TicketingConfig) -> Result<Ticketing, TopologyFaults> {
             gateway: config.gateway.clone(),
             charge_timeout: config.charge_timeout,
             order_wait: config.arrival_wait,
+            refund_wait: (!runs(Service::Orders)).then_some(config.refund_wait),
         };
         payments::declare(&mut builder, &mut sources, config)
     });

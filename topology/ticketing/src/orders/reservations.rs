@@ -261,9 +261,13 @@ impl Reservations {
         };
         let until = wait.map(|wait| context.now().plus(wait));
         if !until.is_some_and(|until| awaited.orders.add(command, until)) {
-            return self
-                .outcomes
-                .keep(context, undecided, command, Answer::NotFound);
+            // As many as may wait for a ticket that is announced are before this one.
+            let answer = if awaited.announced {
+                Answer::Conflict(Conflict::TicketReserved)
+            } else {
+                Answer::NotFound
+            };
+            return self.outcomes.keep(context, undecided, command, answer);
         }
         self.await_on(context, command.body.ticket_id.clone(), awaited)
     }

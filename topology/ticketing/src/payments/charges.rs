@@ -55,7 +55,7 @@ stored!(OrderCharges, 1);
 
 impl MadeCharge {
     /// The charge of a command, which has not ended. It has the same ids each time.
-    fn of(command: &Command<PaymentCreate>) -> Self {
+    pub(super) fn of(command: &Command<PaymentCreate>) -> Self {
         let record = PaymentRecordId::named_by(&command.id, &command.body.order_id);
         Self {
             payment: PaymentId::of(&record),
@@ -64,6 +64,11 @@ impl MadeCharge {
             fingerprint: command.fingerprint(),
             ended: None,
         }
+    }
+
+    /// Whether it took money, as far as is known, or may yet have.
+    pub(super) fn may_have_succeeded(&self) -> bool {
+        self.ended.is_none_or(|end| end.succeeded)
     }
 }
 
@@ -118,17 +123,6 @@ impl OrderCharges {
             token: token.clone(),
         };
         Ok((made, charge))
-    }
-
-    /// The charge that may have been made for a command that is refused now: in a transaction
-    /// that was lost, before what makes it refused was read.
-    pub(super) fn suspect(
-        &self,
-        command: &Command<PaymentCreate>,
-        refused: &Answer,
-    ) -> Option<MadeCharge> {
-        let was_payable = *refused == Answer::Conflict(Conflict::OrderNotPayable);
-        (was_payable && self.charged.is_none()).then(|| MadeCharge::of(command))
     }
 
     /// Notes that `payment` is given back; says whether it is to be done.

@@ -51,6 +51,10 @@ pub trait Gateway: Send + Sync + 'static {
     /// has not succeeded by now, or was never made, is void for ever.
     fn settle(&self, payment: &PaymentId) -> Settlement;
 
+    /// Whether a charge that nobody here knows of has succeeded. One that was never made may still
+    /// be.
+    fn has_succeeded(&self, payment: &PaymentId) -> bool;
+
     /// Gives back what was charged.
     fn refund(&self, payment: &PaymentId);
 }
@@ -71,6 +75,10 @@ impl Gateway for SimulatedGateway {
 
     fn settle(&self, _: &PaymentId) -> Settlement {
         Settlement::Failed
+    }
+
+    fn has_succeeded(&self, _: &PaymentId) -> bool {
+        false
     }
 
     fn refund(&self, payment: &PaymentId) {

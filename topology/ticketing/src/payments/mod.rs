@@ -2,7 +2,9 @@
 //!
 //! It keeps a copy of each order, of which the highest version wins, and charges an
 //! order at most once, through a [`Gateway`]. A payment whose success its order could
-//! not take comes back as `order.refund_due` and is refunded once.
+//! not take comes back as `order.refund_due` and is refunded once. An Orders that is run
+//! elsewhere may not know of refunds: then the money of an order that has ended goes back after a
+//! minute.
 
 mod charges;
 mod gateway;

@@ -44,6 +44,9 @@ pub(crate) struct PaymentsConfig {
     pub(crate) charge_timeout: Duration,
     /// How long a payment for an unknown order waits for it.
     pub(crate) order_wait: Duration,
+    /// How long a foreign Orders has to ask for money back before it is given back unasked;
+    /// nothing where ours runs here, which always asks.
+    pub(crate) refund_wait: Option<Duration>,
 }
 
 crate::row::stored!(Waiting<PaymentCreate>, 1);
@@ -83,6 +86,7 @@ pub(crate) fn declare(
         gateway,
         charge_timeout,
         order_wait,
+        refund_wait,
     } = config;
     builder
         .processor("payments", move || Payments {
@@ -92,6 +96,7 @@ pub(crate) fn declare(
             gateway: gateway.clone(),
             charge_timeout,
             order_wait,
+            refund_wait,
             published,
         })
         .input(orders)
@@ -138,6 +143,7 @@ struct Payments {
     gateway: Arc<dyn Gateway>,
     charge_timeout: Duration,
     order_wait: Duration,
+    refund_wait: Option<Duration>,
     published: Sink<PaymentEvent>,
 }
 
@@ -155,6 +161,7 @@ impl Processor for Payments {
         match TimerKey::of(&timer)? {
             TimerKey::OrderWait(order) => self.give_up(context, order),
             TimerKey::Settlement(order) => self.settle(context, &order),
+            TimerKey::RefundWait(order) => self.give_back(context, &order),
             _ => Err(unexpected(&timer)),
         }
     }
@@ -183,6 +190,9 @@ impl Payments {
         }
         match &event.change {
             OrderChange::RefundDue { payment_id, .. } => self.refund(context, order, payment_id),
+            OrderChange::Cancelled { .. } | OrderChange::Failed { .. } => {
+                self.await_refund_due(context, order)
+            }
             _ => Ok(()),
         }
     }
@@ -230,20 +240,9 @@ impl Payments {
                 };
                 (made, end)
             }
-            Err(refused) => {
-                let succeeded =
-                    |made: &MadeCharge| self.gateway.settle(&made.payment) == Settlement::Succeeded;
-                let Some(made) = charges.suspect(command, &refused).filter(succeeded) else {
-                    return self.outcomes.keep(context, undecided, command, refused);
-                };
-                // Orders gives it back.
-                (made, Some(PaymentChange::Succeeded))
-            }
+            Err(refused) => return self.refuse(context, undecided, command, refused),
         };
-        let created = PaymentChange::Created {
-            id: Some(made.record.clone()),
-        };
-        self.publish(context, order, &made.payment, created)?;
+        self.publish_created(context, order, &made)?;
         if let Some(end) = end {
             made.ended = Some(self.end(context, order, &made.payment, end)?);
         } else {
@@ -252,6 +251,79 @@ impl Payments {
         }
         charges.charged = Some(made);
         context.put(self.stores.charges, order, &charges)
+    }
+
+    /// Refuses `command`, unless it turns out that it was charged for: in a transaction that was
+    /// lost, before what makes it refused now was read. Then the money is there, and Orders
+    /// says what becomes of it.
+    fn refuse(
+        &self,
+        context: &mut Context<'_>,
+        undecided: Undecided,
+        command: &Command<PaymentCreate>,
+        refused: Answer,
+    ) -> Result<(), ProcessorError> {
+        let mut made = MadeCharge::of(command);
+        let was_made = match refused {
+            Answer::Conflict(_) => self.gateway.settle(&made.payment) == Settlement::Succeeded,
+            // It may be asked for again, and charged then.
+            Answer::NotFound => self.gateway.has_succeeded(&made.payment),
+            _ => false,
+        };
+        if !was_made {
+            return self.outcomes.keep(context, undecided, command, refused);
+        }
+        let order = &command.body.order_id;
+        let mut charges = context.get(self.stores.charges, order)?.unwrap_or_default();
+        self.publish_created(context, order, &made)?;
+        made.ended = Some(self.end(context, order, &made.payment, PaymentChange::Succeeded)?);
+        if charges.charged.is_none() {
+            charges.charged = Some(made);
+            context.put(self.stores.charges, order, &charges)?;
+            return match refused {
+                Answer::Conflict(_) => self.await_refund_due(context, order),
+                _ => Ok(()),
+            };
+        }
+        let payment = made.payment.clone();
+        let answer = Answer::PaymentMade(made.record);
+        self.outcomes.keep(context, undecided, command, answer)?;
+        if self.refund_wait.is_some() {
+            self.refund(context, order, &payment)?;
+        }
+        Ok(())
+    }
+
+    /// An order that has ended and is not completed has no use for money. Our Orders asks for
+    /// it back; a foreign one may not, and has some time to.
+    fn await_refund_due(
+        &self,
+        context: &mut Context<'_>,
+        order: &OrderId,
+    ) -> Result<(), ProcessorError> {
+        let Some(wait) = self.refund_wait else {
+            return Ok(());
+        };
+        let charges = context.get(self.stores.charges, order)?;
+        let made = charges.and_then(|charges| charges.charged);
+        if !made.is_some_and(|made| made.may_have_succeeded()) {
+            return Ok(());
+        }
+        let until = context.now().plus(wait);
+        context.schedule(&TimerKey::RefundWait(order.clone()).to_bytes(), until)
+    }
+
+    /// Nobody has asked for the money of an order that has ended.
+    fn give_back(&self, context: &mut Context<'_>, order: &OrderId) -> Result<(), ProcessorError> {
+        let charges = context.get(self.stores.charges, order)?;
+        let Some(made) = charges.and_then(|charges| charges.charged) else {
+            return Ok(());
+        };
+        match made.ended {
+            Some(end) if end.succeeded => self.refund(context, order, &made.payment),
+            Some(_) => Ok(()),
+            None => self.await_refund_due(context, order),
+        }
     }
 
     /// Publishes how a charge has ended.
@@ -310,9 +382,7 @@ impl Payments {
         let waiting = context.get(self.waiting, order)?;
         let mut waiting = waiting.unwrap_or_else(Waiting::none);
         if !waiting.add(command, context.now().plus(self.order_wait)) {
-            return self
-                .outcomes
-                .keep(context, undecided, command, Answer::NotFound);
+            return self.refuse(context, undecided, command, Answer::NotFound);
         }
         self.put_waiting(context, order.clone(), &waiting)
     }
@@ -324,8 +394,7 @@ impl Payments {
         };
         for command in waiting.take_due(context.now()) {
             if let Some(undecided) = self.outcomes.begin(context, &command)? {
-                self.outcomes
-                    .keep(context, undecided, &command, Answer::NotFound)?;
+                self.refuse(context, undecided, &command, Answer::NotFound)?;
             }
         }
         self.put_waiting(context, order, &waiting)
@@ -342,6 +411,18 @@ impl Payments {
         };
         context.put(self.waiting, &order, waiting)?;
         context.schedule(&TimerKey::OrderWait(order).to_bytes(), next)
+    }
+
+    fn publish_created(
+        &self,
+        context: &mut Context<'_>,
+        order: &OrderId,
+        made: &MadeCharge,
+    ) -> Result<(), ProcessorError> {
+        let created = PaymentChange::Created {
+            id: Some(made.record.clone()),
+        };
+        self.publish(context, order, &made.payment, created)
     }
 
     fn publish(

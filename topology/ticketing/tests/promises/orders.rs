@@ -55,6 +55,51 @@ fn a_ticket_is_given_to_one_of_all_who_want_it() {
 }
 
 #[test]
+fn who_finds_too_many_waiting_for_an_announced_ticket_finds_it_reserved() {
+    let mut world = World::of(&[Service::Orders]);
+    world.create_ticket("t");
+    let order = |order| world.order("t", &format!("o{order}"));
+    let commands: Vec<String> = (0..65).map(order).collect();
+    let answer = |world: &World, command: &str| world.reservation_answer("t", command);
+    assert_eq!(answer(&world, &commands[0]), None);
+    let reserved = Some(Answer::Conflict(Conflict::TicketReserved));
+    assert_eq!(answer(&world, &commands[64]), reserved);
+    ticket_said(&mut world, "t", 0, "Concert");
+    assert_eq!(
+        answer(&world, &commands[0]).map(|answer| answer.status()),
+        Some(201)
+    );
+}
+
+#[test]
+fn an_order_that_has_ended_leaves_no_more_than_the_documented_bytes() {
+    const ORDERS: usize = 50;
+    // docs/operating.md
+    const DOCUMENTED: usize = 420;
+    let id = |kind: char, number: usize| format!("{kind}0000000-0000-4000-a000-{number:012}");
+    let mut world = World::new();
+    for number in 0..ORDERS {
+        world.create_ticket(&id('a', number));
+    }
+    world.advance(Duration::from_hours(48));
+    let before = world.bytes();
+    for number in 0..ORDERS {
+        let order = id('b', number);
+        world.order(&id('a', number), &order);
+        match number % 3 {
+            0 => drop(world.pay(&order, "tok_visa")),
+            1 => drop(world.cancel(&order, "buyer")),
+            _ => {}
+        }
+    }
+    for _ in 0..48 {
+        world.advance(Duration::from_hours(1));
+    }
+    let left = (world.bytes() - before) / ORDERS;
+    assert!(left <= DOCUMENTED, "{left} bytes");
+}
+
+#[test]
 fn an_order_that_is_cancelled_fails_or_expires_frees_its_ticket_at_once() {
     for how in ["cancelled", "failed", "expired"] {
         let mut world = orders_with(&["t"]);

@@ -75,6 +75,10 @@ impl Gateway for Bank {
         }
     }
 
+    fn has_succeeded(&self, payment: &PaymentId) -> bool {
+        self.settle(payment) == Settlement::Succeeded
+    }
+
     fn refund(&self, payment: &PaymentId) {
         self.refunded
             .lock()
@@ -109,6 +113,93 @@ fn what_was_charged_in_a_transaction_that_was_lost_is_given_back_if_the_order_en
     let charged = bank.charged.lock().unwrap().clone();
     assert_eq!(charged.len(), 1);
     assert_eq!(*bank.refunded.lock().unwrap(), charged);
+}
+
+#[test]
+fn what_was_charged_in_a_transaction_that_was_lost_is_not_forgotten_where_the_order_is_unknown_then()
+ {
+    let bank = Arc::new(Bank::default());
+    let config = TicketingConfig {
+        gateway: bank.clone(),
+        services: [Service::Payments].into(),
+        ..TicketingConfig::default()
+    };
+    let created = order_created("o", "t", IN_TWO_MINUTES);
+    let (first, second) = ("99999999-0000-4000-a000-000000000000", "88888888");
+    let pay = |world: &mut World, id| {
+        world.event(
+            ORDER_COMMANDS,
+            "o",
+            &with_id(payment_create("o", "tok_visa"), id),
+        );
+    };
+    let mut world = World::with(&config, &partitions(3));
+    world.event(ORDERS, "o", &created);
+    pay(&mut world, first);
+    // All of it is lost, and then the order does not come in time.
+    let mut world = World::with(&config, &partitions(3));
+    pay(&mut world, first);
+    world.advance(Duration::from_secs(5));
+    assert_eq!(status(&world, "o", first), Some(201));
+    assert_eq!(world.types(PAYMENTS, "o"), ["created", "succeeded"]);
+    world.event(ORDERS, "o", &created);
+    pay(&mut world, second);
+    assert_eq!(status(&world, "o", second), Some(409));
+    assert_eq!(bank.charged.lock().unwrap().len(), 1);
+    // All of it is lost, and then another payment comes first: one of the two goes back.
+    let mut world = World::with(&config, &partitions(3));
+    world.event(ORDERS, "o", &created);
+    pay(&mut world, second);
+    pay(&mut world, first);
+    let charged = bank.charged.lock().unwrap().clone();
+    assert_eq!(charged.len(), 2);
+    assert_eq!(*bank.refunded.lock().unwrap(), charged[..1]);
+    for command in [first, second] {
+        assert_eq!(status(&world, "o", command), Some(201));
+    }
+}
+
+#[test]
+fn where_orders_is_foreign_the_money_of_an_order_that_has_ended_goes_back() {
+    for (kind, asks) in [("cancelled", false), ("failed", false), ("cancelled", true)] {
+        let mut world = payments_with("o");
+        world.pay("o", "tok_visa");
+        let paid = world.last(PAYMENTS, "o")["paymentId"].clone();
+        world.event(ORDERS, "o", &order_ended(kind, "o", "t", 1));
+        if asks {
+            let asked = paid.as_str().expect("it is text");
+            world.event(ORDERS, "o", &refund_due("o", asked, 2));
+        }
+        world.advance(Duration::from_secs(59));
+        assert_eq!(world.types(PAYMENTS, "o").len(), if asks { 3 } else { 2 });
+        world.crash();
+        world.advance(Duration::from_secs(1));
+        world.event(ORDERS, "o", &order_ended(kind, "o", "t", 1));
+        world.advance(Duration::from_hours(1));
+        assert_eq!(
+            world.types(PAYMENTS, "o"),
+            ["created", "succeeded", "refunded"]
+        );
+        assert_eq!(world.last(PAYMENTS, "o")["paymentId"], paid);
+    }
+}
+
+#[test]
+fn what_was_not_paid_or_is_completed_is_not_given_back() {
+    for (token, kind) in [
+        ("tok_chargeDeclined", "failed"),
+        ("tok_timeout", "cancelled"),
+        ("tok_visa", "completed"),
+    ] {
+        let mut world = payments_with("o");
+        world.pay("o", token);
+        world.event(ORDERS, "o", &order_ended(kind, "o", "t", 1));
+        world.advance(Duration::from_hours(1));
+        assert!(
+            !world.types(PAYMENTS, "o").contains(&"refunded".to_owned()),
+            "{kind}"
+        );
+    }
 }
 
 #[test]

@@ -264,6 +264,24 @@ impl World {
 
     /// How many rows a store has by its changelog, over all partitions.
     pub(crate) fn rows(&self, store: &str) -> usize {
+        let rows = self.changelog_rows();
+        let of_store = rows
+            .into_iter()
+            .filter(|((tag, ..), _)| *tag == StoreTag::of(store));
+        let of_store: Vec<_> = of_store.collect();
+        assert!(!of_store.is_empty(), "nobody ever wrote to {store}");
+        of_store.iter().filter(|(_, value)| value.is_some()).count()
+    }
+
+    /// The bytes of the keys and values of all rows, by their changelogs.
+    pub(crate) fn bytes(&self) -> usize {
+        let rows = self.changelog_rows().into_iter();
+        let bytes = rows.filter_map(|((_, _, key), value)| Some(key.len() + value?));
+        bytes.sum()
+    }
+
+    /// The rows of all stores, and of each that was not deleted the bytes of its value.
+    fn changelog_rows(&self) -> BTreeMap<(StoreTag, Partition, Vec<u8>), Option<usize>> {
         let mut rows = BTreeMap::new();
         let topics = self.driver.plan().internal_topics().into_iter();
         for topic in topics.filter(|topic| topic.kind == InternalTopicKind::Changelog) {
@@ -271,14 +289,11 @@ impl World {
                 let record =
                     ChangelogRecord::decode(change.key.as_deref(), change.value.as_deref());
                 let record = record.expect("tasks write readable changelogs");
-                if record.store == StoreTag::of(store) {
-                    let place = (change.partition.0, record.key.to_vec());
-                    rows.insert(place, record.value.is_some());
-                }
+                let place = (record.store, change.partition, record.key.to_vec());
+                rows.insert(place, record.value.map(<[u8]>::len));
             }
         }
-        assert!(!rows.is_empty(), "nobody ever wrote to {store}");
-        rows.into_values().filter(|is_there| *is_there).count()
+        rows
     }
 
     /// The versions of a ticket's events.
