@@ -85,8 +85,9 @@ pub enum CommitStep {
 }
 
 /// What a user cannot set: with another value records of transactions that were aborted are
-/// read, positions come to be committed past what was processed, or tasks have two owners.
-const RESERVED_PROPERTIES: [&str; 12] = [
+/// read, positions come to be committed past what was processed, tasks have two owners, or one
+/// is read where it was after its session has ended.
+const RESERVED_PROPERTIES: [&str; 15] = [
     "auto.commit.enable",
     "auto.offset.reset",
     "enable.auto.commit",
@@ -96,8 +97,11 @@ const RESERVED_PROPERTIES: [&str; 12] = [
     "group.id",
     "group.instance.id",
     "group.protocol",
+    "heartbeat.interval.ms",
     "isolation.level",
+    "max.poll.interval.ms",
     "partition.assignment.strategy",
+    "session.timeout.ms",
     "transactional.id",
 ];
 

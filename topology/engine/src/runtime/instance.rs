@@ -38,6 +38,14 @@ use super::wake::Waker;
 use super::{InstanceStatus, Metrics, Queries, StreamsConfig, TopicError, TopicSpec};
 use crate::topology::{Plan, Topology, TopologyFaults};
 
+/// What to set instead of a property.
+fn instead_of(name: &str) -> &'static str {
+    match name {
+        "session.timeout.ms" | "heartbeat.interval.ms" => " and set SESSION_TIMEOUT",
+        _ => "",
+    }
+}
+
 /// Why an instance could not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -46,7 +54,8 @@ pub enum StartError {
     NoStreamThreads,
     /// A property of the client that the engine's promises rest on.
     #[error(
-        "KAFKA_PROPERTIES: {name} is set by the engine, whose promises rest on it: leave it out"
+        "KAFKA_PROPERTIES: {name} is set by the engine, whose promises rest on it: leave it out{}",
+        instead_of(name)
     )]
     ReservedProperty {
         /// The property.
@@ -369,13 +378,20 @@ mod tests {
 
     #[test]
     fn a_property_that_would_break_a_promise_is_refused() {
-        for name in ["isolation.level", "enable.idempotence", "group.protocol"] {
+        for name in [
+            "isolation.level",
+            "enable.idempotence",
+            "group.protocol",
+            "session.timeout.ms",
+            "heartbeat.interval.ms",
+            "max.poll.interval.ms",
+        ] {
             let folder = tempfile::tempdir().unwrap();
             let mut config = StreamsConfig::new("app", "localhost:1", "instance", folder.path());
             let value = "read_uncommitted".to_owned();
             config.kafka_properties.insert(name.to_owned(), value);
             let refused = start(config).map(drop).unwrap_err().to_string();
-            assert!(refused.contains(name), "{refused}");
+            assert!(refused.contains(&format!("{name} is")), "{refused}");
         }
     }
 
