@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::ConfigError;
+use super::pieces;
 use super::setting::{Origin, SETTINGS, Setting};
 
 /// The values that settings were given, by setting name, in each layer.
@@ -86,7 +87,8 @@ fn complaint(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-/// A TOML value as a flag would say it: lists and tables are comma-separated.
+/// A TOML value as a flag would say it: lists and tables are comma-separated, and commas in
+/// the values of a table are escaped.
 fn text_of(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
@@ -100,7 +102,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
             let entry =
                 |(key, value): (&String, &toml::Value)| Some(format!("{key}={}", text_of(value)?));
             let entries: Option<Vec<_>> = entries.iter().map(entry).collect();
-            Some(entries?.join(","))
+            Some(pieces::join(entries?))
         }
         toml::Value::Float(_) | toml::Value::Datetime(_) => None,
     }
@@ -108,7 +110,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::setting;
+    use super::super::{Config, setting};
     use super::*;
 
     #[test]
@@ -141,6 +143,27 @@ mod tests {
         assert_eq!(values["services"], "tickets,orders");
         assert_eq!(values["dev-auth"], "true");
         assert_eq!(values["kafka-properties"], "retries=3,sasl.mechanism=PLAIN");
+    }
+
+    #[test]
+    fn a_value_of_a_table_may_have_commas() {
+        let values = settings_of(
+            "[kafka_properties]\n\"sasl.oauthbearer.extensions\" = \"a=1,b=2\"\n\"sasl.password\" = 'p,\\,='\ndebug = [\"broker\", \"topic\"]",
+        )
+        .unwrap();
+        assert_eq!(
+            values["kafka-properties"],
+            r"debug=broker\,topic,sasl.oauthbearer.extensions=a=1\,b=2,sasl.password=p\,\\\,="
+        );
+        let layers = Layers {
+            file: values,
+            ..Layers::default()
+        };
+        let properties = Config::read(&layers).unwrap().kafka_properties;
+        assert_eq!(properties["sasl.oauthbearer.extensions"], "a=1,b=2");
+        assert_eq!(properties["sasl.password"], r"p,\,=");
+        assert_eq!(properties["debug"], "broker,topic");
+        assert_eq!(properties.len(), 3);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! - [`setting`]: what can be set.
 //! - [`layers`]: where a value comes from.
+//! - `pieces`: how one value says several.
 //! - [`Config`]: what is in force, typed.
 //! - [`print`](mod@print): how it is shown.
 
 pub mod layers;
+mod pieces;
 pub mod print;
 mod read;
 pub mod setting;
@@ -26,7 +28,8 @@ pub use layers::Layers;
 pub struct Config {
     /// The brokers to begin with.
     pub kafka_brokers: String,
-    /// Further properties of the Kafka client.
+    /// Further properties of the Kafka client. As text they are `k=v`, divided by commas; in
+    /// a value `\,` is a comma and `\\` a backslash.
     pub kafka_properties: BTreeMap<String, String>,
     /// Prefix of internal topics.
     pub application_id: String,
@@ -199,10 +202,13 @@ impl Config {
     /// What the ticketing system needs to know.
     #[must_use]
     pub fn ticketing(&self) -> TicketingConfig {
+        let defaults = TicketingConfig::default();
         TicketingConfig {
             services: self.services.clone(),
             order_ttl: self.order_ttl,
-            ..TicketingConfig::default()
+            // Who asks for what does not exist is told before the answer is given up.
+            arrival_wait: defaults.arrival_wait.min(self.command_timeout / 2),
+            ..defaults
         }
     }
 

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use turnstile_ticketing::Service;
 
 use super::setting::{self, Setting};
-use super::{Authentication, Config, ConfigError, Layers, LogFormat};
+use super::{Authentication, Config, ConfigError, Layers, LogFormat, pieces};
 
 const MIB: usize = 1 << 20;
 
@@ -145,11 +145,15 @@ fn non_empty(text: &str) -> Result<String, String> {
 
 /// What can be a part of a topic's name.
 fn name(text: &str) -> Result<String, String> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if text.is_empty() || text.len() > 100 || !text.bytes().all(legal) {
+    if text.len() > 100 || !is_name(text) {
         return Err("it takes 1 to 100 letters, digits, dots, hyphens and underscores".to_owned());
     }
     Ok(text.to_owned())
+}
+
+fn is_name(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !text.is_empty() && text.bytes().all(legal)
 }
 
 fn address(text: &str) -> Result<String, String> {
@@ -182,20 +186,23 @@ fn brokers(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A piece without `=` belongs to the value before it: values can have commas.
+/// A piece without `=` belongs to the value before it: such values can have commas that are
+/// not escaped. What cannot be a name is refused: whoever does not know a name shows it, and
+/// this may be a part of a password.
 fn properties(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut properties: BTreeMap<String, String> = BTreeMap::new();
     let mut last: Option<String> = None;
-    for piece in text.split(',').filter(|piece| !piece.trim().is_empty()) {
+    let said = pieces::split(text).into_iter();
+    for piece in said.filter(|piece| !piece.trim().is_empty()) {
         match (piece.split_once('='), &last) {
-            (Some((key, value)), _) if !key.trim().is_empty() => {
+            (Some((key, value)), _) if is_name(key.trim()) => {
                 properties.insert(key.trim().to_owned(), value.trim().to_owned());
                 last = Some(key.trim().to_owned());
             }
             (None, Some(key)) => {
                 let value = properties.entry(key.clone()).or_default();
                 value.push(',');
-                value.push_str(piece);
+                value.push_str(&piece);
             }
             _ => return Err("it takes k=v, comma-separated".to_owned()),
         }
@@ -334,6 +341,29 @@ mod tests {
     }
 
     #[test]
+    fn a_property_may_have_commas() {
+        let config = Config::read(&layers(&[(
+            "kafka-properties",
+            r"sasl.oauthbearer.extensions=a=1\,b=2,sasl.password=p\\,debug=broker,topic,ssl.ca.location=C:\ca",
+        )]));
+        let properties = config.unwrap().kafka_properties;
+        assert_eq!(properties["sasl.oauthbearer.extensions"], "a=1,b=2");
+        assert_eq!(properties["sasl.password"], r"p\");
+        assert_eq!(properties["debug"], "broker,topic");
+        assert_eq!(properties["ssl.ca.location"], r"C:\ca");
+        assert_eq!(properties.len(), 4);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_told_before_the_answer_is_given_up() {
+        for (timeout, wait) in [("1s", 500), ("60s", 5_000)] {
+            let config = Config::read(&layers(&[("command-timeout", timeout)])).unwrap();
+            let waits = config.ticketing().arrival_wait;
+            assert_eq!(waits, Duration::from_millis(wait));
+        }
+    }
+
+    #[test]
     fn what_is_advertised_can_be_reached() {
         let advertised = |http: &str, said: &str, bound: &str| {
             let config = Config::read(&layers(&[("http-addr", http), ("advertised-addr", said)]));
@@ -404,11 +434,18 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_in_the_complaint_about_it() {
-        let complaint = refusal("kafka-properties", "hunter2");
-        assert_eq!(
-            complaint,
-            "--kafka-properties is \"(secret)\": it takes k=v, comma-separated"
-        );
+        for secret in [
+            "hunter2",
+            r"hunter2\,a=b",
+            "=hunter2",
+            "a=b,=hunter2",
+            "a=b,$hunter2=",
+        ] {
+            assert_eq!(
+                refusal("kafka-properties", secret),
+                "--kafka-properties is \"(secret)\": it takes k=v, comma-separated"
+            );
+        }
     }
 
     #[test]

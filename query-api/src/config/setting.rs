@@ -86,7 +86,7 @@ macro_rules! settings {
 
 settings! {
     KAFKA_BROKERS "kafka-brokers" = "localhost:9092": "The brokers to begin with: host:port, comma-separated";
-    #[secret] KAFKA_PROPERTIES "kafka-properties" = "": "Further librdkafka properties (TLS, SASL): k=v,k=v";
+    #[secret] KAFKA_PROPERTIES "kafka-properties" = "": "Further librdkafka properties (TLS, SASL): k=v,k=v, with \\, for a comma in a value and \\\\ for a backslash";
     APPLICATION_ID "application-id" = "ticketing": "Prefix of internal topics and transactions; the same on all instances";
     INSTANCE_ID "instance-id" = "": "Static member id, unique and stable over restarts [default: the host name]";
     HTTP_ADDR "http-addr" = "127.0.0.1:8080": "Where to listen: host:port";
