@@ -256,6 +256,12 @@ impl MemoryApplication {
         self.world.run();
     }
 
+    /// Processes and commits one record of what a fault has left lying: that of the task
+    /// that comes first, by subtopology.
+    pub(crate) fn step(&self) {
+        self.world.step();
+    }
+
     /// Lets time pass.
     pub(crate) fn advance(&self, time: Duration) {
         let advanced = self.world.driver.lock().advance(time);

@@ -12,6 +12,9 @@ use super::problem::{Problem, ProblemKind};
 /// The longest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 16 << 10;
 
+/// What JSON may have in front of a value.
+const JSON_WHITESPACE: &[u8] = b" \t\n\r";
+
 /// How long a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -25,14 +28,19 @@ impl Body {
         &self.0
     }
 
-    /// The body as `T`.
+    /// The body as `T`, from a JSON object.
     ///
     /// # Errors
     ///
-    /// 400 if it is no JSON of that shape.
+    /// 400 if it is no object of that shape.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        serde_json::from_slice(&self.0)
-            .map_err(|error| Problem::with_detail(ProblemKind::InvalidBody, error.to_string()))
+        let invalid = |why: String| Problem::with_detail(ProblemKind::InvalidBody, why);
+        // From an array a struct would be read too, field by field.
+        let first = self.0.iter().find(|byte| !JSON_WHITESPACE.contains(byte));
+        if first.is_some_and(|byte| *byte != b'{') {
+            return Err(invalid("the body is no JSON object".to_owned()));
+        }
+        serde_json::from_slice(&self.0).map_err(|error| invalid(error.to_string()))
     }
 }
 
@@ -53,5 +61,43 @@ impl<S: Send + Sync> FromRequest<S> for Body {
                 }
                 _ => Problem::with_detail(ProblemKind::InvalidBody, rejection.body_text()),
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq, Deserialize)]
+    struct Fields {
+        name: String,
+    }
+
+    fn read(body: &'static str) -> Result<Fields, Problem> {
+        Body(Bytes::from_static(body.as_bytes())).json()
+    }
+
+    #[test]
+    fn only_an_object_is_read() {
+        let expected = Fields {
+            name: "a".to_owned(),
+        };
+        assert_eq!(read("{\"name\": \"a\"}"), Ok(expected));
+        assert!(read(" \t\r\n{\"name\": \"a\"} ").is_ok());
+        for body in [
+            "[\"a\"]",
+            " \n[\"a\"]",
+            "\"a\"",
+            "null",
+            "{\"name\"",
+            "[",
+            " ",
+            "",
+        ] {
+            let problem = read(body).unwrap_err();
+            assert_eq!(problem.kind(), ProblemKind::InvalidBody, "{body:?}");
+        }
     }
 }

@@ -3,7 +3,9 @@
 //! 1. The key is noted; the same key with another body is 422.
 //! 2. The outcome is looked for, wherever it is: a retry may find it decided. This also
 //!    shows whether its owner can be reached; a command whose outcome could not be seen is
-//!    503, and not written.
+//!    503, and not written. Nor is one whose refusal is known without asking, unless it may
+//!    have been written before: then its owner decides, for what was refused here could
+//!    succeed there.
 //! 3. The command is written with acks=all.
 //! 4. Its outcome is awaited.
 //!
@@ -18,7 +20,7 @@ use turnstile_ticketing::ids::UserId;
 use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey, Reply};
 
 use super::Api;
-use super::idempotency::{IdempotencyKey, new_attempt};
+use super::idempotency::{IdempotencyKey, KeyUse, new_attempt};
 use super::problem::{Problem, ProblemKind};
 use crate::application::{Decider, SendFailure};
 
@@ -38,7 +40,7 @@ pub(super) struct Submission<'a, B> {
     pub(super) body: B,
     /// What a 404 is about.
     pub(super) not_found: ProblemKind,
-    /// The answer, where it is known without asking and nothing was decided before.
+    /// The answer, where it is known without asking, and nothing was decided or may be yet.
     pub(super) refusal: Option<Problem>,
     /// Until when the outcome is awaited.
     pub(super) deadline: Instant,
@@ -57,14 +59,16 @@ impl Api {
     ) -> Result<Answer, Problem> {
         let begun = Instant::now();
         let (name, key, caller) = (submission.name, submission.key, submission.caller);
+        let not_found = submission.not_found;
         let answer = self
             .answer(submission)
             .await
             .map_err(|problem| problem.ask_again_with(key.as_str()));
-        if let Err(problem) = &answer
-            && !is_kept(problem.kind())
-        {
-            self.shared.key_uses.forget(name, &key.command(caller));
+        let uses = &self.shared.key_uses;
+        match answer.as_ref().err().map(Problem::kind) {
+            Some(kind) if kind == not_found => uses.forget(name, &key.command(caller)),
+            Some(kind) if !is_kept(kind) => uses.release(name, &key.command(caller)),
+            _ => {}
         }
         let result = answer
             .as_ref()
@@ -109,7 +113,13 @@ impl Api {
         };
 
         // 1.
-        if key.is_given() && !self.shared.key_uses.note(name, &command.id, fingerprint) {
+        let uses = &self.shared.key_uses;
+        let key_use = if key.is_given() {
+            uses.note(name, &command.id, fingerprint)
+        } else {
+            KeyUse::New
+        };
+        if key_use == KeyUse::OtherBody {
             return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
         }
         // 2.
@@ -119,24 +129,36 @@ impl Api {
         if let Some(answer) = decided.as_ref().and_then(answer_in) {
             return answer;
         }
-        if let Some(problem) = refusal {
+        if let Some(problem) = refusal
+            && key_use == KeyUse::New
+        {
+            uses.release(name, &command.id);
             return Err(problem);
         }
         // 3.
+        let note_sent = || uses.note_sent(name, &outcome_key.command, fingerprint);
+        if key.is_given() {
+            note_sent();
+        }
+        // A key that was made up is nobody's to ask again with before a problem names it.
+        let unknown = |problem: Problem| {
+            note_sent();
+            problem
+        };
         let mut value = Vec::new();
         command.encode(&mut value);
         let sent = application.send(topic, &outcome_key.key, value);
         // Who is late is written all the same, when the brokers are back before they give up.
         let sent = timeout_at(deadline, sent).await;
-        let sent = sent.map_err(|_| outcome_pending())?;
-        sent.map_err(|failure| not_written(name, &failure))?;
+        let sent = sent.map_err(|_| unknown(outcome_pending()))?;
+        sent.map_err(|failure| unknown(not_written(name, &failure)))?;
         // 4.
         let answer = rows
             .await_outcome(decider, &outcome_key, deadline, |outcome| {
                 outcome.as_ref().and_then(answer_in)
             })
             .await?;
-        answer.unwrap_or_else(|| Err(outcome_pending()))
+        answer.unwrap_or_else(|| Err(unknown(outcome_pending())))
     }
 }
 

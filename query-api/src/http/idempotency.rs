@@ -8,6 +8,10 @@
 //! That a key comes with another body is told for certain by the owner of the outcome,
 //! where both commands have the same owner. Where a new body has a new owner (another
 //! ticket, another order), this instance remembers what its latest keys were used for.
+//!
+//! It also remembers which of them had their command sent. Whoever asks for the same again
+//! may have to do with a command that is in the topic or may still get there, so it is for
+//! its owner alone to refuse it. Another instance does not know that.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -114,6 +118,26 @@ pub fn new_attempt() -> AttemptId {
 /// Which route a key was used on, and by which name.
 type Use = (&'static str, CommandId);
 
+/// How a key was used before, as far as this instance knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyUse {
+    /// Nothing was sent under it.
+    New,
+    /// A command with the same body was sent under it, and may be decided yet.
+    Sent,
+    /// It is bound to another body.
+    OtherBody,
+}
+
+/// What a key was last used for.
+struct LastUse {
+    body: Fingerprint,
+    /// Whether the command was handed over to be written.
+    is_sent: bool,
+    /// Whether another body may come under the key.
+    is_free: bool,
+}
+
 /// What the latest keys of this instance were used for.
 #[derive(Default)]
 pub struct KeyUses {
@@ -122,34 +146,77 @@ pub struct KeyUses {
 
 #[derive(Default)]
 struct Remembered {
-    bodies: HashMap<Arc<Use>, Fingerprint>,
+    last: HashMap<Arc<Use>, LastUse>,
     oldest_first: VecDeque<Arc<Use>>,
 }
 
 impl KeyUses {
-    /// Notes that a key is used on `route` to ask for `body`; false if it was used to
-    /// ask for something else.
-    pub fn note(&self, route: &'static str, command: &CommandId, body: Fingerprint) -> bool {
+    /// Notes that a key is used on `route` to ask for `body`, unless it is bound to
+    /// another one; says how it was used before.
+    pub fn note(&self, route: &'static str, command: &CommandId, body: Fingerprint) -> KeyUse {
         let mut uses = self.uses.lock();
         let key = Arc::new((route, command.clone()));
-        if let Some(known) = uses.bodies.get(&key) {
-            return *known == body;
+        if let Some(last) = uses.last.get_mut(&key) {
+            if last.body == body {
+                last.is_free = false;
+                return if last.is_sent {
+                    KeyUse::Sent
+                } else {
+                    KeyUse::New
+                };
+            }
+            if !last.is_free {
+                return KeyUse::OtherBody;
+            }
         }
-        if uses.oldest_first.len() >= REMEMBERED
-            && let Some(oldest) = uses.oldest_first.pop_front()
-        {
-            uses.bodies.remove(&oldest);
-        }
-        uses.bodies.insert(key.clone(), body);
-        uses.oldest_first.push_back(key);
-        true
+        let last = LastUse {
+            body,
+            is_sent: false,
+            is_free: false,
+        };
+        uses.put(key, last);
+        KeyUse::New
     }
 
-    /// Forgets a key whose outcome is not kept, so that it can be used for anything.
+    /// Notes that the command of a key is about to be written, or may have been.
+    pub fn note_sent(&self, route: &'static str, command: &CommandId, body: Fingerprint) {
+        let key = Arc::new((route, command.clone()));
+        let last = LastUse {
+            body,
+            is_sent: true,
+            is_free: false,
+        };
+        self.uses.lock().put(key, last);
+    }
+
+    /// Frees a key, whose outcome is not kept, for another body. What was sent under it
+    /// is remembered.
+    pub fn release(&self, route: &'static str, command: &CommandId) {
+        let key = (route, command.clone());
+        if let Some(last) = self.uses.lock().last.get_mut(&key) {
+            last.is_free = true;
+        }
+    }
+
+    /// Forgets a key whose command is decided, where the outcome is not kept.
     pub fn forget(&self, route: &'static str, command: &CommandId) {
         // Its place in the queue stays: at worst the next use of it is forgotten early.
         let key = (route, command.clone());
-        self.uses.lock().bodies.remove(&key);
+        self.uses.lock().last.remove(&key);
+    }
+}
+
+impl Remembered {
+    fn put(&mut self, key: Arc<Use>, last: LastUse) {
+        if !self.last.contains_key(&key) {
+            if self.oldest_first.len() >= REMEMBERED
+                && let Some(oldest) = self.oldest_first.pop_front()
+            {
+                self.last.remove(&oldest);
+            }
+            self.oldest_first.push_back(key.clone());
+        }
+        self.last.insert(key, last);
     }
 }
 
@@ -207,12 +274,39 @@ mod tests {
     fn another_body_under_the_same_key_is_noticed_until_it_is_forgotten() {
         let uses = KeyUses::default();
         let command = IdempotencyKey::given(b"k").unwrap().command(&user("u"));
-        assert!(uses.note("orders", &command, body(&command, "a")));
-        assert!(uses.note("orders", &command, body(&command, "a")));
-        assert!(!uses.note("orders", &command, body(&command, "b")));
-        assert!(uses.note("payments", &command, body(&command, "b")));
+        let note = |route, ticket| uses.note(route, &command, body(&command, ticket));
+        assert_eq!(note("orders", "a"), KeyUse::New);
+        assert_eq!(note("orders", "a"), KeyUse::New);
+        assert_eq!(note("orders", "b"), KeyUse::OtherBody);
+        assert_eq!(note("payments", "b"), KeyUse::New);
         uses.forget("orders", &command);
-        assert!(uses.note("orders", &command, body(&command, "b")));
+        assert_eq!(note("orders", "b"), KeyUse::New);
+        assert_eq!(note("orders", "a"), KeyUse::OtherBody);
+    }
+
+    #[test]
+    fn what_was_sent_is_known_until_it_is_decided_or_another_body_comes() {
+        let uses = KeyUses::default();
+        let command = IdempotencyKey::given(b"k").unwrap().command(&user("u"));
+        let note = |ticket| uses.note("orders", &command, body(&command, ticket));
+        let send = |ticket| uses.note_sent("orders", &command, body(&command, ticket));
+        assert_eq!(note("a"), KeyUse::New);
+        send("a");
+        assert_eq!(note("a"), KeyUse::Sent);
+        assert_eq!(note("b"), KeyUse::OtherBody);
+        uses.release("orders", &command);
+        assert_eq!(note("a"), KeyUse::Sent);
+        assert_eq!(note("b"), KeyUse::OtherBody);
+        uses.release("orders", &command);
+        assert_eq!(note("b"), KeyUse::New);
+        assert_eq!(note("a"), KeyUse::OtherBody);
+        send("b");
+        uses.forget("orders", &command);
+        assert_eq!(note("b"), KeyUse::New);
+        // A key that was made up is first heard of when its command was sent.
+        uses.forget("orders", &command);
+        send("a");
+        assert_eq!(note("a"), KeyUse::Sent);
     }
 
     #[test]
@@ -222,7 +316,7 @@ mod tests {
             let command = CommandId::new(number.to_string()).unwrap();
             uses.note("orders", &command, body(&command, "a"));
         }
-        assert_eq!(uses.uses.lock().bodies.len(), REMEMBERED);
+        assert_eq!(uses.uses.lock().last.len(), REMEMBERED);
         assert_eq!(uses.uses.lock().oldest_first.len(), REMEMBERED);
     }
 }

@@ -28,8 +28,8 @@ use super::page::{Page, PageQuery, Reading};
 use super::path::IdPath;
 use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use super::problem_responses::{
-    BodyProblems, CommandProblems, KeyProblems, OrderProblems, PageProblems, ReadProblems,
-    TicketProblems,
+    BodyProblems, CommandProblems, IdProblems, KeyProblems, OrderProblems, PageProblems,
+    ReadProblems, TicketProblems,
 };
 use super::staleness::{MaxStale, MaxStaleParameter};
 use crate::application::{Decider, Found, Listing, Rows};
@@ -142,11 +142,13 @@ pub async fn create(
     let ticket_id = TicketId::new(ticket_id).map_err(|invalid| {
         Problem::with_detail(ProblemKind::InvalidValue, format!("ticketId: {invalid}"))
     })?;
-    let application = api.application()?;
+    let ask_again = |problem: Problem| problem.ask_again_with(key.as_str());
+    let application = api.application().map_err(ask_again)?;
     let rows = application.rows();
     let order_id = order_beside(rows, &ticket_id, &key.command(&caller));
     // This also shows, before anything is written, whether the order can be read.
-    let existing = rows.order(&order_id, api.patience()).await?.value;
+    let existing = rows.order(&order_id, api.patience()).await;
+    let existing = existing.map_err(Problem::from).map_err(ask_again)?.value;
     let for_another_ticket = |order: &Order| order.ticket.id != ticket_id;
     if existing.as_ref().is_some_and(for_another_ticket) {
         return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
@@ -172,10 +174,8 @@ pub async fn create(
         return Err(unexpected_answer("order.create"));
     };
     let order = rows.await_order(&id, deadline, |order| order).await;
-    let order = order
-        .map_err(Problem::from)
-        .map_err(|problem| problem.ask_again_with(key.as_str()))?;
-    let order = order.ok_or_else(|| outcome_pending().ask_again_with(key.as_str()))?;
+    let order = order.map_err(Problem::from).map_err(ask_again)?;
+    let order = order.ok_or_else(|| ask_again(outcome_pending()))?;
     if for_another_ticket(&order) {
         return Err(Problem::new(ProblemKind::IdempotencyKeyReused));
     }
@@ -198,7 +198,7 @@ pub async fn create(
             ("Age" = Option<u64>, description = "Where a standby answers: how stale it is, in seconds"),
             ("X-Records-Behind" = Option<u64>, description = "Where a standby answers: the changes that it may miss"),
         )),
-        ReadProblems, OrderProblems,
+        IdProblems, ReadProblems, OrderProblems,
     ),
     security(("bearer" = [])),
 )]

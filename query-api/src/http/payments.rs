@@ -78,19 +78,22 @@ pub async fn create(
     let token = Token::new(token).map_err(invalid("token"))?;
 
     let deadline = api.deadline();
+    let refusal = finished(&api, &order_id, &caller)
+        .await
+        .map_err(|problem| problem.ask_again_with(key.as_str()))?;
     let submission = Submission {
         name: "payment.create",
         decider: Decider::Payments,
         topic: topics::ORDER_COMMANDS,
         key: &key,
         caller: &caller,
-        refusal: finished(&api, &order_id, &caller).await?,
         body: PaymentCreate {
             order_id: order_id.clone(),
             user_id: caller.clone(),
             token,
         },
         not_found: ProblemKind::OrderNotFound,
+        refusal,
         deadline,
     };
     match api.decide(submission).await {

@@ -30,6 +30,8 @@ sets! {
     KeyProblems = InvalidIdempotencyKey, IdempotencyKeyReused;
     /// Of one that has.
     BodyProblems = InvalidBody, InvalidValue, InvalidIdempotencyKey, RequestTimeout, BodyTooLarge, IdempotencyKeyReused;
+    /// Of what names something by its id in the path.
+    IdProblems = InvalidParameter;
     /// Of what reads rows, which nobody may be able to give at the moment.
     ReadProblems = Internal, Unavailable;
     /// Of a list.

@@ -28,7 +28,7 @@ use super::page::{Page, PageQuery, Reading};
 use super::path::IdPath;
 use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use super::problem_responses::{
-    BodyProblems, CommandProblems, PageProblems, ReadProblems, TicketProblems,
+    BodyProblems, CommandProblems, IdProblems, PageProblems, ReadProblems, TicketProblems,
 };
 use super::staleness::{MaxStale, MaxStaleParameter};
 use crate::application::{Decider, Found, Listing};
@@ -97,6 +97,8 @@ impl From<Ticket> for TicketView {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry the same command")),
     responses(
         (status = 201, description = "The ticket", body = TicketView, headers(("Location" = String))),
+        (status = 404, description = "Tickets is not run here", body = Problem, content_type = PROBLEM_JSON),
+        (status = 409, description = "The ticket exists already", body = Problem, content_type = PROBLEM_JSON),
         CommandProblems, BodyProblems,
     ),
     security(("bearer" = [])),
@@ -182,7 +184,7 @@ pub async fn update(
             ("X-Records-Behind" = Option<u64>, description = "Where a standby answers: the changes that it may miss"),
         )),
         (status = 404, description = "No such ticket", body = Problem, content_type = PROBLEM_JSON),
-        ReadProblems,
+        IdProblems, ReadProblems,
     ),
 )]
 pub async fn get(

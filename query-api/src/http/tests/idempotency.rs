@@ -195,6 +195,118 @@ async fn a_command_that_cannot_be_written_is_503() {
 }
 
 #[tokio::test]
+async fn a_503_names_the_key_wherever_it_comes_from() {
+    let served = Served::new();
+    served.application.plant(Fault::NotYet);
+    let registry = Registry::new();
+    let measures = PeerMeasures::new(&registry).unwrap();
+    let instance = Arc::new(Instance::new(Service::ALL.into()));
+    let api = Api::new(instance.clone(), registry, measures, &config(64)).unwrap();
+    let starting = Served {
+        router: router(api),
+        instance,
+        application: served.application.clone(),
+    };
+    for (served, what) in [(&served, "restoring"), (&starting, "starting")] {
+        for (path, body) in [
+            ("/api/tickets", json!({"title": "A", "price": 1})),
+            ("/api/orders", json!({"ticketId": "t"})),
+            ("/api/payments", json!({"orderId": "o", "token": "t"})),
+        ] {
+            let reply = served.send_keyed("u", "POST", path, &body, Some("k")).await;
+            let expected = problem(503, "unavailable");
+            assert_eq!(reply.problem(), expected, "{path} while {what}");
+            assert_eq!(reply.field("idempotencyKey"), "k");
+        }
+    }
+}
+
+/// A buyer's order, and what pays it.
+async fn ordered(served: &Served, token: &str) -> (String, Value) {
+    let ticket = served.ticket("Concert").await;
+    let order = served.order("buyer", &ticket).await.field("id");
+    let payment = json!({"orderId": order, "token": token});
+    (format!("/api/orders/{order}"), payment)
+}
+
+/// Its command lies in the topic, and Payments may come to it before it hears of the end.
+#[tokio::test]
+async fn a_payment_that_may_be_decided_is_not_refused_to_whoever_asks_again() {
+    for given in [Some("k"), None] {
+        let served = Served::new();
+        let (order, payment) = ordered(&served, "tok_visa").await;
+        let pay = async |key: Option<&str>| {
+            served
+                .send_keyed("buyer", "POST", "/api/payments", &payment, key)
+                .await
+        };
+        let pending = problem(504, "outcome-pending");
+        served.application.plant(Fault::Deaf);
+        let first = pay(given).await;
+        assert_eq!(first.problem(), pending);
+        let key = first.field("idempotencyKey");
+
+        let cancel = served.send("buyer", "DELETE", &order, &Value::Null).await;
+        assert_eq!(cancel.problem(), pending);
+        let status = async || served.get("buyer", &order).await.field("status");
+        for _ in 0..10 {
+            if status().await != "cancelled" {
+                served.application.step();
+            }
+        }
+        assert_eq!(status().await, "cancelled");
+        assert_eq!(pay(Some(key.as_str())).await.problem(), pending);
+        // Nor does an answer in between that says nothing of the first one change that.
+        served.application.plant(Fault::NotYet);
+        let unavailable = problem(503, "unavailable");
+        assert_eq!(pay(Some(key.as_str())).await.problem(), unavailable);
+        served.application.plant(Fault::Mute);
+        assert_eq!(pay(Some(key.as_str())).await.problem(), unavailable);
+        served.application.plant(Fault::Deaf);
+        assert_eq!(pay(Some(key.as_str())).await.problem(), pending);
+
+        served.application.plant(Fault::Healthy);
+        served.application.run();
+        let decided = problem(409, "order-not-payable");
+        assert_eq!(pay(Some(key.as_str())).await.problem(), decided);
+    }
+}
+
+#[tokio::test]
+async fn a_payment_that_the_gateway_has_not_answered_is_not_refused_when_its_order_ends() {
+    let served = Served::new();
+    let (order, payment) = ordered(&served, "tok_timeout").await;
+    let pay = async || {
+        served
+            .send_keyed("buyer", "POST", "/api/payments", &payment, Some("k"))
+            .await
+    };
+    let pending = problem(504, "outcome-pending");
+    assert_eq!(pay().await.problem(), pending);
+    let cancel = served.send("buyer", "DELETE", &order, &Value::Null).await;
+    assert_eq!(cancel.status, 204);
+    assert_eq!(pay().await.problem(), pending);
+    served.application.advance(Duration::from_secs(3));
+    assert_eq!(pay().await.problem(), problem(402, "payment-declined"));
+}
+
+#[tokio::test]
+async fn a_payment_that_is_refused_is_refused_again() {
+    let served = Served::new();
+    let (order, payment) = ordered(&served, "tok_visa").await;
+    let cancel = served.send("buyer", "DELETE", &order, &Value::Null).await;
+    assert_eq!(cancel.status, 204);
+    // Whoever were not refused would wait for Payments in vain.
+    served.application.plant(Fault::Deaf);
+    for _ in 0..3 {
+        let refused = served
+            .send_keyed("buyer", "POST", "/api/payments", &payment, Some("k"))
+            .await;
+        assert_eq!(refused.problem(), problem(409, "order-not-payable"));
+    }
+}
+
+#[tokio::test]
 async fn a_task_that_is_on_its_way_is_waited_for_and_then_503() {
     let served = Served::new();
     served.application.plant(Fault::NotYet);

@@ -211,6 +211,31 @@ async fn the_openapi_document_has_every_route() {
     );
 }
 
+#[tokio::test]
+async fn the_openapi_document_says_how_requests_fail() {
+    let elsewhere = Served::of(&[Service::Expiration], 64);
+    let served = Served::new();
+    let document = served.get("", "/openapi.json").await.json();
+    let long = "x".repeat(513);
+    for (served, method, route, status) in [
+        (&served, "get", "/api/tickets/{id}", 400),
+        (&served, "get", "/api/orders/{id}", 400),
+        (&elsewhere, "post", "/api/tickets", 404),
+    ] {
+        let path = route.replace("{id}", &long);
+        let body = json!({"title": "A", "price": 1});
+        let reply = served.send("u", &method.to_uppercase(), &path, &body).await;
+        assert_eq!(reply.status, status, "{method} {route}");
+        let responses = &document["paths"][route][method]["responses"];
+        assert!(
+            responses[status.to_string()].is_object(),
+            "{method} {route}"
+        );
+    }
+    let responses = &document["paths"]["/api/tickets"]["post"]["responses"];
+    assert!(responses["409"].is_object());
+}
+
 #[test]
 fn the_openapi_document_is_as_it_was_reviewed() {
     insta::assert_snapshot!(crate::http::openapi());

@@ -59,6 +59,8 @@ async fn what_a_ticket_cannot_be_is_400() {
         json!({"title": "a"}),
         json!({"title": "a", "price": "1"}),
         json!([]),
+        json!(["Concert", 10.5]),
+        json!("Concert"),
     ] {
         let reply = served.send("seller", "POST", "/api/tickets", &body).await;
         assert_eq!(reply.problem(), problem(400, "invalid-body"), "{body}");
@@ -144,6 +146,10 @@ async fn orders_have_their_errors() {
         served.order("buyer", "").await.problem(),
         problem(400, "invalid-value")
     );
+    for body in [json!({}), json!([ticket])] {
+        let reply = served.send("buyer", "POST", "/api/orders", &body).await;
+        assert_eq!(reply.problem(), problem(400, "invalid-body"), "{body}");
+    }
     let id = served.order("buyer", &ticket).await.field("id");
     let path = format!("/api/orders/{id}");
     for (method, user, path, expected) in [
@@ -256,9 +262,10 @@ async fn payments_have_their_errors() {
         served.pay("buyer", "", "t").await.problem(),
         problem(400, "invalid-value")
     );
-    let body = json!({"orderId": id});
-    let reply = served.send("buyer", "POST", "/api/payments", &body).await;
-    assert_eq!(reply.problem(), problem(400, "invalid-body"));
+    for body in [json!({"orderId": id}), json!([id, "tok_visa"])] {
+        let reply = served.send("buyer", "POST", "/api/payments", &body).await;
+        assert_eq!(reply.problem(), problem(400, "invalid-body"), "{body}");
+    }
     let cancelled = served
         .send(
             "buyer",
