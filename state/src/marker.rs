@@ -8,7 +8,7 @@
 //! A marker is complete or absent: it is written beside its place, synced and
 //! renamed. A directory without one is new if nothing else is in it, and foreign
 //! otherwise, so that a mistyped path never mixes state into someone's files and
-//! wiping a task never deletes them.
+//! wiping a task never deletes them. So whoever wipes one removes the marker last.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -125,6 +125,25 @@ impl Marker {
     }
 }
 
+/// Deletes all that `directory` holds but its marker.
+pub(crate) fn remove_content(directory: &Path) -> Result<(), StateError> {
+    for entry in fs::read_dir(directory).map_err(StateError::io(directory))? {
+        let entry = entry.map_err(StateError::io(directory))?;
+        if entry.file_name() == FILE {
+            continue;
+        }
+        let path = entry.path();
+        let kind = entry.file_type().map_err(StateError::io(&path))?;
+        let removed = if kind.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.map_err(StateError::io(&path))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +165,19 @@ mod tests {
                 labels: vec!["a".to_owned(), "b".to_owned()]
             })
         );
+    }
+
+    #[test]
+    fn without_its_content_a_directory_is_still_marked() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("before"), "").unwrap();
+        MARKER.write(directory.path(), &["a"]).unwrap();
+        fs::create_dir_all(directory.path().join("folder").join("folder")).unwrap();
+        fs::write(directory.path().join("folder").join("file"), "").unwrap();
+        fs::write(directory.path().join(UNFINISHED), "test-k").unwrap();
+        remove_content(directory.path()).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(MARKER.read(directory.path()).unwrap().is_some());
     }
 
     #[test]

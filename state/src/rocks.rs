@@ -31,7 +31,7 @@ use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 use self::buffer::{Buffer, Scan};
 use self::memory::BufferAccount;
 use self::rows::{CHANGELOG_OFFSET, RowBounds, RowPrefix, Rows};
-use crate::marker::Marker;
+use crate::marker::{self, Marker};
 use crate::merge::{Entries, Merge};
 use crate::{
     Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId, StoreSpec, StoreStats,
@@ -188,8 +188,9 @@ impl RocksBackend {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(StateError::io(&database)(error)),
         }
-        // 3. The files, and last the marker that makes them ours.
-        remove_if_there(&discarded)?;
+        // 3. The files, while the marker makes them ours.
+        marker::remove_content(path)?;
+        // 4. The marker, alone with the directory.
         remove_if_there(path)
     }
 

@@ -4,6 +4,8 @@ mod fixture;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use fixture::{open, options, specs};
 use turnstile_state::{Backend, Batch, RocksBackend, StateError, StoreId};
@@ -209,6 +211,45 @@ fn what_a_cut_short_destruction_left_opens_empty() {
     let backend = open(directory.path()).unwrap();
     assert_eq!(backend.get(A, b"k").unwrap(), None);
     assert!(!discarded.exists());
+}
+
+/// A process may be killed at any moment of a destruction: seen from another thread, the files
+/// are marked for as long as there are any.
+#[test]
+fn what_is_being_destroyed_is_marked_to_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("0_0");
+    let marker = path.join("FORMAT");
+    drop(open(&path).unwrap());
+    // In whatever order the file system lists them: many come after the marker.
+    let add_files = |name: &str| {
+        for number in 0..2_000 {
+            fs::write(path.join(format!("{name}-{number}")), "").unwrap();
+        }
+    };
+    add_files("before");
+    let content = fs::read(&marker).unwrap();
+    fs::remove_file(&marker).unwrap();
+    fs::write(&marker, content).unwrap();
+    add_files("after");
+    let is_destroyed = AtomicBool::new(false);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            while !is_destroyed.load(Ordering::Relaxed) {
+                // In this order: what is found afterwards was there before.
+                let is_marked = marker.exists();
+                let holds_more = fs::read_dir(&path).is_ok_and(|entries| {
+                    let mut names = entries.flatten().map(|entry| entry.file_name());
+                    names.any(|name| name != "FORMAT")
+                });
+                assert!(is_marked || !holds_more, "there are files and no marker");
+            }
+        });
+        let destroyed = RocksBackend::destroy(&path);
+        is_destroyed.store(true, Ordering::Relaxed);
+        destroyed.unwrap();
+    });
+    assert!(!path.exists());
 }
 
 #[test]

@@ -22,6 +22,8 @@
 
 pub mod clock;
 mod ids;
+#[cfg(test)]
+mod quiet;
 mod timer;
 
 pub mod driver;

@@ -11,6 +11,7 @@
 //! they are is a forecast, so what nobody has asked for is closed again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
@@ -88,6 +89,7 @@ impl TaskStores {
             .plan
             .subtopology(task.subtopology)
             .expect("tasks are of subtopologies of the plan");
+        self.drop_lone_note(task);
         let path = self.state_dir.task_path(&dir_name(task));
         let backend = RocksBackend::open(&path, &plan.store_specs(), &self.rocks)?;
         Ok(Arc::new(backend))
@@ -186,6 +188,25 @@ impl TaskStores {
         self.state_dir.task_path(&dir_name(task)).join(KEPT_UNTIL)
     }
 
+    /// Removes a note that is alone in the folder of a task: its stores and their marker are gone,
+    /// and whoever removed them was killed, or lost power, before the note was. Without the marker
+    /// the folder would be taken for somebody else's.
+    fn drop_lone_note(&self, task: TaskId) {
+        let folder = self.state_dir.task_path(&dir_name(task));
+        // Where there is none, or it cannot be read, whoever opens it says so.
+        let Ok(entries) = fs::read_dir(folder) else {
+            return;
+        };
+        let names: io::Result<Vec<OsString>> = entries
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect();
+        if names.is_ok_and(|names| names == [KEPT_UNTIL])
+            && let Err(error) = fs::remove_file(self.kept_until(task))
+        {
+            tracing::warn!(%task, %error, "cannot remove what is left of stores");
+        }
+    }
+
     fn is_too_old(&self, task: TaskId) -> bool {
         self.age(task).is_some_and(|age| age > AGE_MAX)
     }
@@ -210,6 +231,7 @@ impl TaskStores {
     /// Removes the stores of a task, so that they are restored.
     pub(crate) fn wipe(&self, task: TaskId) -> Result<(), StateError> {
         drop(self.claim(task));
+        self.drop_lone_note(task);
         self.state_dir.remove_task(&dir_name(task))
     }
 }
@@ -230,33 +252,11 @@ mod tests {
     use turnstile_state::{Batch, RocksMemory, StoreId};
 
     use super::*;
-    use crate::{
-        Context, Decoded, InputRecord, Processor, ProcessorError, Source, TopologyBuilder,
-    };
-
-    struct Nothing;
-
-    impl Processor for Nothing {
-        type In = ();
-
-        fn process(&mut self, _: &mut Context<'_>, (): ()) -> Result<(), ProcessorError> {
-            Ok(())
-        }
-    }
+    use crate::quiet;
 
     /// Stores of a topology with one store, in a folder of the test.
     fn stores(folder: &std::path::Path) -> (TaskStores, TaskId) {
-        let mut builder = TopologyBuilder::new();
-        let source = Source::new("words", "group", |_: &InputRecord<'_>| {
-            Ok(Decoded::Message(()))
-        });
-        let source = builder.source(source);
-        let store = builder.store::<String, u64>("counts");
-        let processor = builder.processor("nothing", || Nothing);
-        processor.input(source).store(store).done();
-        let topology = Arc::new(builder.build().unwrap());
-        let counts = [("words".to_owned(), 1)].into();
-        let plan = Arc::new(topology.resolve("app", &counts).unwrap());
+        let (plan, _) = quiet::plan(&[("words", 1, &["counts"])]);
         let state_dir = Arc::new(StateDir::lock(folder, "app").unwrap());
         let rocks = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
         let task = plan.tasks()[0];
@@ -334,6 +334,36 @@ mod tests {
         assert!(survives(AGE_MAX - Duration::from_secs(60)));
         assert!(!survives(AGE_MAX + Duration::from_secs(60)));
         assert!(AGE_MAX < TOMBSTONES_KEPT);
+    }
+
+    #[test]
+    fn a_note_of_stores_that_are_gone_is_nothing() {
+        for age in [Duration::ZERO, AGE_MAX * 2] {
+            let folder = tempfile::tempdir().unwrap();
+            let (stores, task) = stores(folder.path());
+            fs::create_dir(stores.state_dir.task_path(&dir_name(task))).unwrap();
+            stores.note_kept(task, SystemTime::now() - age);
+            stores.wipe(task).unwrap();
+            stores.note_kept(task, SystemTime::now() - age);
+            drop(stores.open(task).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_note_beside_what_is_not_ours_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, task) = stores(folder.path());
+        let of_task = stores.state_dir.task_path(&dir_name(task));
+        fs::create_dir(&of_task).unwrap();
+        fs::write(of_task.join("thesis.txt"), "ten years of work").unwrap();
+        stores.note_kept(task, SystemTime::now());
+        let refused = stores.open(task).map(drop).unwrap_err();
+        assert!(
+            matches!(refused, StateError::ForeignFormat { .. }),
+            "{refused}"
+        );
+        assert!(stores.wipe(task).is_err());
+        assert_eq!(fs::read_dir(&of_task).unwrap().count(), 2);
     }
 
     #[test]

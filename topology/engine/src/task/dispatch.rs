@@ -86,40 +86,11 @@ mod tests {
 
     use super::*;
     use crate::topology::Plan;
-    use crate::{
-        Context, Decoded, InputRecord, Partition, Processor, ProcessorError, Source, SubtopologyId,
-        TaskId, TopologyBuilder,
-    };
-
-    struct Nothing;
-
-    impl Processor for Nothing {
-        type In = ();
-
-        fn process(&mut self, _: &mut Context<'_>, (): ()) -> Result<(), ProcessorError> {
-            Ok(())
-        }
-    }
+    use crate::{Partition, SubtopologyId, TaskId, quiet};
 
     /// Two subtopologies: one with the stores `left` and `middle`, one with `right`.
-    fn plan() -> Plan {
-        let mut builder = TopologyBuilder::new();
-        for (topic, stores) in [("a", &["left", "middle"][..]), ("b", &["right"])] {
-            let source = Source::new(topic, "group", |_: &InputRecord<'_>| {
-                Ok(Decoded::Message(()))
-            });
-            let source = builder.source(source);
-            let stores: Vec<crate::Store<String, u64>> =
-                stores.iter().map(|name| builder.store(*name)).collect();
-            let mut processor = builder.processor(topic, || Nothing).input(source);
-            for store in stores {
-                processor = processor.store(store);
-            }
-            processor.done();
-        }
-        let topology = Arc::new(builder.build().unwrap());
-        let counts = [("a".to_owned(), 1), ("b".to_owned(), 1)].into();
-        topology.resolve("app", &counts).unwrap()
+    fn plan() -> Arc<Plan> {
+        quiet::plan(&[("a", 1, &["left", "middle"]), ("b", 1, &["right"])]).0
     }
 
     struct Behind {
