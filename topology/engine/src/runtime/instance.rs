@@ -16,6 +16,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -166,10 +167,10 @@ impl Streams {
         first_start::check(&admin, &plan, &config, &counts)?;
         ensure_internal(&admin, &plan, &config, counts)?;
         // 6.
-        let board = StatusBoard::new(config.num_stream_threads);
+        let board = StatusBoard::new(config.num_stream_threads, config.session_timeout);
         let queries = Queries::new(plan.clone());
         let lag = LagBoard::default();
-        let cluster = Cluster::new(&config, &plan, queries.clone());
+        let cluster = Cluster::new(&config, &plan, queries.clone(), board.clone());
         let messenger = start_messenger(cluster.clone(), &config)?;
         let standbys = Standbys::new(queries.clone(), metrics.clone());
         let standby_thread = start_following(StandbySetup {
@@ -293,7 +294,7 @@ impl Streams {
     /// What the instance does at the moment.
     #[must_use]
     pub fn status(&self) -> InstanceStatus {
-        let mut status = self.board.status();
+        let mut status = self.board.status(Instant::now());
         status.problems.extend(self.cluster.problems());
         status.ready = status.problems.is_empty();
         if let Some(reason) = &self.failure.lock().reason {

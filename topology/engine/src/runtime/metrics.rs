@@ -35,7 +35,7 @@ pub struct Metrics {
     pub(crate) block_cache_bytes: IntGauge,
     pub(crate) block_cache_capacity_bytes: IntGauge,
     pub(crate) write_buffer_bytes: IntGauge,
-    pub(crate) misfits: IntGauge,
+    misfits: IntGauge,
     standby_records: IntCounterVec,
     pub(crate) standby_behind: IntGaugeVec,
     pub(crate) instances_alive: IntGauge,
@@ -164,7 +164,7 @@ impl Metrics {
             )?,
             standby_behind: add.gauges(
                 "turnstile_standby_behind_records",
-                "Offsets that a standby kept here is behind the committed end of its changelog, those of other tasks included.",
+                "Offsets that a standby kept here is behind the end of its changelog, those of other tasks included.",
                 &["task"],
             )?,
             instances_alive: add.gauge(
@@ -231,6 +231,11 @@ impl Metrics {
                 .with_label_values(&[status.name()])
                 .set(i64::try_from(count(status)).unwrap_or(i64::MAX));
         }
+    }
+
+    /// How many tasks all threads together hold in part for longer than a session.
+    pub(crate) fn set_misfits(&self, tasks: usize) {
+        self.misfits.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn observe_lateness(&self, lateness: Duration) {

@@ -46,7 +46,7 @@ impl Sampler {
     ) {
         let mut ends: Option<EndOffsets> = None;
         while !stopped() {
-            self.metrics.set_tasks(|status| self.board.count(status));
+            self.sample_tasks();
             if self.board.all_joined() {
                 self.stores.close_unclaimed();
             }
@@ -63,6 +63,11 @@ impl Sampler {
             }
             waker.wait(INTERVAL);
         }
+    }
+
+    fn sample_tasks(&self) {
+        self.metrics.set_tasks(|status| self.board.count(status));
+        self.metrics.set_misfits(self.board.misfits());
     }
 
     fn sample_lag(
@@ -98,7 +103,7 @@ impl Sampler {
             .write_buffer_bytes
             .set(bytes(self.memory.write_buffer_usage_bytes()));
         let mut sizes: BTreeMap<&str, (u64, u64, bool)> = BTreeMap::new();
-        let running = self.queries.readable();
+        let running = self.queries.present();
         for subtopology in &self.plan.subtopologies {
             let backends = running
                 .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use serde::Serialize;
@@ -31,59 +32,96 @@ pub struct InstanceStatus {
     pub tasks: Vec<TaskReport>,
 }
 
+/// What a stream thread says of itself.
 #[derive(Default)]
-struct ThreadState {
-    joined: bool,
-    problem: Option<String>,
-    tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)>,
+pub(crate) struct ThreadReport {
+    /// Whether all its groups have assigned.
+    pub(crate) joined: bool,
+    /// What is wrong, for a person.
+    pub(crate) problem: Option<String>,
+    /// Tasks that it has held in part for longer than a session.
+    pub(crate) misfits: usize,
+    /// What it holds anything of, and why that does not run.
+    pub(crate) tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)>,
 }
 
-/// Where the stream threads report to.
-#[derive(Clone, Default)]
+struct ThreadState {
+    report: ThreadReport,
+    /// When that was last known to hold.
+    heard: Instant,
+}
+
+impl ThreadState {
+    fn of(report: ThreadReport) -> Self {
+        Self {
+            report,
+            heard: Instant::now(),
+        }
+    }
+
+    fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
+    }
+}
+
+/// Where the stream threads report to, several times a second while nothing holds them up.
+#[derive(Clone)]
 pub(crate) struct StatusBoard {
     threads: Arc<RwLock<BTreeMap<usize, ThreadState>>>,
+    /// A thread that is silent for longer is stuck: what it said last is worth nothing.
+    patience: Duration,
 }
 
 impl StatusBoard {
-    pub(crate) fn new(threads: usize) -> Self {
-        let board = Self::default();
-        board
-            .threads
-            .write()
-            .extend((0..threads).map(|thread| (thread, ThreadState::default())));
-        board
+    pub(crate) fn new(threads: usize, patience: Duration) -> Self {
+        let begin = |thread| (thread, ThreadState::of(ThreadReport::default()));
+        Self {
+            threads: Arc::new(RwLock::new((0..threads).map(begin).collect())),
+            patience,
+        }
     }
 
     /// Replaces what is known of a thread.
-    pub(crate) fn set_thread(
-        &self,
-        thread: usize,
-        joined: bool,
-        problem: Option<String>,
-        tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)>,
-    ) {
-        self.threads.write().insert(
-            thread,
-            ThreadState {
-                joined,
-                problem,
-                tasks,
-            },
-        );
+    pub(crate) fn set_thread(&self, thread: usize, report: ThreadReport) {
+        let state = ThreadState::of(report);
+        self.threads.write().insert(thread, state);
     }
 
-    pub(crate) fn status(&self) -> InstanceStatus {
+    /// Says that what is known of a thread still holds.
+    pub(crate) fn confirm(&self, thread: usize) {
+        if let Some(state) = self.threads.write().get_mut(&thread) {
+            state.heard = Instant::now();
+        }
+    }
+
+    /// Whether a thread has not been heard of for so long that it is stuck.
+    pub(crate) fn any_stuck(&self, now: Instant) -> bool {
+        let threads = self.threads.read();
+        let mut threads = threads.values();
+        threads.any(|thread| thread.silence(now) > self.patience)
+    }
+
+    /// What the instance does, as far as its threads have said it.
+    pub(crate) fn status(&self, now: Instant) -> InstanceStatus {
         let threads = self.threads.read();
         let mut problems = Vec::new();
         let mut tasks = Vec::new();
         for (number, thread) in threads.iter() {
-            if !thread.joined {
+            let silence = thread.silence(now);
+            if silence > self.patience {
+                problems.push(format!(
+                    "stream thread {number} has not reported for {} s: it waits for the disk or for brokers",
+                    silence.as_secs()
+                ));
+            }
+            let report = &thread.report;
+            if !report.joined {
                 problems.push(format!(
                     "stream thread {number} has no assignment of all its groups yet"
                 ));
             }
-            problems.extend(thread.problem.clone());
-            for (task, (status, reason)) in &thread.tasks {
+            problems.extend(report.problem.clone());
+            for (task, (status, reason)) in &report.tasks {
                 if *status != TaskStatus::Running {
                     problems.push(format!("task {task} is {status}"));
                 }
@@ -104,7 +142,8 @@ impl StatusBoard {
 
     /// Whether every thread has an assignment of all its groups.
     pub(crate) fn all_joined(&self) -> bool {
-        self.threads.read().values().all(|thread| thread.joined)
+        let threads = self.threads.read();
+        threads.values().all(|thread| thread.report.joined)
     }
 
     /// How many tasks have this status.
@@ -112,9 +151,15 @@ impl StatusBoard {
         let threads = self.threads.read();
         threads
             .values()
-            .flat_map(|thread| thread.tasks.values())
+            .flat_map(|thread| thread.report.tasks.values())
             .filter(|(s, _)| *s == status)
             .count()
+    }
+
+    /// How many tasks all threads hold in part for longer than a session.
+    pub(crate) fn misfits(&self) -> usize {
+        let threads = self.threads.read();
+        threads.values().map(|thread| thread.report.misfits).sum()
     }
 }
 
@@ -123,6 +168,8 @@ mod tests {
     use super::*;
     use crate::{Partition, SubtopologyId};
 
+    const SESSION: Duration = Duration::from_secs(10);
+
     fn task(partition: i32) -> TaskId {
         TaskId {
             subtopology: SubtopologyId(0),
@@ -130,23 +177,34 @@ mod tests {
         }
     }
 
+    fn joined<const N: usize>(tasks: [(TaskId, (TaskStatus, Option<String>)); N]) -> ThreadReport {
+        ThreadReport {
+            joined: true,
+            tasks: tasks.into(),
+            ..ThreadReport::default()
+        }
+    }
+
+    fn status(board: &StatusBoard) -> InstanceStatus {
+        board.status(Instant::now())
+    }
+
     #[test]
     fn an_instance_is_ready_when_all_threads_have_joined_and_all_tasks_run() {
-        let board = StatusBoard::new(2);
-        let status = board.status();
-        assert!(!status.ready);
-        assert_eq!(status.problems.len(), 2, "{status:?}");
-        let running = [(task(1), (TaskStatus::Running, None))];
-        board.set_thread(0, true, None, running.into());
-        assert!(!board.status().ready);
+        let board = StatusBoard::new(2, SESSION);
+        let found = status(&board);
+        assert!(!found.ready);
+        assert_eq!(found.problems.len(), 2, "{found:?}");
+        board.set_thread(0, joined([(task(1), (TaskStatus::Running, None))]));
+        assert!(!status(&board).ready);
         assert!(!board.all_joined());
-        board.set_thread(1, true, None, [].into());
+        board.set_thread(1, joined([]));
         assert!(board.all_joined());
-        let status = board.status();
-        assert!(status.ready, "{status:?}");
-        assert_eq!(status.problems, [""; 0]);
+        let found = status(&board);
+        assert!(found.ready, "{found:?}");
+        assert_eq!(found.problems, [""; 0]);
         assert_eq!(
-            status.tasks,
+            found.tasks,
             [TaskReport {
                 task: task(1),
                 status: "running",
@@ -157,12 +215,12 @@ mod tests {
 
     #[test]
     fn whatever_keeps_an_instance_from_being_ready_is_named() {
-        let board = StatusBoard::new(1);
-        for status in TaskStatus::ALL {
+        let board = StatusBoard::new(1, SESSION);
+        for of_task in TaskStatus::ALL {
             let reason = Some("why".to_owned());
-            board.set_thread(0, true, None, [(task(3), (status, reason))].into());
-            let found = board.status();
-            assert_eq!(found.ready, status == TaskStatus::Running);
+            board.set_thread(0, joined([(task(3), (of_task, reason))]));
+            let found = status(&board);
+            assert_eq!(found.ready, of_task == TaskStatus::Running);
             assert_eq!(found.ready, found.problems.is_empty());
             assert!(
                 found.ready || found.problems[0].contains("0_3"),
@@ -170,8 +228,12 @@ mod tests {
             );
             assert_eq!(found.tasks[0].reason.as_deref(), Some("why"));
         }
-        board.set_thread(0, true, Some("a misfit".to_owned()), [].into());
-        let found = board.status();
+        let report = ThreadReport {
+            problem: Some("a misfit".to_owned()),
+            ..joined([])
+        };
+        board.set_thread(0, report);
+        let found = status(&board);
         assert_eq!(
             (found.ready, found.problems),
             (false, vec!["a misfit".to_owned()])
@@ -180,13 +242,12 @@ mod tests {
 
     #[test]
     fn tasks_are_shown_by_id_and_counted_over_all_threads() {
-        let board = StatusBoard::new(2);
+        let board = StatusBoard::new(2, SESSION);
         let running = |partition| (task(partition), (TaskStatus::Running, None));
         let restoring = (task(0), (TaskStatus::Restoring, None));
-        board.set_thread(0, true, None, [running(1), running(3)].into());
-        board.set_thread(1, true, None, [running(2), restoring].into());
-        let shown: Vec<TaskId> = board
-            .status()
+        board.set_thread(0, joined([running(1), running(3)]));
+        board.set_thread(1, joined([running(2), restoring]));
+        let shown: Vec<TaskId> = status(&board)
             .tasks
             .iter()
             .map(|report| report.task)
@@ -196,7 +257,68 @@ mod tests {
         assert_eq!(board.count(TaskStatus::Restoring), 1);
         assert_eq!(board.count(TaskStatus::Suspended), 0);
         // What is reported replaces what was.
-        board.set_thread(0, true, None, [].into());
+        board.set_thread(0, joined([]));
         assert_eq!(board.count(TaskStatus::Running), 1);
+    }
+
+    #[test]
+    fn a_thread_that_says_nothing_for_a_session_is_stuck() {
+        let board = StatusBoard::new(2, SESSION);
+        for thread in [0, 1] {
+            board.set_thread(thread, joined([(task(1), (TaskStatus::Running, None))]));
+        }
+        let reported = Instant::now();
+        assert!(board.status(reported + SESSION / 2).ready);
+        assert!(!board.any_stuck(reported + SESSION / 2));
+        let later = reported + SESSION + Duration::from_secs(2);
+        let found = board.status(later);
+        assert!(!found.ready);
+        assert!(
+            found.problems[0].contains("stream thread 0 has not reported for 12 s"),
+            "{found:?}"
+        );
+        assert_eq!(found.problems.len(), 2, "{found:?}");
+        assert!(board.any_stuck(later));
+        // One that is stuck is enough, and it is named.
+        let state = |thread: usize, heard: Instant| {
+            let mut threads = board.threads.write();
+            threads.get_mut(&thread).unwrap().heard = heard;
+        };
+        state(0, later);
+        let found = board.status(later);
+        assert_eq!(found.problems.len(), 1, "{found:?}");
+        assert!(found.problems[0].contains("stream thread 1"), "{found:?}");
+        assert!(board.any_stuck(later));
+        // It is over as soon as the thread goes on, whether it has anything new to say or not.
+        let past = Instant::now().checked_sub(2 * SESSION).unwrap();
+        for thread in [0, 1] {
+            state(thread, past);
+        }
+        board.confirm(0);
+        assert!(board.any_stuck(Instant::now()));
+        board.set_thread(1, joined([]));
+        assert!(!board.any_stuck(Instant::now()));
+        assert!(status(&board).ready);
+    }
+
+    #[test]
+    fn misfits_are_those_of_all_threads_whoever_reports_last() {
+        let report = |misfits| ThreadReport {
+            misfits,
+            ..joined([])
+        };
+        for order in [[(0, 2), (1, 0)], [(1, 0), (0, 2)]] {
+            let board = StatusBoard::new(2, SESSION);
+            assert_eq!(board.misfits(), 0);
+            for (thread, misfits) in order {
+                board.set_thread(thread, report(misfits));
+            }
+            assert_eq!(board.misfits(), 2);
+            board.set_thread(1, report(3));
+            assert_eq!(board.misfits(), 5);
+            // Whoever drops its tasks holds nothing in part.
+            board.set_thread(0, ThreadReport::default());
+            assert_eq!(board.misfits(), 3);
+        }
     }
 }

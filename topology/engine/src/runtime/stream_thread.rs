@@ -42,7 +42,7 @@ use super::metrics::Metrics;
 use super::queries::Queries;
 use super::restorer::RestoreFault;
 use super::standby::Standbys;
-use super::status::StatusBoard;
+use super::status::{StatusBoard, ThreadReport};
 use super::task_stores::TaskStores;
 use super::wake::Waker;
 use super::{StreamsConfig, StreamsFailure};
@@ -188,9 +188,7 @@ fn warm_up(setup: &ThreadSetup) {
             |lag| format!("{lag} changelog records behind"),
         );
         let problem = format!("restoring {number} tasks before it joins the groups: {behind}");
-        setup
-            .board
-            .set_thread(setup.number, false, Some(problem), [].into());
+        setup.board.set_thread(setup.number, without_tasks(problem));
         setup.waker.wait(STEP);
     }
     if !setup.stopping() {
@@ -198,10 +196,19 @@ fn warm_up(setup: &ThreadSetup) {
     }
 }
 
+/// What a thread reports that has no tasks, and why it has none.
+fn without_tasks(problem: String) -> ThreadReport {
+    ThreadReport {
+        problem: Some(problem),
+        ..ThreadReport::default()
+    }
+}
+
 /// Waits until the groups may be joined; not, if the instance stops before that.
 fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFault> {
     while !setup.stopping() {
         end_if_superseded(setup)?;
+        setup.board.confirm(setup.number);
         if !may_join(setup) {
             setup.waker.wait(PAUSE_MIN);
         } else if *warm {
@@ -277,12 +284,8 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
         };
         tracing::warn!(thread = setup.number, %fault, "dropped all tasks; joining anew");
         setup.metrics.rejoins.with_label_values(&[reason]).inc();
-        setup.board.set_thread(
-            setup.number,
-            false,
-            Some(format!("joining anew: {fault}")),
-            [].into(),
-        );
+        let problem = format!("joining anew: {fault}");
+        setup.board.set_thread(setup.number, without_tasks(problem));
         if !setup.stopping() {
             setup.waker.wait(pause);
         }

@@ -4,6 +4,8 @@
 //! skipped, so that instances of differing builds understand each other. A tombstone
 //! forgets an instance.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{TaskId, TimestampMs};
@@ -69,6 +71,18 @@ pub(crate) struct Announcement {
 
 impl Announcement {
     pub(crate) const VERSION: u32 = VERSION;
+
+    /// Since when `task` runs there, if it is claimed.
+    pub(crate) fn since(&self, task: TaskId) -> Option<TimestampMs> {
+        let claims = self.tasks.iter().filter(|claim| claim.task == task);
+        claims.map(|claim| claim.since).max()
+    }
+
+    /// All that is claimed.
+    pub(crate) fn claims(&self) -> BTreeMap<TaskId, TimestampMs> {
+        let claims = self.tasks.iter();
+        claims.map(|claim| (claim.task, claim.since)).collect()
+    }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers, texts and lists of them are JSON")

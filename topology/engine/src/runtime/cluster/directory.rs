@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::announcement::{Announcement, InstancePhase, StandbyReport};
 use super::assignment::Members;
-use crate::{TaskId, TimestampMs};
+use crate::TaskId;
 
 /// An instance that was heard of.
 #[derive(Debug, Clone)]
@@ -54,17 +54,17 @@ pub(crate) struct Directory {
 
 impl Directory {
     /// Takes in what `name` said, or that it is forgotten. `heard` is when; `live` says
-    /// whether it was said while this process listened.
+    /// whether it was said while this process listened. Says whether it counts.
     pub(crate) fn hear(
         &mut self,
         name: &str,
         said: Option<Announcement>,
         heard: Instant,
         live: bool,
-    ) {
+    ) -> bool {
         let Some(said) = said else {
             self.neighbours.remove(name);
-            return;
+            return true;
         };
         let known = self.neighbours.get(name);
         // What a process says after another has begun under its name no longer counts,
@@ -74,7 +74,7 @@ impl Directory {
             lives && said.started < known.said.started
         };
         if known.is_some_and(is_outdone) {
-            return;
+            return false;
         }
         let name: Arc<str> = known.map_or_else(|| name.into(), |known| known.name.clone());
         let neighbour = Neighbour {
@@ -85,6 +85,7 @@ impl Directory {
             said,
         };
         self.neighbours.insert(name, neighbour);
+        true
     }
 
     /// Those that are alive, by name.
@@ -106,16 +107,9 @@ impl Directory {
 
     /// The instance that runs `task`.
     pub(crate) fn owner(&self, task: TaskId, now: Instant) -> Option<&Neighbour> {
-        let since = |of: &Neighbour| -> Option<TimestampMs> {
-            let claims = of.said.tasks.iter();
-            claims
-                .filter(|claim| claim.task == task)
-                .map(|claim| claim.since)
-                .max()
-        };
         let answering = self.neighbours.values().filter(|of| of.answers(now));
         answering
-            .filter_map(|of| Some((since(of)?, of)))
+            .filter_map(|of| Some((of.said.since(task)?, of)))
             .max_by_key(|(since, of)| (*since, of.heard))
             .map(|(_, of)| of)
     }
@@ -147,6 +141,7 @@ impl Directory {
 mod tests {
     use super::super::announcement::Claim;
     use super::*;
+    use crate::TimestampMs;
 
     fn says(started: i64, tasks: &[(&str, i64)]) -> Announcement {
         Announcement {

@@ -12,12 +12,16 @@
 //! - [`messenger`]: the thread that speaks and listens.
 //!
 //! Nothing here decides who may write: the consumer groups and their fences do. What
-//! is announced can be late, and a request that follows it may be turned away.
+//! is announced can be late, and a request that follows it may be turned away. But a task that
+//! another process claims to have begun later is not read here: a thread can lose its tasks
+//! without knowing, and this one goes on listening then.
 
 mod announcement;
 mod assignment;
 mod directory;
 mod messenger;
+#[cfg(test)]
+mod tests;
 
 pub use announcement::{InstancePhase, StandbyReport};
 pub(crate) use assignment::{member_id, owners};
@@ -33,7 +37,8 @@ use serde::Serialize;
 use self::announcement::{Announcement, Claim};
 use self::directory::{Directory, Neighbour};
 use super::StreamsConfig;
-use super::queries::Queries;
+use super::queries::{Process, Queries};
+use super::status::StatusBoard;
 use super::wake::Waker;
 use crate::topology::Plan;
 use crate::{TaskId, TimestampMs, clock};
@@ -101,6 +106,7 @@ struct Shared {
     plan: Arc<Plan>,
     num_standby_replicas: usize,
     queries: Queries,
+    board: StatusBoard,
     directory: RwLock<Directory>,
     phase: Mutex<InstancePhase>,
     standbys: Mutex<Vec<StandbyReport>>,
@@ -120,7 +126,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(config: &StreamsConfig, plan: &Arc<Plan>, queries: Queries) -> Self {
+    pub(crate) fn new(
+        config: &StreamsConfig,
+        plan: &Arc<Plan>,
+        queries: Queries,
+        board: StatusBoard,
+    ) -> Self {
         let own = Own {
             name: config.instance_id.as_str().into(),
             started: clock::now(),
@@ -137,6 +148,7 @@ impl Cluster {
                 plan: plan.clone(),
                 num_standby_replicas: config.num_standby_replicas,
                 queries,
+                board,
                 directory: RwLock::default(),
                 phase: Mutex::new(InstancePhase::Joining),
                 standbys: Mutex::default(),
@@ -206,6 +218,12 @@ impl Cluster {
             ));
         }
         problems.extend(self.superseded());
+        let outdone = self.shared.queries.outdone().into_iter();
+        problems.extend(outdone.map(|(task, instance)| {
+            format!(
+                "task {task} has begun to run on instance {instance} since, and the stream thread that has it here has not noticed: it is not read here"
+            )
+        }));
         let directory = self.shared.directory.read();
         problems.extend(self.elders_that_differ(&directory, now).map(|of| {
             format!(
@@ -363,7 +381,7 @@ impl Cluster {
     /// What this instance says now.
     fn announcement(&self) -> Announcement {
         let Shared { own, .. } = &*self.shared;
-        let tasks = self.shared.queries.readable_since().into_iter();
+        let tasks = self.shared.queries.claims().into_iter();
         Announcement {
             version: Announcement::VERSION,
             instance: own.name.to_string(),
@@ -396,7 +414,17 @@ impl Cluster {
                 self.shared.queries.extend_lease(heard + left);
             }
         }
-        self.shared.directory.write().hear(name, said, heard, live);
+        let others = said.as_ref().filter(|said| !is_own(said));
+        let claimed = others.map(|said| (said.started, said.claims()));
+        let counts = self.shared.directory.write().hear(name, said, heard, live);
+        if let Some((started, claims)) = claimed.filter(|_| counts) {
+            let instance = name.into();
+            let process = Process { instance, started };
+            // A thread that is stuck cannot learn that its tasks have moved on since.
+            let may_heal = !self.shared.board.any_stuck(Instant::now());
+            let queries = &self.shared.queries;
+            queries.hear_claims(&process, &claims, may_heal);
+        }
     }
 
     fn set_complete(&self) {

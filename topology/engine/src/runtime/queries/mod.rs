@@ -3,7 +3,8 @@
 //! Queries see committed state only and never touch the thread that processes:
 //! they read the backend that the task writes its committed batches to. A task is
 //! readable from the moment it runs until another may run it: in a rebalance it is
-//! suspended, and read on, until its partition is assigned elsewhere.
+//! suspended, and read on, until its partition is assigned elsewhere, or another process says
+//! that it runs it, or it is restored here.
 
 mod places;
 mod presence;
@@ -22,6 +23,7 @@ use turnstile_state::{
 };
 
 use self::places::{Place, Places};
+pub(super) use self::presence::Process;
 use self::presence::Shared;
 #[doc(hidden)]
 pub use self::rehearsal::Rehearsal;

@@ -1,9 +1,15 @@
 //! What is here: the tasks that can be read, and the standbys of others.
 //!
-//! Stream threads say what becomes of their tasks; readers ask. Nothing here waits for a
-//! thread: whoever reads holds on to the stores that it found.
+//! Stream threads say what becomes of their tasks, and other processes what they run; readers
+//! ask. Nothing here waits for a thread: whoever reads holds on to the stores that it found.
+//!
+//! A thread can lose a task without knowing: it hangs, or a group cannot be reached. So it is
+//! not asked alone. What runs here is read for as long as
+//!
+//! - no other process has claimed to run it since, and
+//! - this one hears the others: the lease.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,12 +28,44 @@ struct Standby {
     as_of: Option<Instant>,
 }
 
+/// A process that runs tasks elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Process {
+    /// Its instance id.
+    pub(crate) instance: Arc<str>,
+    /// When it started: tells it from those with the same id before and after it.
+    pub(crate) started: TimestampMs,
+}
+
+/// A task that runs here, or ran here last: as far as its thread knows, nobody has committed
+/// for it since.
+struct Claimed {
+    backend: Arc<dyn Backend>,
+    since: TimestampMs,
+    /// What its thread has said of it last.
+    status: TaskStatus,
+    /// It has been restored since it ran: its stores can lie between two committed points.
+    is_replayed: bool,
+    /// Those who say that they have begun to run it later.
+    rivals: BTreeSet<Process>,
+}
+
+impl Claimed {
+    fn is_readable(&self) -> bool {
+        self.rivals.is_empty() && !self.is_replayed
+    }
+
+    /// What readers are told instead of an answer.
+    fn obstacle(&self) -> TaskStatus {
+        match self.status {
+            TaskStatus::Running => TaskStatus::Suspended,
+            other => other,
+        }
+    }
+}
+
 enum Presence {
-    /// It ran here last: nobody has committed for it since.
-    Readable {
-        backend: Arc<dyn Backend>,
-        since: TimestampMs,
-    },
+    Claimed(Claimed),
     NotRunning(TaskStatus),
 }
 
@@ -37,6 +75,22 @@ struct Here {
     tasks: HashMap<TaskId, Presence>,
     /// Until when what ran here last may be taken for current; nothing: for ever.
     lease: Option<Instant>,
+    /// The latest moment since which any other process has said that it runs a task.
+    claimed_elsewhere: HashMap<TaskId, TimestampMs>,
+}
+
+impl Here {
+    fn lease_is_over(&self) -> bool {
+        self.lease.is_some_and(|until| Instant::now() > until)
+    }
+
+    fn claimed(&self) -> impl Iterator<Item = (TaskId, &Claimed)> {
+        let tasks = self.tasks.iter();
+        tasks.filter_map(|(task, presence)| match presence {
+            Presence::Claimed(of) => Some((*task, of)),
+            Presence::NotRunning(_) => None,
+        })
+    }
 }
 
 /// What is shared between the stream threads and the readers.
@@ -52,17 +106,21 @@ pub(super) struct Shared {
 
 impl Queries {
     /// Says that a task does something else than run, or is closed. One that ran here
-    /// stays readable while it waits: until it is closed or lost, nobody else runs it.
+    /// stays readable while it waits, since until it is closed or lost nobody else runs it; but
+    /// not while it is restored, which is done because somebody may have.
     pub(crate) fn set_status(&self, task: TaskId, status: TaskStatus) {
         {
             let tasks = &mut self.shared.here.write().tasks;
-            match (status, tasks.get(&task)) {
+            match (status, tasks.get_mut(&task)) {
                 (TaskStatus::Closed, _) => drop(tasks.remove(&task)),
-                (_, Some(Presence::Readable { .. })) => {}
+                (_, Some(Presence::Claimed(of))) if of.rivals.is_empty() => {
+                    of.status = status;
+                    of.is_replayed |= status == TaskStatus::Restoring;
+                }
                 (status, _) => drop(tasks.insert(task, Presence::NotRunning(status))),
             }
         }
-        if status == TaskStatus::Closed {
+        if matches!(status, TaskStatus::Closed | TaskStatus::Restoring) {
             self.shared.watches.tell_all(|of| of == task);
         }
         self.tell_of_change();
@@ -78,10 +136,82 @@ impl Queries {
 
     /// Says that a task runs and can be read.
     pub(crate) fn set_running(&self, task: TaskId, backend: Arc<dyn Backend>) {
-        let since = clock::now();
-        let runs = Presence::Readable { backend, since };
-        self.shared.here.write().tasks.insert(task, runs);
+        {
+            let here = &mut *self.shared.here.write();
+            let now = clock::now();
+            // Whoever ran it before began before, whatever the clock of his host says.
+            let before = here.claimed_elsewhere.get(&task);
+            let since = before.map_or(now, |before| now.max(before.plus(Duration::from_millis(1))));
+            let runs = Presence::Claimed(Claimed {
+                backend,
+                since,
+                status: TaskStatus::Running,
+                is_replayed: false,
+                rivals: BTreeSet::new(),
+            });
+            here.tasks.insert(task, runs);
+        }
         self.tell_of_change();
+    }
+
+    /// Takes in which tasks another process says that it runs, and since when. Of two that
+    /// claim a task the one that began later has it, so one of these is not read here any more.
+    ///
+    /// Where it waits here, it is lost: it will be restored before it runs again. Where it runs,
+    /// it is kept, in case that the clocks of the two hosts differ: it is read again when the
+    /// same process takes its claim back. `may_heal` says whether that counts. The silence of
+    /// the other, or its restart, does not: what it wrote is not here.
+    pub(crate) fn hear_claims(
+        &self,
+        process: &Process,
+        claims: &BTreeMap<TaskId, TimestampMs>,
+        may_heal: bool,
+    ) {
+        let mut outdone = BTreeSet::new();
+        {
+            let here = &mut *self.shared.here.write();
+            for (task, since) in claims {
+                let latest = here.claimed_elsewhere.entry(*task).or_insert(*since);
+                *latest = (*latest).max(*since);
+            }
+            for (task, presence) in &mut here.tasks {
+                let Presence::Claimed(of) = presence else {
+                    continue;
+                };
+                if claims.get(task).is_none_or(|since| *since <= of.since) {
+                    if may_heal {
+                        of.rivals.remove(process);
+                    }
+                    continue;
+                }
+                if of.rivals.insert(process.clone()) {
+                    outdone.insert(*task);
+                }
+                let status = of.status;
+                if status != TaskStatus::Running {
+                    *presence = Presence::NotRunning(status);
+                }
+            }
+        }
+        if outdone.is_empty() {
+            return;
+        }
+        let tasks: Vec<String> = outdone.iter().map(ToString::to_string).collect();
+        let instance = &process.instance;
+        tracing::warn!(%instance, tasks = tasks.join(" "), "another instance runs tasks that ran here last: they are not read here any more");
+        self.shared.watches.tell_all(|of| outdone.contains(&of));
+        self.tell_of_change();
+    }
+
+    /// The tasks that run here as far as their threads know, and elsewhere since, with the
+    /// instances that say so.
+    pub(crate) fn outdone(&self) -> BTreeSet<(TaskId, Arc<str>)> {
+        let here = self.shared.here.read();
+        let rivals = here.claimed().flat_map(|(task, of)| {
+            let rivals = of.rivals.iter();
+            rivals.map(move |process| (task, process.instance.clone()))
+        });
+        rivals.collect()
     }
 
     /// Says that what runs here may be taken for current until then: somebody who is cut
@@ -123,26 +253,20 @@ impl Queries {
         }
     }
 
-    /// The tasks that can be read here, by id, and since when they run.
-    pub(crate) fn readable_since(&self) -> BTreeMap<TaskId, TimestampMs> {
+    /// The tasks that run here or ran here last, by id, and since when.
+    pub(crate) fn claims(&self) -> BTreeMap<TaskId, TimestampMs> {
         let here = self.shared.here.read();
-        let tasks = here.tasks.iter();
-        let running = tasks.filter_map(|(task, presence)| match presence {
-            Presence::Readable { since, .. } => Some((*task, *since)),
-            Presence::NotRunning(_) => None,
-        });
-        running.collect()
+        let claimed = here.claimed();
+        claimed.map(|(task, of)| (task, of.since)).collect()
     }
 
-    /// The tasks that can be read, with their stores.
-    pub(crate) fn readable(&self) -> Vec<(TaskId, Arc<dyn Backend>)> {
+    /// The tasks that run here or ran here last, with their stores.
+    pub(crate) fn present(&self) -> Vec<(TaskId, Arc<dyn Backend>)> {
         let here = self.shared.here.read();
-        let tasks = here.tasks.iter();
-        let running = tasks.filter_map(|(task, presence)| match presence {
-            Presence::Readable { backend, .. } => Some((*task, backend.clone())),
-            Presence::NotRunning(_) => None,
-        });
-        running.collect()
+        let claimed = here.claimed();
+        claimed
+            .map(|(task, of)| (task, of.backend.clone()))
+            .collect()
     }
 
     /// The stores of a task that can be read here.
@@ -152,25 +276,20 @@ impl Queries {
         store: impl FnOnce() -> String,
     ) -> Result<Arc<dyn Backend>, QueryError> {
         let here = self.shared.here.read();
-        match here.tasks.get(&task) {
-            Some(Presence::Readable { .. })
-                if here.lease.is_some_and(|until| Instant::now() > until) =>
-            {
-                Err(QueryError::NotRunning {
-                    task,
-                    status: TaskStatus::Suspended,
-                })
+        let status = match here.tasks.get(&task) {
+            Some(Presence::Claimed(of)) if of.is_readable() && !here.lease_is_over() => {
+                return Ok(of.backend.clone());
             }
-            Some(Presence::Readable { backend, .. }) => Ok(backend.clone()),
-            Some(Presence::NotRunning(status)) => Err(QueryError::NotRunning {
-                task,
-                status: *status,
-            }),
-            None => Err(QueryError::NotOwned {
-                store: store(),
-                partition: task.partition,
-            }),
-        }
+            Some(Presence::Claimed(of)) => of.obstacle(),
+            Some(Presence::NotRunning(status)) => *status,
+            None => {
+                return Err(QueryError::NotOwned {
+                    store: store(),
+                    partition: task.partition,
+                });
+            }
+        };
+        Err(QueryError::NotRunning { task, status })
     }
 
     /// The standby of a task that is here, and how stale it is, unless that is too much.

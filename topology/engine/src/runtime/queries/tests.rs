@@ -1,23 +1,12 @@
+mod claims;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use turnstile_state::{Batch, MemoryBackend};
 
 use super::*;
-use crate::{
-    Context, Decoded, InputRecord, Processor, ProcessorError, Source, SubtopologyId,
-    TopologyBuilder,
-};
-
-struct Quiet;
-
-impl Processor for Quiet {
-    type In = ();
-
-    fn process(&mut self, _: &mut Context<'_>, (): ()) -> Result<(), ProcessorError> {
-        Ok(())
-    }
-}
+use crate::{SubtopologyId, quiet};
 
 const ID: StoreId = StoreId(1);
 
@@ -30,25 +19,11 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    let mut builder = TopologyBuilder::new();
-    let source = builder.source(Source::new("topic", "group", |_: &InputRecord<'_>| {
-        Ok(Decoded::<()>::Skip("not read"))
-    }));
-    let others = builder.store::<String, u64>("others");
-    let rows = builder.store("rows");
-    builder
-        .processor("quiet", || Quiet)
-        .input(source)
-        .store(others)
-        .store(rows)
-        .done();
-    let topology = Arc::new(builder.build().unwrap());
-    let counts = [("topic".to_owned(), 4)].into();
-    let plan = Arc::new(topology.resolve("app", &counts).unwrap());
+    let (plan, stores) = quiet::plan(&[("topic", 4, &["others", "rows"])]);
     let backend = Arc::new(MemoryBackend::new(&plan.subtopologies[0].store_specs()));
     Fixture {
         queries: Queries::new(plan),
-        rows,
+        rows: stores[1],
         backend,
     }
 }
@@ -118,7 +93,7 @@ fn only_a_running_task_of_this_instance_answers() {
     assert!(fixture.get("a").is_err());
     fixture.queries.set_status(task_of("a"), TaskStatus::Closed);
     assert!(matches!(fixture.get("a"), Err(QueryError::NotOwned { .. })));
-    assert!(fixture.queries.readable().is_empty());
+    assert!(fixture.queries.present().is_empty());
 }
 
 #[test]
@@ -402,7 +377,7 @@ fn a_standby_answers_who_bears_with_how_stale_it_is() {
     // Nobody reads it as if it ran, or waits for it.
     assert!(fixture.get("a").is_err());
     assert!(fixture.watch("a").0.is_err());
-    assert!(queries.readable().is_empty());
+    assert!(queries.present().is_empty());
     // What runs here comes first; a task on its way leaves it to the standby.
     fixture.run("a");
     assert_eq!(ask(Some(Duration::MAX)).unwrap().stale, None);

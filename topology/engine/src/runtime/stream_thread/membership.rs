@@ -26,6 +26,7 @@ use super::{ThreadFault, ThreadSetup};
 use crate::runtime::kafka::{Fetcher, GroupConsumer, GroupEvent, KafkaFault, TopicPartition};
 use crate::runtime::ownership::{Hold, Ownership};
 use crate::runtime::restorer::Restorer;
+use crate::runtime::status::ThreadReport;
 use crate::task::TaskError;
 use crate::{Offset, TaskId, TaskStatus, clock};
 
@@ -354,10 +355,6 @@ impl<'a> Membership<'a> {
             .values()
             .filter(|(since, _)| since.elapsed() > patience)
             .count();
-        self.setup
-            .metrics
-            .misfits
-            .set(i64::try_from(misfits).unwrap_or(i64::MAX));
         if misfits != self.misfits {
             tracing::warn!(
                 thread = self.setup.number,
@@ -371,12 +368,13 @@ impl<'a> Membership<'a> {
                 "{misfits} tasks are held in some of their groups only: is there a foreign member in one of the groups?"
             )
         });
-        self.setup.board.set_thread(
-            self.setup.number,
-            self.ownership.all_groups_assigned(),
+        let report = ThreadReport {
+            joined: self.ownership.all_groups_assigned(),
             problem,
+            misfits,
             tasks,
-        );
+        };
+        self.setup.board.set_thread(self.setup.number, report);
     }
 
     /// `is_kept`: up to now it held everything that was committed for it.
@@ -406,7 +404,7 @@ impl<'a> Membership<'a> {
         }
         self.setup
             .board
-            .set_thread(self.setup.number, false, None, [].into());
+            .set_thread(self.setup.number, ThreadReport::default());
         // The restorer holds clients of the groups, and all groups are left at once.
         drop(self.restorer);
         for consumer in &mut self.consumers {
