@@ -14,10 +14,13 @@
 //!    markers, compaction and deleted segments leave gaps.
 //!
 //! The first two are done for all tasks that are submitted together, the others partition by
-//! partition: where a transaction does not end, the tasks of other partitions do not wait
-//! for it. A task whose stores are up to date costs the first three steps. A job that nobody
-//! waits for any more is dropped at the next step, or batch of records, and its stores with it.
+//! partition. Where a transaction does not end, on a position or on a changelog, the tasks of
+//! that partition wait for it and no others; after a minute the log says where it hangs. Brokers
+//! that do not answer are a fault. A task whose stores are up to date costs the first three steps.
+//! A job that nobody waits for any more is dropped at the next step, or batch of records, and its
+//! stores with it.
 
+mod positions;
 mod reading;
 mod worker;
 

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use prometheus::Registry;
 use turnstile_engine::runtime::{
-    Cluster as InstanceDirectory, Metrics, QueryError, StartError, Streams, StreamsConfig,
-    TopicSpec,
+    Cluster as InstanceDirectory, Metrics, QueryError, StartError, StoreRead, Streams,
+    StreamsConfig, TopicSpec,
 };
 use turnstile_engine::{
-    Context, DecodeError, Decoded, Encode, InputRecord, Processor, ProcessorError, Sink, Source,
-    Store, Timer, Topology, TopologyBuilder,
+    Codec, Context, DecodeError, Decoded, Encode, InputRecord, Processor, ProcessorError, Sink,
+    Source, Store, Timer, Topology, TopologyBuilder,
 };
 
 use crate::cluster::{Cluster, eventually};
+use crate::crash::PARTITIONS;
 
 #[derive(Clone)]
 enum Input {
@@ -155,6 +156,17 @@ impl Counting {
         processor: &str,
         configure: impl FnOnce(&mut StreamsConfig),
     ) -> Result<Self, StartError> {
+        Self::try_launch_on(cluster, instance, processor, PARTITIONS, configure)
+    }
+
+    /// The same; topics that are missing get so many partitions.
+    pub(crate) fn try_launch_on(
+        cluster: &Cluster,
+        instance: &str,
+        processor: &str,
+        partitions: i32,
+        configure: impl FnOnce(&mut StreamsConfig),
+    ) -> Result<Self, StartError> {
         let application = cluster.application();
         let (topology, store) = topology(&application, processor);
         let mut config = StreamsConfig::new(
@@ -168,7 +180,7 @@ impl Counting {
         configure(&mut config);
         let topics = ["words", "resets", "counts"].map(|name| TopicSpec {
             name: format!("{application}-{name}"),
-            partitions: 4,
+            partitions,
         });
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).expect("a new registry takes the metrics");
@@ -225,6 +237,22 @@ impl Counting {
     pub(crate) fn stored_here(&self, word: &str) -> Result<Option<u64>, QueryError> {
         let queries = self.streams.queries();
         queries.get(self.store, word, &word.to_owned())
+    }
+
+    /// What a standby here holds, unless it may be staler than that.
+    pub(crate) fn stored_on_standby(
+        &self,
+        word: &str,
+        max_stale: Duration,
+    ) -> Result<Option<u64>, QueryError> {
+        let queries = self.streams.queries();
+        let partition = queries.partition_of(self.store, word)?;
+        let read = StoreRead::Keys(vec![word.to_owned().to_bytes()]);
+        let request = queries.request(self.store, partition, read)?;
+        let answer = queries.answer(&request, Some(max_stale))?;
+        assert!(answer.stale.is_some(), "the task runs here");
+        let row = answer.rows.first();
+        Ok(row.map(|(_, count)| u64::decode(count).expect("a count")))
     }
 
     /// What it knows of the other instances.

@@ -90,21 +90,38 @@ impl Cluster {
     }
 
     pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
-        let admin: AdminClient<DefaultClientContext> = client(&self.brokers)
-            .create()
-            .expect("an admin client can be made");
+        let admin = self.admin();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime starts");
-        let created = runtime.block_on(admin.create_topics([&new], &AdminOptions::new()));
+        let created = runtime().block_on(admin.create_topics([&new], &AdminOptions::new()));
         assert!(
             created
                 .expect("the broker answers")
                 .iter()
                 .all(Result::is_ok)
         );
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub(crate) fn delete_topic(&self, topic: &str) {
+        let admin = self.admin();
+        let deleted = runtime().block_on(admin.delete_topics(&[topic], &AdminOptions::new()));
+        assert!(
+            deleted
+                .expect("the broker answers")
+                .iter()
+                .all(Result::is_ok)
+        );
+        eventually("the topic is gone", LIMIT, || {
+            let metadata = admin.inner().fetch_metadata(None, LIMIT);
+            let metadata = metadata.expect("the broker answers");
+            metadata.topics().iter().all(|of| of.name() != topic)
+        });
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        client(&self.brokers)
+            .create()
+            .expect("an admin client can be made")
     }
 
     pub(crate) fn send(&self, topic: &str, key: &str, value: &str) {
@@ -132,8 +149,37 @@ impl Cluster {
 
     /// A transaction that has written to a partition, and is pending until it is aborted.
     pub(crate) fn pending_transaction(&self, topic: &str, partition: i32) -> BaseProducer {
+        let producer = self.begin_transaction(&format!("{topic}-{partition}"));
+        let record = BaseRecord::to(topic).partition(partition);
+        let sent = producer.send(record.key("key").payload("value"));
+        sent.map_err(|(error, _)| error)
+            .expect("the queue has room");
+        producer.flush(LIMIT).expect("the broker takes it");
+        producer
+    }
+
+    /// A transaction that has moved `group`, which has no members, to the start of a partition,
+    /// and is pending until it is aborted.
+    pub(crate) fn pending_position(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+    ) -> BaseProducer {
+        let producer = self.begin_transaction(&format!("{group}-{topic}-{partition}"));
+        let mut list = TopicPartitionList::new();
+        let added = list.add_partition_offset(topic, partition, Offset::Offset(0));
+        added.expect("the offset is valid");
+        let group = self.consumer(group).group_metadata();
+        let group = group.expect("a consumer knows its group");
+        let sent = producer.send_offsets_to_transaction(&list, &group, LIMIT);
+        sent.expect("the broker takes it");
+        producer
+    }
+
+    fn begin_transaction(&self, name: &str) -> BaseProducer {
         let producer: BaseProducer = client(&self.brokers)
-            .set("transactional.id", format!("foreign-{topic}-{partition}"))
+            .set("transactional.id", format!("foreign-{name}"))
             .set("transaction.timeout.ms", "600000")
             .create()
             .expect("a producer can be made");
@@ -141,11 +187,6 @@ impl Cluster {
             .init_transactions(LIMIT)
             .and_then(|()| producer.begin_transaction());
         begun.expect("the broker takes it");
-        let record = BaseRecord::to(topic).partition(partition);
-        let sent = producer.send(record.key("key").payload("value"));
-        sent.map_err(|(error, _)| error)
-            .expect("the queue has room");
-        producer.flush(LIMIT).expect("the broker takes it");
         producer
     }
 
@@ -227,6 +268,14 @@ impl Cluster {
         lag
     }
 
+    /// How many partitions `topic` has.
+    pub(crate) fn partitions(&self, topic: &str) -> usize {
+        let metadata = self.admin().inner().fetch_metadata(Some(topic), LIMIT);
+        let metadata = metadata.expect("the topic exists");
+        let topics = metadata.topics().iter();
+        topics.map(|topic| topic.partitions().len()).sum()
+    }
+
     /// How many offsets of `topic` hold records that were not deleted.
     pub(crate) fn kept(&self, topic: &str) -> i64 {
         let consumer = self.consumer("reader");
@@ -298,6 +347,14 @@ impl Cluster {
             .create()
             .expect("a consumer can be made")
     }
+}
+
+/// For what an admin client answers with.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts")
 }
 
 fn client(brokers: &str) -> ClientConfig {

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rdkafka::producer::Producer;
+use turnstile_engine::partitioner::partition_of;
 use turnstile_engine::runtime::{
     ChangelogRestoration, InstancePhase, RestoreListener, StreamsConfig,
 };
@@ -12,6 +15,7 @@ use turnstile_engine::{Offset, TaskId};
 
 use crate::application::Counting;
 use crate::cluster::{Cluster, eventually};
+use crate::crash::PARTITIONS;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const WORDS: usize = 500;
@@ -160,6 +164,55 @@ fn a_failover_without_standbys_restores_everything() {
     let all = restored.records() - before;
     assert!(all > 200, "only {all} records were restored");
     b.stop();
+}
+
+/// What is committed behind the pending transaction of somebody else cannot be seen yet: a standby
+/// does not take itself for up to date without it.
+#[test]
+fn a_standby_is_stale_while_commits_cannot_be_seen() {
+    const FRESH: Duration = Duration::from_secs(1);
+    let cluster = Cluster::new("unseen");
+    let a = Counting::start(&cluster, "a");
+    let b = Counting::start(&cluster, "b");
+    eventually("each has tasks", LIMIT, || {
+        a.running() == 2 && b.running() == 2
+    });
+    let mut words = (0..WORDS).map(|n| format!("w{n}"));
+    let word = words.find(|word| a.stored_here(word).is_ok());
+    let word = word.expect("it runs the task of some");
+    let count_it = || {
+        cluster.send(&a.words(), &word, "x");
+        cluster.flush();
+    };
+    let has = |count, max_stale| {
+        let stored = b.stored_on_standby(&word, max_stale);
+        stored.is_ok_and(|stored| stored == Some(count))
+    };
+    count_it();
+    eventually("the standby has it", LIMIT, || has(1, FRESH));
+
+    let changelog = format!("{}-stores-changelog", cluster.application());
+    let partition = partition_of(word.as_bytes(), PARTITIONS);
+    let pending = cluster.pending_transaction(&changelog, partition.0);
+    count_it();
+    eventually("it is counted", LIMIT, || a.stored(&word) == Some(2));
+    let counted = Instant::now();
+    eventually("what was fresh is not any more", LIMIT, || {
+        counted.elapsed() > FRESH
+    });
+    while counted.elapsed() < 5 * FRESH {
+        let answer = b.stored_on_standby(&word, FRESH);
+        assert!(answer.is_err(), "{answer:?}");
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    assert!(has(1, LIMIT), "a patient reader has what was there before");
+
+    pending
+        .abort_transaction(LIMIT)
+        .expect("the broker takes it");
+    eventually("the standby has that too", LIMIT, || has(2, FRESH));
+    b.stop();
+    a.stop();
 }
 
 /// A new instance has restored what it is going to own before it takes it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::producer::Producer;
 use turnstile_engine::runtime::{ChangelogRestoration, RestoreListener};
@@ -181,6 +181,36 @@ fn a_pending_transaction_holds_up_one_partition() {
         .expect("the broker takes it");
     counting.wait_until_ready("a");
     assert!(cluster.end(&changelog(&cluster), 1) > end);
+    counting.stop();
+}
+
+/// A transaction that does not end, on one position of a group, holds up the task that goes on from
+/// there and no others. It is not taken for brokers that do not answer.
+#[test]
+fn a_pending_position_holds_up_one_task() {
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+    let cluster = Cluster::new("pending-position");
+    let counting = Counting::start(&cluster, "a");
+    let (group, topic) = (counting.group("words"), counting.words());
+    counting.stop();
+    eventually("the group has no members", LIMIT, || {
+        cluster.commit(&group, &topic, 1, 0)
+    });
+    let pending = cluster.pending_position(&group, &topic, 1);
+    let counting = Counting::launch(&cluster, "a", |config| {
+        config.request_timeout = REQUEST_TIMEOUT;
+    });
+    eventually("all others run", LIMIT, || counting.running() == 3);
+    let since = Instant::now();
+    eventually("no answer would be waited for as long", LIMIT, || {
+        since.elapsed() > REQUEST_TIMEOUT * 3 / 2
+    });
+    assert_eq!(counting.running(), 3);
+    pending
+        .abort_transaction(LIMIT)
+        .expect("the broker takes it");
+    counting.wait_until_ready("a");
+    assert!(counting.rejoins() < 1.0, "it has joined anew");
     counting.stop();
 }
 

@@ -12,6 +12,7 @@ use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::Position;
 use super::client_log::ClientLog;
+use super::consumer::watermarks;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::runtime::StreamsConfig;
@@ -112,16 +113,21 @@ impl Admin {
     }
 
     /// Waits until the cluster's metadata show `topics`: a member that subscribes
-    /// to a topic too early would learn of it only much later.
-    pub(crate) fn wait_until_known(&self, topics: &[NewTopicSpec]) -> Result<(), KafkaFault> {
+    /// to a topic too early would learn of it only much later. Their partition counts, which are
+    /// others than those asked for where somebody else has created a topic first.
+    pub(crate) fn wait_until_known(
+        &self,
+        topics: &[NewTopicSpec],
+    ) -> Result<BTreeMap<String, i32>, KafkaFault> {
         let begun = Instant::now();
         loop {
-            let counts = self.partition_counts()?;
+            let mut counts = self.partition_counts()?;
             let Some(unknown) = topics
                 .iter()
                 .find(|topic| !counts.contains_key(&topic.name))
             else {
-                return Ok(());
+                counts.retain(|name, _| topics.iter().any(|topic| topic.name == *name));
+                return Ok(counts);
             };
             if begun.elapsed() > self.limit {
                 let reason = format!("topic {} was created but does not appear", unknown.name);
@@ -136,11 +142,8 @@ impl Admin {
 
     /// The offset after the last record of a partition.
     pub(crate) fn end(&self, topic: &str, partition: Partition) -> Result<Offset, KafkaFault> {
-        let client = self.client.inner();
-        let (_, end) = client
-            .fetch_watermarks(topic, partition.0, self.limit)
-            .map_err(|error| KafkaFault::of("ask for the end of a partition", &error))?;
-        Ok(Offset(end))
+        let (_, end) = watermarks(self.client.inner(), topic, partition, self.limit)?;
+        Ok(end)
     }
 
     /// Deletes the records before these positions.
@@ -199,5 +202,32 @@ impl Admin {
             }
         }
         Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    /// Whoever creates a topic may find that somebody else has just done so.
+    #[test]
+    fn a_topic_has_the_partitions_that_the_cluster_says() {
+        let brokers = MockCluster::new(1).expect("a mock can be made");
+        for (topic, partitions) in [("tickets", 1), ("orders", 4), ("others", 2)] {
+            let created = brokers.create_topic(topic, partitions, 1);
+            created.expect("a topic can be made");
+        }
+        let config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
+        let admin = Admin::connect(&config).expect("an admin client can be made");
+        let wanted = ["tickets", "orders"].map(|name| NewTopicSpec {
+            name: name.to_owned(),
+            partitions: 4,
+            settings: Vec::new(),
+        });
+        let known = admin.wait_until_known(&wanted).expect("both are there");
+        let expected = [("orders".to_owned(), 4), ("tickets".to_owned(), 1)];
+        assert_eq!(known, expected.into());
     }
 }

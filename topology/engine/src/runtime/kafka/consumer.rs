@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
+use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -109,32 +110,7 @@ impl GroupConsumer {
         member: &str,
         waker: Waker,
     ) -> Result<Self, KafkaFault> {
-        let mut client = settings::client(config, &group);
-        client
-            .set("group.id", &*group)
-            .set("group.instance.id", member)
-            .set(
-                "session.timeout.ms",
-                config.session_timeout.as_millis().to_string(),
-            )
-            // The client takes no longer session than this.
-            .set(
-                "max.poll.interval.ms",
-                config
-                    .session_timeout
-                    .max(Duration::from_mins(5))
-                    .as_millis()
-                    .to_string(),
-            )
-            .set(
-                "heartbeat.interval.ms",
-                (config.session_timeout.as_millis() / 4).max(1).to_string(),
-            )
-            .set("partition.assignment.strategy", "range")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest");
-        let client = settings::with_user_properties(client, config);
+        let client = settings::member(config, &group, member);
         let context = GroupContext {
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -302,6 +278,8 @@ fn leave(consumer: Arc<BaseConsumer<GroupContext>>, group: &Arc<str>) {
     drop(consumer);
 }
 
+const FETCH_COMMITTED: &str = "fetch committed offsets";
+
 /// Fetches committed offsets of a group, once no transaction on them is pending.
 #[derive(Clone)]
 pub(crate) struct CommittedReader {
@@ -310,13 +288,18 @@ pub(crate) struct CommittedReader {
 }
 
 impl CommittedReader {
-    /// The committed position of each partition, or else the start of its log.
+    /// The committed position of each partition, or else the start of its log; nothing, where a
+    /// transaction is pending on any of them for as long as `patience`, or the coordinator does
+    /// not answer for so long. Which of the two it is the client does not tell.
     pub(crate) fn committed(
         &self,
         partitions: &[TopicPartition],
+        patience: Duration,
         limit: Duration,
-    ) -> Result<Vec<Position>, KafkaFault> {
-        let committed = self.known(partitions, limit)?;
+    ) -> Result<Option<Vec<Position>>, KafkaFault> {
+        let Some(committed) = self.known(partitions, patience)? else {
+            return Ok(None);
+        };
         let mut complete = Vec::with_capacity(partitions.len());
         for place in partitions {
             let found = committed.iter().find(|(committed, _)| committed == place);
@@ -326,7 +309,21 @@ impl CommittedReader {
             };
             complete.push((place.clone(), offset));
         }
-        Ok(complete)
+        Ok(Some(complete))
+    }
+
+    /// How long the coordinator of the group takes to answer, at most `limit`. It is asked of
+    /// `unread`, a partition that the group does not read: no transaction is pending on that.
+    pub(crate) fn answer_time(
+        &self,
+        unread: TopicPartition,
+        limit: Duration,
+    ) -> Result<Duration, KafkaFault> {
+        let begun = Instant::now();
+        match self.known(&[unread], limit)? {
+            Some(_) => Ok(begun.elapsed()),
+            None => Err(KafkaFault::timeout(FETCH_COMMITTED)),
+        }
     }
 
     /// The first of these partitions of which the group has passed records that are there, and
@@ -336,7 +333,9 @@ impl CommittedReader {
         partitions: &[TopicPartition],
         limit: Duration,
     ) -> Result<Option<Position>, KafkaFault> {
-        for (place, offset) in self.known(partitions, limit)? {
+        let known = self.known(partitions, limit)?;
+        let known = known.ok_or_else(|| KafkaFault::timeout(FETCH_COMMITTED))?;
+        for (place, offset) in known {
             if offset > self.log_start(&place, limit)? {
                 return Ok(Some((place, offset)));
             }
@@ -344,41 +343,57 @@ impl CommittedReader {
         Ok(None)
     }
 
-    /// The committed positions of those partitions that have one.
+    /// The committed positions of those partitions that have one; nothing, if there is no answer
+    /// within `limit`.
     fn known(
         &self,
         partitions: &[TopicPartition],
         limit: Duration,
-    ) -> Result<Vec<Position>, KafkaFault> {
-        const ACTION: &str = "fetch committed offsets";
-        let list = self.consumer.committed_offsets(list_of(partitions), limit);
-        let list = list.map_err(|error| KafkaFault::of(ACTION, &error))?;
+    ) -> Result<Option<Vec<Position>>, KafkaFault> {
+        let list = match self.consumer.committed_offsets(list_of(partitions), limit) {
+            Ok(list) => list,
+            // Where a position is pending the client asks again and again by itself until then.
+            Err(error)
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(KafkaFault::of(FETCH_COMMITTED, &error)),
+        };
         for element in list.elements() {
             // Whoever takes this for no position reads all of the log once more.
             let answered = element.error();
             answered.map_err(|error| {
-                KafkaFault::of(ACTION, &error).at(element.topic(), element.partition())
+                KafkaFault::of(FETCH_COMMITTED, &error).at(element.topic(), element.partition())
             })?;
         }
-        Ok(positions(&list))
+        Ok(Some(positions(&list)))
     }
 
-    /// The start of a partition's log; waits for the leader of a topic that was just created.
+    /// The start of a partition's log.
     fn log_start(&self, place: &TopicPartition, limit: Duration) -> Result<Offset, KafkaFault> {
-        let begun = Instant::now();
-        loop {
-            match self
-                .consumer
-                .fetch_watermarks(&place.topic, place.partition.0, limit)
-            {
-                Ok((start, _)) => return Ok(Offset(start)),
-                Err(error) if awaits_leader(&error) && begun.elapsed() < LEADER_LIMIT => {
-                    std::thread::park_timeout(Duration::from_millis(50));
-                }
-                Err(error) => {
-                    return Err(KafkaFault::of("ask for the start of a partition", &error));
-                }
+        let TopicPartition { topic, partition } = place;
+        let (start, _) = watermarks(self.consumer.client(), topic, *partition, limit)?;
+        Ok(start)
+    }
+}
+
+/// Where a partition's log starts and ends; waits for the leader of a topic that was just created.
+pub(super) fn watermarks<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: Partition,
+    limit: Duration,
+) -> Result<(Offset, Offset), KafkaFault> {
+    const ACTION: &str = "ask where a partition starts and ends";
+    let begun = Instant::now();
+    loop {
+        match client.fetch_watermarks(topic, partition.0, limit) {
+            Ok((start, end)) => return Ok((Offset(start), Offset(end))),
+            Err(error) if awaits_leader(&error) && begun.elapsed() < LEADER_LIMIT => {
+                std::thread::park_timeout(Duration::from_millis(50));
             }
+            Err(error) => return Err(KafkaFault::of(ACTION, &error).at(topic, partition.0)),
         }
     }
 }

@@ -57,6 +57,34 @@ pub(super) fn with_user_properties(
     client
 }
 
+/// A static member of a group, which fetches nothing.
+pub(super) fn member(config: &StreamsConfig, group: &str, member: &str) -> ClientConfig {
+    let session = config.session_timeout;
+    let mut client = client(config, group);
+    client
+        .set("group.id", group)
+        .set("group.instance.id", member)
+        .set("session.timeout.ms", session.as_millis().to_string())
+        // The client takes no longer session than this.
+        .set(
+            "max.poll.interval.ms",
+            session.max(Duration::from_mins(5)).as_millis().to_string(),
+        )
+        .set(
+            "heartbeat.interval.ms",
+            (session.as_millis() / 4).max(1).to_string(),
+        )
+        .set("partition.assignment.strategy", "range")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest");
+    let mut client = with_user_properties(client, config);
+    // With racks the assignor deals out each group by where the replicas of its own topics lie:
+    // two groups would give a partition to two members, and no task would have both.
+    client.remove("client.rack");
+    client
+}
+
 /// A reader outside any group, of logs that are read to their ends. The bound of what is
 /// read ahead is one of each partition.
 pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
@@ -157,5 +185,27 @@ mod tests {
             reader(&config, "r", Isolation::ReadCommitted).get(name),
             Some(theirs)
         );
+    }
+
+    #[test]
+    fn a_rack_is_for_those_that_fetch_and_not_for_members() {
+        let mut config = config(Duration::from_millis(100));
+        for (name, value) in [("client.rack", "a"), ("security.protocol", "ssl")] {
+            config
+                .kafka_properties
+                .insert(name.to_owned(), value.to_owned());
+        }
+        let fetching = [
+            fetcher(&config, "f", Fetches::AtOnce),
+            fetcher(&config, "f", Fetches::Together),
+            reader(&config, "r", Isolation::ReadCommitted),
+        ];
+        for client in fetching {
+            assert_eq!(client.get("client.rack"), Some("a"));
+        }
+        let member = member(&config, "group", "a-0");
+        assert_eq!(member.get("client.rack"), None);
+        assert_eq!(member.get("security.protocol"), Some("ssl"));
+        assert_eq!(member.get("group.instance.id"), Some("a-0"));
     }
 }

@@ -1,6 +1,7 @@
-//! The steps of a restore, but for the reading of changelogs.
+//! The steps of a restore in their order. Positions are found in [`super::positions`], changelogs
+//! are read in [`super::reading`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::positions::{Positioned, PositionsWait};
 use super::reading::Reading;
 use super::{
     CalledOff, RestoreFault, RestoreJob, RestoreResult, Restored, Ticket, changelog_of, offset_of,
@@ -15,9 +17,7 @@ use super::{
 use crate::Offset;
 use crate::runtime::StreamsConfig;
 use crate::runtime::cluster::instances_topic;
-use crate::runtime::kafka::{
-    CommittedReader, EndOffsets, Isolation, KafkaFault, Position, TopicPartition,
-};
+use crate::runtime::kafka::{EndOffsets, Isolation, KafkaFault, Position, TopicPartition};
 use crate::runtime::restore_listener::{RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
 use crate::task::ChangelogRestore;
@@ -28,9 +28,9 @@ pub(super) const RECHECK: Duration = Duration::from_millis(20);
 /// How long a job waits for others.
 const LINGER: Duration = Duration::from_millis(5);
 /// A transaction that is pending for longer has no owner who will end it, nor will brokers.
-const HANGING: Duration = Duration::from_secs(60);
+pub(super) const HANGING: Duration = Duration::from_secs(60);
 
-type Job = (Ticket, RestoreJob);
+pub(super) type Job = (Ticket, RestoreJob);
 
 pub(super) struct Worker {
     pub(super) config: StreamsConfig,
@@ -50,6 +50,42 @@ struct Found {
 struct Awaiting {
     wait: StableWait,
     tasks: Vec<(Found, ChangelogRestore)>,
+}
+
+/// What waits for transactions that are pending.
+#[derive(Default)]
+struct Waiting {
+    /// On positions of jobs; that which was asked for last is at the end.
+    positions: VecDeque<PositionsWait>,
+    /// On changelog partitions.
+    changelogs: Vec<Awaiting>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.positions.is_empty() && self.changelogs.is_empty()
+    }
+
+    fn tickets(&self) -> impl Iterator<Item = &Ticket> {
+        let tasks = self.changelogs.iter().flat_map(|of| &of.tasks);
+        let tasks = tasks.map(|(found, _)| &found.ticket);
+        self.positions
+            .iter()
+            .map(PositionsWait::ticket)
+            .chain(tasks)
+    }
+
+    /// Drops what was called off, and lets go of its stores.
+    fn leave_out_unwanted(&mut self) {
+        self.positions.retain(|wait| wait.ticket().is_wanted());
+        for partition in &mut self.changelogs {
+            partition
+                .tasks
+                .retain(|(found, _)| found.ticket.is_wanted());
+        }
+        self.changelogs
+            .retain(|partition| !partition.tasks.is_empty());
+    }
 }
 
 impl Worker {
@@ -75,9 +111,9 @@ impl Worker {
         waker: &Waker,
     ) {
         self.connect();
-        let mut awaiting = Vec::new();
-        while let Some(new) = next_jobs(jobs, awaiting.is_empty()) {
-            let done = self.turn(new, &mut awaiting);
+        let mut waiting = Waiting::default();
+        while let Some(new) = next_jobs(jobs, waiting.is_empty()) {
+            let done = self.turn(new, &mut waiting);
             let any = !done.is_empty();
             for result in done {
                 if results.send(result).is_err() {
@@ -98,16 +134,14 @@ impl Worker {
     }
 
     /// Restores what can be restored now.
-    fn turn(&self, new: Vec<Job>, awaiting: &mut Vec<Awaiting>) -> Vec<RestoreResult> {
-        let waiting = awaiting.iter().flat_map(|of| &of.tasks);
-        let waiting = waiting.map(|(found, _)| &found.ticket);
-        let tickets = new.iter().map(|(ticket, _)| ticket).chain(waiting);
-        let tickets: Vec<Ticket> = tickets.cloned().collect();
+    fn turn(&self, new: Vec<Job>, waiting: &mut Waiting) -> Vec<RestoreResult> {
+        let tickets = new.iter().map(|(ticket, _)| ticket);
+        let tickets: Vec<Ticket> = tickets.chain(waiting.tickets()).cloned().collect();
         // A thread that ended without a word would leave its tasks waiting for ever.
-        let restored = catch_unwind(AssertUnwindSafe(|| self.restore(new, awaiting)));
+        let restored = catch_unwind(AssertUnwindSafe(|| self.restore(new, waiting)));
         let restored = restored.unwrap_or_else(|_| Err(RestoreFault::panicked()));
         restored.unwrap_or_else(|fault| {
-            awaiting.clear();
+            *waiting = Waiting::default();
             // One fault speaks for all: the stream thread decides what becomes of its tasks.
             let mut fault = Some(fault);
             let wanted = tickets.into_iter().filter(Ticket::is_wanted);
@@ -123,32 +157,34 @@ impl Worker {
     fn restore(
         &self,
         mut new: Vec<Job>,
-        awaiting: &mut Vec<Awaiting>,
+        waiting: &mut Waiting,
     ) -> Result<Vec<RestoreResult>, RestoreFault> {
-        let mut done = Vec::new();
-        // 1. and 2.
         new.retain(|(ticket, _)| ticket.is_wanted());
-        if !new.is_empty() {
-            let (found, ends) = self.find(&new)?;
-            for ((ticket, job), restored) in new.into_iter().zip(found) {
-                let task = Found { ticket, restored };
-                match job.restore {
-                    None => done.push(task),
-                    Some(stores) => {
-                        let place = changelog_of(&stores);
-                        let end = offset_of(&ends, &place).unwrap_or(Offset(0));
-                        await_end(awaiting, place, end, (task, stores));
-                    }
+        waiting.leave_out_unwanted();
+        let mut done = Vec::new();
+        // 1.
+        let positioned = self.find_positions(new, &mut waiting.positions)?;
+        // 2.
+        let ends = self.ends_for(&positioned)?;
+        for ((ticket, job), positions) in positioned {
+            let repartitions = ends.iter();
+            let repartitions = repartitions.filter(|(place, _)| job.repartitions.contains(place));
+            let restored = Restored {
+                positions,
+                repartition_ends: repartitions.cloned().collect(),
+            };
+            let task = Found { ticket, restored };
+            match job.restore {
+                None => done.push(task),
+                Some(stores) => {
+                    let place = changelog_of(&stores);
+                    let end = offset_of(&ends, &place).unwrap_or(Offset(0));
+                    await_end(&mut waiting.changelogs, place, end, (task, stores));
                 }
             }
         }
         // 3.
-        for partition in &mut *awaiting {
-            partition
-                .tasks
-                .retain(|(found, _)| found.ticket.is_wanted());
-        }
-        awaiting.retain(|partition| !partition.tasks.is_empty());
+        let awaiting = &mut waiting.changelogs;
         let places = awaiting.iter().map(|partition| &partition.wait.place);
         let stable = self.stable_ends.of(&Vec::from_iter(places.cloned()))?;
         let is_over = |partition: &mut Awaiting| partition.wait.is_over(&stable);
@@ -167,32 +203,14 @@ impl Worker {
         Ok(told(done, records))
     }
 
-    /// Fetches the committed positions of tasks, then the ends of their partitions.
-    fn find(&self, jobs: &[Job]) -> Result<(Vec<Restored>, Vec<Position>), RestoreFault> {
-        let mut committed: BTreeMap<TopicPartition, BTreeMap<Arc<str>, Offset>> = BTreeMap::new();
-        for (reader, partitions) in by_group(jobs) {
-            let positions = reader.committed(&partitions, self.config.request_timeout)?;
-            for (place, offset) in positions {
-                let groups = committed.entry(place).or_default();
-                groups.insert(reader.group.clone(), offset);
-            }
-            self.check_stopped()?;
-        }
+    /// The ends of the partitions that jobs have to be read up to, or can write to.
+    fn ends_for(&self, jobs: &[Positioned]) -> Result<Vec<Position>, KafkaFault> {
         let mut asked: BTreeSet<TopicPartition> = BTreeSet::new();
-        for (_, job) in jobs {
+        for ((_, job), _) in jobs {
             asked.extend(job.repartitions.iter().cloned());
             asked.extend(job.restore.as_ref().map(changelog_of));
         }
-        let ends = self.log_ends.of(&Vec::from_iter(asked))?;
-        let found = jobs.iter().map(|(_, job)| {
-            let repartitions = ends.iter();
-            let repartitions = repartitions.filter(|(place, _)| job.repartitions.contains(place));
-            Restored {
-                positions: positions_of(job, &committed),
-                repartition_ends: repartitions.cloned().collect(),
-            }
-        });
-        Ok((found.collect(), ends))
+        self.log_ends.of(&Vec::from_iter(asked))
     }
 
     /// Waits until no transaction is pending before the end of a partition, or `is_wanted` says
@@ -318,32 +336,4 @@ impl StableWait {
         }
         false
     }
-}
-
-/// The source partitions of all jobs, by group.
-fn by_group(jobs: &[Job]) -> Vec<(CommittedReader, Vec<TopicPartition>)> {
-    let mut groups: Vec<(CommittedReader, Vec<TopicPartition>)> = Vec::new();
-    for (reader, partitions) in jobs.iter().flat_map(|(_, job)| &job.sources) {
-        match groups.iter_mut().find(|(of, _)| of.group == reader.group) {
-            Some((_, all)) => all.extend_from_slice(partitions),
-            None => groups.push((reader.clone(), partitions.clone())),
-        }
-    }
-    groups
-}
-
-/// What the groups of one job have committed on its partitions.
-fn positions_of(
-    job: &RestoreJob,
-    committed: &BTreeMap<TopicPartition, BTreeMap<Arc<str>, Offset>>,
-) -> Vec<(Arc<str>, TopicPartition, Offset)> {
-    let sources = job.sources.iter();
-    let places = sources.flat_map(|(reader, partitions)| {
-        partitions.iter().map(move |place| (&reader.group, place))
-    });
-    let positions = places.filter_map(|(group, place)| {
-        let offset = committed.get(place)?.get(group)?;
-        Some((group.clone(), place.clone(), *offset))
-    });
-    positions.collect()
 }

@@ -3,11 +3,12 @@
 //! 1. Opens what belongs here and nobody else has open; closes what does not any more.
 //! 2. Applies what has come, a bounded batch of one partition at a time, which is read once
 //!    for all standbys of it.
-//! 3. Every second asks where the partitions end; a standby that has reached its end
-//!    holds everything that was committed until it was asked.
+//! 3. Every second asks where the partitions end, pending transactions included; a standby that
+//!    has passed that end holds everything that was committed until it was asked.
 //!
 //! Between two batches a stream thread can take the open stores away. Records of
-//! transactions that are pending are not seen, let alone applied.
+//! transactions that are pending are not seen, let alone applied. Nor is what others commit
+//! behind them: so it is the end of the log that counts, not that of what can be seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -110,7 +111,6 @@ impl Follower {
     fn follow(&mut self, stop: &AtomicBool) -> Result<(), Ended> {
         let config = &self.setup.config;
         let log_ends = EndOffsets::new(config, Isolation::ReadUncommitted)?;
-        let stable_ends = EndOffsets::new(config, Isolation::ReadCommitted)?;
         let mut placed: Option<(Instant, u64)> = None;
         let mut reading: Option<ChangelogReader> = None;
         while !stop.load(Ordering::Relaxed) {
@@ -125,7 +125,7 @@ impl Follower {
                     reading = self.start_reading()?;
                 }
                 // 3.
-                self.sample(&stable_ends)?;
+                self.sample(&log_ends)?;
             }
             let Some(reader) = &reading else {
                 self.report();
@@ -334,9 +334,9 @@ impl Follower {
     }
 
     /// Asks where the changelog partitions of all standbys end.
-    fn sample(&self, stable_ends: &EndOffsets) -> Result<(), KafkaFault> {
+    fn sample(&self, log_ends: &EndOffsets) -> Result<(), KafkaFault> {
         let at = Instant::now();
-        let ends = stable_ends.of(&Vec::from_iter(self.places()))?;
+        let ends = log_ends.of(&Vec::from_iter(self.places()))?;
         let ends: BTreeMap<TopicPartition, Offset> = ends.into_iter().collect();
         let mut state = self.setup.standbys.shared.state.lock();
         for standby in state.standbys.values_mut() {
@@ -357,7 +357,7 @@ impl Follower {
         let shared = &self.setup.standbys.shared;
         let mut state = shared.state.lock();
         for (task, standby) in &mut state.standbys {
-            // Past the markers of transactions, which are no records.
+            // Past markers of transactions and what was aborted, which are no records.
             if let Some(position) = positions.get(&standby.place) {
                 standby.reached = standby.reached.max(*position);
             }

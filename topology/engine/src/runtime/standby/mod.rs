@@ -45,9 +45,9 @@ struct Standby {
     place: TopicPartition,
     /// The offset up to which it holds everything.
     reached: Offset,
-    /// Where the committed records of its changelog ended at the last sample.
+    /// Where its changelog ended at the last sample, pending transactions included.
     end: Option<Offset>,
-    /// Where they ended at the sample that is to be reached.
+    /// Where it ended at the sample that is to be reached.
     goal: Option<Offset>,
     /// When the sample was taken that it is to reach; nothing: it has reached the last one.
     sampled: Option<Instant>,

@@ -1,0 +1,303 @@
+//! The first step of a restore: the committed positions of jobs.
+//!
+//! A group is asked for the partitions of all new jobs in one go. The client has an answer once
+//! no transaction is pending on any of them, and until then it says nothing, as it does when no
+//! broker answers. So after a moment the coordinator is asked something that it can answer at
+//! once: only where it does not either, that is a fault. Where it does, each partition is asked
+//! for alone. The jobs of which all positions are known go on.
+//!
+//! The others wait, and are asked for again, one at a time between the other work of the thread,
+//! until the transactions have ended or the jobs are called off. What was known of them before is
+//! not kept: to ask for all of it costs no more.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::slice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::worker::{HANGING, Job, Worker};
+use super::{RestoreFault, RestoreJob, Ticket};
+use crate::runtime::cluster::instances_topic;
+use crate::runtime::kafka::{CommittedReader, Position, TopicPartition};
+use crate::{Offset, Partition};
+
+/// How long new jobs wait together for the transactions that are pending on any of their positions.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a partition that is asked for alone is waited for at least, and at most.
+const ALONE_MIN: Duration = Duration::from_millis(200);
+const ALONE_MAX: Duration = Duration::from_secs(5);
+
+/// A partition that a group reads.
+type GroupPartition = (Arc<str>, TopicPartition);
+type Committed = BTreeMap<GroupPartition, Offset>;
+/// The committed positions of one job, by group.
+type Positions = Vec<(Arc<str>, TopicPartition, Offset)>;
+
+/// A job of which all positions are known.
+pub(super) type Positioned = (Job, Positions);
+
+/// A job that waits for the transactions that are pending on its positions.
+pub(super) struct PositionsWait {
+    job: Job,
+    since: Instant,
+    said_that_it_hangs: bool,
+}
+
+impl PositionsWait {
+    fn new(job: Job, pending: &[GroupPartition]) -> Self {
+        for (group, TopicPartition { topic, partition }) in pending {
+            tracing::info!(%group, %topic, %partition, "waiting for a pending transaction on a committed position");
+        }
+        Self {
+            job,
+            since: Instant::now(),
+            said_that_it_hangs: false,
+        }
+    }
+
+    pub(super) fn ticket(&self) -> &Ticket {
+        &self.job.0
+    }
+
+    /// Says of which positions it waits for too long.
+    fn goes_on(&mut self, pending: &[GroupPartition]) {
+        if self.said_that_it_hangs || self.since.elapsed() <= HANGING {
+            return;
+        }
+        self.said_that_it_hangs = true;
+        for (group, TopicPartition { topic, partition }) in pending {
+            tracing::error!(%group, %topic, %partition, "a transaction on a committed position does not end: brokers have lost its marker on a partition of __consumer_offsets; find it by kafka-transactions.sh find-hanging and end it by kafka-transactions.sh abort");
+        }
+    }
+}
+
+impl Worker {
+    /// Finds the jobs of which all positions are known, among the new ones and those that wait.
+    pub(super) fn find_positions(
+        &self,
+        new: Vec<Job>,
+        waiting: &mut VecDeque<PositionsWait>,
+    ) -> Result<Vec<Positioned>, RestoreFault> {
+        let mut found = self.find_again(waiting)?;
+        let committed = self.committed(&new)?;
+        for job in new {
+            match positions_of(&job.1, &committed) {
+                Ok(positions) => found.push((job, positions)),
+                Err(pending) => waiting.push_back(PositionsWait::new(job, &pending)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Finds jobs that have waited, up to the first that goes on waiting, as to ask for one takes
+    /// its time. That has its turn again after the others.
+    fn find_again(
+        &self,
+        waiting: &mut VecDeque<PositionsWait>,
+    ) -> Result<Vec<Positioned>, RestoreFault> {
+        let mut found = Vec::new();
+        while let Some(mut wait) = waiting.pop_front() {
+            let mut committed = Committed::new();
+            for (reader, partitions) in &wait.job.1.sources {
+                note(&mut committed, reader, self.stable(reader, partitions)?);
+                self.check_stopped()?;
+            }
+            match positions_of(&wait.job.1, &committed) {
+                Ok(positions) => found.push((wait.job, positions)),
+                Err(pending) => {
+                    wait.goes_on(&pending);
+                    waiting.push_back(wait);
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The committed positions of new jobs, but for those on which transactions are pending.
+    fn committed(&self, jobs: &[Job]) -> Result<Committed, RestoreFault> {
+        let limit = self.config.request_timeout;
+        let mut committed = Committed::new();
+        for (reader, partitions) in by_group(jobs) {
+            let together = reader.committed(&partitions, PATIENCE.min(limit), limit)?;
+            let positions = match together {
+                Some(positions) => positions,
+                None => self.stable(&reader, &partitions)?,
+            };
+            note(&mut committed, &reader, positions);
+            self.check_stopped()?;
+        }
+        Ok(committed)
+    }
+
+    /// The committed positions of one group on those of `partitions` on which no transaction is
+    /// pending. Each is asked for alone.
+    fn stable(
+        &self,
+        reader: &CommittedReader,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Position>, RestoreFault> {
+        let limit = self.config.request_timeout;
+        let unread = TopicPartition {
+            topic: instances_topic(&self.config.application_id).into(),
+            partition: Partition(0),
+        };
+        let answer_time = reader.answer_time(unread, limit)?;
+        let patience = (answer_time * 4).clamp(ALONE_MIN, ALONE_MAX);
+        let mut stable = Vec::with_capacity(partitions.len());
+        for place in partitions {
+            let position = reader.committed(slice::from_ref(place), patience, limit)?;
+            stable.extend(position.into_iter().flatten());
+            self.check_stopped()?;
+        }
+        Ok(stable)
+    }
+}
+
+/// The source partitions of all jobs, by group.
+fn by_group(jobs: &[Job]) -> Vec<(CommittedReader, Vec<TopicPartition>)> {
+    let mut groups: Vec<(CommittedReader, Vec<TopicPartition>)> = Vec::new();
+    for (reader, partitions) in jobs.iter().flat_map(|(_, job)| &job.sources) {
+        match groups.iter_mut().find(|(of, _)| of.group == reader.group) {
+            Some((_, all)) => all.extend_from_slice(partitions),
+            None => groups.push((reader.clone(), partitions.clone())),
+        }
+    }
+    groups
+}
+
+/// Notes what a group has committed.
+fn note(committed: &mut Committed, reader: &CommittedReader, positions: Vec<Position>) {
+    let positions = positions.into_iter();
+    committed.extend(positions.map(|(place, offset)| ((reader.group.clone(), place), offset)));
+}
+
+/// What the groups of one job have committed on its partitions; or those of which that is not
+/// known.
+fn positions_of(job: &RestoreJob, committed: &Committed) -> Result<Positions, Vec<GroupPartition>> {
+    let mut positions = Positions::new();
+    let mut pending = Vec::new();
+    for (reader, partitions) in &job.sources {
+        for place in partitions {
+            let read = (reader.group.clone(), place.clone());
+            match committed.get(&read) {
+                Some(offset) => positions.push((read.0, read.1, *offset)),
+                None => pending.push(read),
+            }
+        }
+    }
+    if pending.is_empty() {
+        Ok(positions)
+    } else {
+        Err(pending)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CalledOff;
+    use super::*;
+    use crate::runtime::StreamsConfig;
+    use crate::runtime::kafka::{GroupConsumer, KafkaFault};
+    use crate::runtime::wake::Waker;
+    use crate::{SubtopologyId, TaskId};
+
+    fn place(topic: &str, partition: i32) -> TopicPartition {
+        TopicPartition {
+            topic: topic.into(),
+            partition: Partition(partition),
+        }
+    }
+
+    fn read(group: &str, topic: &str, partition: i32) -> GroupPartition {
+        (group.into(), place(topic, partition))
+    }
+
+    /// Nobody answers there.
+    fn config() -> StreamsConfig {
+        let mut config = StreamsConfig::new("app", "localhost:1", "instance", "unused");
+        config.request_timeout = Duration::from_millis(200);
+        config
+    }
+
+    fn reader(group: &str) -> CommittedReader {
+        let member = GroupConsumer::connect(&config(), group.into(), "member", Waker::default());
+        member.unwrap().committed_reader()
+    }
+
+    /// A job that reads two topics in each of these groups.
+    fn job(groups: &[&CommittedReader], partition: i32) -> Job {
+        let task = TaskId {
+            subtopology: SubtopologyId(0),
+            partition: Partition(partition),
+        };
+        let ticket = Ticket {
+            task,
+            called_off: CalledOff::default(),
+            submitted: Instant::now(),
+        };
+        let sources = groups.iter().map(|reader| {
+            let places = ["orders", "payments"].map(|topic| place(topic, partition));
+            ((*reader).clone(), places.to_vec())
+        });
+        let job = RestoreJob {
+            task,
+            restore: None,
+            sources: sources.collect(),
+            repartitions: Vec::new(),
+        };
+        (ticket, job)
+    }
+
+    #[test]
+    fn a_job_goes_on_when_all_positions_of_all_its_groups_are_known() {
+        let (_, job) = job(&[&reader("one"), &reader("other")], 3);
+        let all = [
+            (read("one", "orders", 3), Offset(5)),
+            (read("one", "payments", 3), Offset(0)),
+            (read("other", "orders", 3), Offset(7)),
+            (read("other", "payments", 3), Offset(9)),
+        ];
+        let mut committed = Committed::new();
+        // Another partition is no matter.
+        committed.insert(read("one", "orders", 2), Offset(1));
+        for known in 0..all.len() {
+            let pending = positions_of(&job, &committed).unwrap_err();
+            let expected = all[known..].iter().map(|(read, _)| read.clone());
+            assert_eq!(pending, expected.collect::<Vec<_>>());
+            committed.insert(all[known].0.clone(), all[known].1);
+        }
+        let positions = positions_of(&job, &committed).unwrap();
+        let expected = all.map(|((group, place), offset)| (group, place, offset));
+        assert_eq!(positions, expected);
+    }
+
+    #[test]
+    fn each_group_is_asked_once_for_all_jobs() {
+        let (one, other) = (reader("one"), reader("other"));
+        let asked = by_group(&[job(&[&one, &other], 0), job(&[&one], 1)]);
+        let asked = asked.iter();
+        let asked = asked.map(|(reader, partitions)| (&*reader.group, partitions.len()));
+        assert_eq!(asked.collect::<Vec<_>>(), [("one", 4), ("other", 2)]);
+    }
+
+    #[test]
+    fn brokers_that_are_away_are_no_pending_transaction() {
+        let worker = Worker::new(&config(), Vec::new(), CalledOff::default()).unwrap();
+        let reader = reader("group");
+        let mut waiting = VecDeque::new();
+        let mut fault_of = |new: Vec<Job>, known: Option<Job>| {
+            waiting.extend(known.map(|job| PositionsWait::new(job, &[])));
+            let found = worker.find_positions(new, &mut waiting);
+            found.map(|found| found.len()).unwrap_err()
+        };
+        for fault in [
+            fault_of(vec![job(&[&reader], 0)], None),
+            fault_of(Vec::new(), Some(job(&[&reader], 1))),
+        ] {
+            let is_of_the_cluster =
+                matches!(&fault, RestoreFault::Kafka(KafkaFault::Retriable { .. }));
+            assert!(is_of_the_cluster, "{fault}");
+        }
+    }
+}
