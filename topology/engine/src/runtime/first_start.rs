@@ -4,6 +4,9 @@
 //! stores. Those of a new application are empty. Where its groups have positions, of an
 //! application with another id or of other software, what lies before them would be missing in
 //! the stores for good, and nothing would show it.
+//!
+//! That an application has run is shown by its announcements, and as well by its changelog: either
+//! topic may be lost alone, and while its stores can be restored nothing has to be read again.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +44,15 @@ pub(crate) fn check(
     config: &StreamsConfig,
     counts: &BTreeMap<String, i32>,
 ) -> Result<(), StartError> {
-    if plan.changelog().is_none() || has_run(admin, config, counts)? {
+    let Some(changelog) = plan.changelog() else {
+        return Ok(());
+    };
+    let instances = instances_topic(&config.application_id);
+    let has_run = |counts: &BTreeMap<String, i32>| -> Result<bool, KafkaFault> {
+        Ok(was_written_to(admin, &instances, counts)?
+            || was_written_to(admin, &changelog.name, counts)?)
+    };
+    if has_run(counts)? {
         return Ok(());
     }
     for (group, topics) in plan.subscriptions() {
@@ -61,7 +72,7 @@ pub(crate) fn check(
             continue;
         };
         // It may be an instance that has started with this one, which says so before it reads.
-        if has_run(admin, config, &admin.partition_counts()?)? {
+        if has_run(&admin.partition_counts()?)? {
             return Ok(());
         }
         return Err(StartError::ForeignPosition(ForeignPosition {
@@ -75,12 +86,16 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Whether an instance was ever announced.
-fn has_run(
+/// Whether a topic exists and has ever held anything.
+fn was_written_to(
     admin: &Admin,
-    config: &StreamsConfig,
+    topic: &str,
     counts: &BTreeMap<String, i32>,
 ) -> Result<bool, KafkaFault> {
-    let topic = instances_topic(&config.application_id);
-    Ok(counts.contains_key(&topic) && admin.end(&topic, Partition(0))? > Offset(0))
+    for partition in 0..counts.get(topic).copied().unwrap_or(0) {
+        if admin.end(topic, Partition(partition))? > Offset(0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

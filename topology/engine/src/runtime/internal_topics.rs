@@ -89,10 +89,20 @@ pub(crate) fn ensure_internal(
         .collect();
     let names: Vec<&str> = existing.iter().map(|topic| topic.name.as_str()).collect();
     let policies = admin.setting(&names, "cleanup.policy")?;
-    for topic in existing {
+    for topic in &existing {
         check(topic, &counts, &policies)?;
     }
-    create(admin, counts, &missing)?;
+    let letters = existing
+        .iter()
+        .find(|topic| topic.kind == InternalTopicKind::DeadLetters);
+    if let Some(letters) = letters {
+        warn_if_deleted_by_age(admin, &letters.name)?;
+    }
+    let counts = create(admin, counts, &missing)?;
+    // Those that somebody else has created meanwhile are as foreign as any.
+    for topic in &topics {
+        check(topic, &counts, &policies)?;
+    }
     tracing::info!(
         created = missing.len(),
         checked = names.len(),
@@ -115,16 +125,41 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
         }
         InternalTopicKind::Repartition => {
             // What was not read yet must not be deleted by time.
-            settings.push(("retention.ms", "-1".to_owned()));
+            settings.push((RETENTION, FOR_EVER.to_owned()));
         }
         InternalTopicKind::Instances => {
             // Everybody reads all of it at start, so it is kept short.
             settings.push(("min.cleanable.dirty.ratio", "0.01".to_owned()));
             settings.push(("segment.ms", "600000".to_owned()));
         }
-        InternalTopicKind::DeadLetters => {}
+        InternalTopicKind::DeadLetters => {
+            // They have the time of the record that they are, and that may be of long ago.
+            settings.push((RETENTION, FOR_EVER.to_owned()));
+        }
     }
     settings
+}
+
+const RETENTION: &str = "retention.ms";
+const FOR_EVER: &str = "-1";
+
+/// Says so where dead letters are deleted by the time of the record that they are: one of long
+/// ago would be gone before anybody has seen it. Where brokers set the time, all are kept as long.
+fn warn_if_deleted_by_age(admin: &Admin, topic: &str) -> Result<(), TopicError> {
+    let value = |setting| -> Result<Option<String>, KafkaFault> {
+        Ok(admin.setting(&[topic], setting)?.remove(topic))
+    };
+    let Some(retention) = value(RETENTION)?.filter(|retention| retention != FOR_EVER) else {
+        return Ok(());
+    };
+    if value("message.timestamp.type")?.as_deref() != Some("LogAppendTime") {
+        tracing::warn!(
+            topic,
+            retention_ms = retention,
+            "dead letters are deleted by the time of the record that they are, those of old records at once: set retention.ms=-1 with kafka-configs"
+        );
+    }
+    Ok(())
 }
 
 fn cleanup_policy(kind: InternalTopicKind) -> &'static str {
@@ -163,18 +198,61 @@ fn check(
     }
 }
 
-/// Creates topics and waits until brokers know them; the counts with them.
+/// Creates topics and waits until brokers know them; the counts with theirs.
 fn create(
     admin: &Admin,
     mut counts: BTreeMap<String, i32>,
     missing: &[NewTopicSpec],
 ) -> Result<BTreeMap<String, i32>, TopicError> {
     admin.create(missing)?;
-    admin.wait_until_known(missing)?;
-    counts.extend(
-        missing
-            .iter()
-            .map(|topic| (topic.name.clone(), topic.partitions)),
-    );
+    let known = admin.wait_until_known(missing)?;
+    for NewTopicSpec {
+        name, partitions, ..
+    } in missing
+    {
+        if let Some(found) = known.get(name).filter(|found| *found != partitions) {
+            tracing::warn!(
+                topic = name,
+                partitions = found,
+                wanted = partitions,
+                "somebody else has created a topic meanwhile"
+            );
+        }
+    }
+    counts.extend(known);
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_to_be_kept_is_not_deleted_by_time() {
+        use InternalTopicKind::{Changelog, DeadLetters, Instances, Repartition};
+        for kind in [Changelog, DeadLetters, Instances, Repartition] {
+            let settings: BTreeMap<_, _> = settings(kind).into_iter().collect();
+            let is_compacted = settings.get("cleanup.policy").unwrap() == "compact";
+            let retention = settings.get("retention.ms").map(String::as_str);
+            assert!(is_compacted || retention == Some("-1"), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_topic_that_somebody_else_has_created_meanwhile_is_checked_for_its_partitions() {
+        let topic = InternalTopic {
+            name: "app-stores-changelog".to_owned(),
+            partitions: 4,
+            kind: InternalTopicKind::Changelog,
+        };
+        let counts = |partitions| BTreeMap::from([(topic.name.clone(), partitions)]);
+        // Its policy was not asked for.
+        let policies = BTreeMap::new();
+        check(&topic, &counts(4), &policies).unwrap();
+        let error = check(&topic, &counts(1), &policies).unwrap_err();
+        let TopicError::PartitionCount { found, needed, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((found, needed), (1, 4));
+    }
 }

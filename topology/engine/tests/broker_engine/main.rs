@@ -10,7 +10,10 @@ mod instances;
 mod restore;
 mod shared_changelog;
 mod shared_topic;
+mod slow_backlog;
 
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use application::Counting;
@@ -171,6 +174,53 @@ fn a_new_application_does_not_go_on_where_another_has_stopped() {
         ]
     );
     counting.stop();
+}
+
+/// The topic of the announcements can be lost alone: that the application has run is seen by its
+/// changelog, and its stores are as they were.
+#[test]
+fn an_application_whose_announcements_are_lost_goes_on() {
+    let cluster = Cluster::new("unannounced");
+    let counting = Counting::start(&cluster, "a");
+    cluster.send(&counting.words(), "w1", "x");
+    cluster.read_committed(&counting.counts(), 1);
+    counting.stop();
+    cluster.delete_topic(&format!("{}-instances", cluster.application()));
+    let counting = Counting::start(&cluster, "a");
+    assert_eq!(counting.stored("w1"), Some(1));
+    cluster.send(&counting.words(), "w1", "x");
+    assert_eq!(
+        cluster.read_committed(&counting.counts(), 2),
+        [
+            ("w1".to_owned(), "1".to_owned()),
+            ("w1".to_owned(), "2".to_owned())
+        ]
+    );
+    counting.stop();
+}
+
+/// Who finds a topic missing and then created by somebody else runs on the partitions that it has.
+#[test]
+fn instances_that_create_topics_at_once_agree_on_their_partitions() {
+    for round in 0..3 {
+        let cluster = Cluster::new(&format!("at-once-{round}"));
+        let at_once = Barrier::new(2);
+        let launch = |instance, partitions| {
+            at_once.wait();
+            let started =
+                Counting::try_launch_on(&cluster, instance, "counter", partitions, |_| {});
+            started.expect("the instance starts")
+        };
+        let (first, second) = thread::scope(|threads| {
+            let first = threads.spawn(|| launch("a", 1));
+            let second = launch("b", PARTITIONS);
+            (first.join().expect("it does not panic"), second)
+        });
+        let partitions = cluster.partitions(&first.words());
+        assert_eq!([first.tasks(), second.tasks()], [partitions; 2]);
+        first.stop();
+        second.stop();
+    }
 }
 
 /// A timer that was pending when the instance stopped fires when it is back.
