@@ -37,6 +37,14 @@ pub enum TopologyFault {
         /// The processor.
         processor: String,
     },
+    /// A stream flows into a processor more than once: each message would be processed as often.
+    #[error("{stream} flows into processor {processor} more than once: give it once")]
+    DuplicateInput {
+        /// The processor.
+        processor: String,
+        /// The source topic or the outlet.
+        stream: String,
+    },
     /// A processor would be called without end.
     #[error("processor {processor} punctuates without an interval: give it a millisecond or more")]
     NoInterval {

@@ -97,15 +97,7 @@ fn part_with(topology: &Topology, id: SubtopologyId, processors: Vec<usize>) -> 
 /// All faults that can be told without a cluster.
 pub(super) fn faults(topology: &Topology) -> Vec<TopologyFault> {
     let mut faults = name_faults(topology);
-    for processor in topology
-        .processors
-        .iter()
-        .filter(|processor| processor.inputs.is_empty())
-    {
-        faults.push(TopologyFault::NoInput {
-            processor: processor.name.clone(),
-        });
-    }
+    faults.extend(input_faults(topology));
     for processor in &topology.processors {
         let mut intervals = processor.punctuations.iter().map(|(_, interval)| interval);
         if intervals.any(|interval| interval.as_millis() == 0) {
@@ -236,6 +228,28 @@ fn name_faults(topology: &Topology) -> Vec<TopologyFault> {
     faults
 }
 
+fn input_faults(topology: &Topology) -> Vec<TopologyFault> {
+    let mut faults = Vec::new();
+    for processor in &topology.processors {
+        if processor.inputs.is_empty() {
+            faults.push(TopologyFault::NoInput {
+                processor: processor.name.clone(),
+            });
+        }
+        for (index, input) in processor.inputs.iter().enumerate() {
+            let before = processor.inputs.iter().take(index);
+            // The second one is the fault, and a third not another.
+            if before.filter(|other| *other == input).count() == 1 {
+                faults.push(TopologyFault::DuplicateInput {
+                    processor: processor.name.clone(),
+                    stream: stream_name(topology, *input).to_owned(),
+                });
+            }
+        }
+    }
+    faults
+}
+
 fn source_faults(topology: &Topology) -> Vec<TopologyFault> {
     let mut faults = Vec::new();
     let mut readers: BTreeMap<(&SourceOrigin, &str), SubtopologyId> = BTreeMap::new();
@@ -265,6 +279,20 @@ fn source_faults(topology: &Topology) -> Vec<TopologyFault> {
         }
     }
     faults
+}
+
+fn stream_name(topology: &Topology, end: StreamEnd) -> &str {
+    let name = match end {
+        StreamEnd::Source(index) => topology
+            .sources
+            .get(index)
+            .map(|source| topic_name(&source.origin)),
+        StreamEnd::Outlet(index) => topology
+            .outlets
+            .get(index)
+            .map(|outlet| outlet.name.as_str()),
+    };
+    name.expect("a stream comes from the builder that it is given to")
 }
 
 fn topic_name(origin: &SourceOrigin) -> &str {

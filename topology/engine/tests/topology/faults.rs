@@ -149,6 +149,38 @@ fn a_processor_without_input_is_refused() {
 }
 
 #[test]
+fn a_stream_flows_into_a_processor_once() {
+    let faults = faults_of(|builder| {
+        let clicks = builder.source(source("clicks", "g"));
+        let views = builder.source(source("views", "g"));
+        let (outlet, late) = builder.outlet::<Text>("late");
+        builder
+            .processor("count", || Quiet)
+            .input(clicks)
+            .input(views)
+            .input(clicks)
+            .input(clicks)
+            .outlet(outlet)
+            .done();
+        builder
+            .processor("report", || Quiet)
+            .input(late)
+            .input(late)
+            .input(clicks)
+            .done();
+    });
+    let twice = |processor: &str, stream: &str| TopologyFault::DuplicateInput {
+        processor: processor.to_owned(),
+        stream: stream.to_owned(),
+    };
+    assert_eq!(faults, [twice("count", "clicks"), twice("report", "late")]);
+    assert_eq!(
+        twice("count", "clicks").to_string(),
+        "clicks flows into processor count more than once: give it once"
+    );
+}
+
+#[test]
 fn streams_that_nobody_reads_are_refused() {
     let faults = faults_of(|builder| {
         let clicks = builder.source(source("clicks", "g"));
