@@ -236,7 +236,7 @@ impl TopologyTestDriver {
     pub fn fire_due(&mut self) -> Result<bool, TaskError> {
         let mut any = false;
         for task in self.tasks.values_mut() {
-            while task.next_due().is_some_and(|due| due <= self.now) {
+            while task.next_due(self.now).is_some_and(|due| due <= self.now) {
                 let fired = task.fire_due(self.now, TIMERS_PER_TURN, &mut |_| {})?;
                 any |= fired > 0 || task.has_writes();
                 let before = self.uncommitted.len();

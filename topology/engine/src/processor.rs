@@ -55,7 +55,9 @@ pub trait Processor: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Any error stops the task.
+    /// [`ProcessorError::Rejected`] for one that cannot be handled, also by a processor that it
+    /// forwards to: all it did so far is undone, and it becomes a dead letter under its key, of the
+    /// topic `<processor>-timers` and without an offset. Others stop the task.
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         // A processor that schedules timers has to say what they do.
         let _ = context;

@@ -26,6 +26,12 @@ pub struct Origin {
     pub offset: Offset,
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}@{}", self.topic, self.partition, self.offset)
+    }
+}
+
 /// A record that was read from a topic; it borrows from the consumer's buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct InputRecord<'a> {

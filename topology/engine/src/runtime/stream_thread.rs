@@ -116,6 +116,7 @@ impl From<TaskError> for ThreadFault {
             TaskError::Corrupted { task, .. } => Self::Wipe { task, error },
             TaskError::Rejected { .. }
             | TaskError::Processor { .. }
+            | TaskError::Panicked { .. }
             | TaskError::Changelog { .. }
             | TaskError::State { .. } => Self::stop(with_sources(&error)),
         }

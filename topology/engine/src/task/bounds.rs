@@ -1,11 +1,17 @@
-//! How large what a task reads and writes may be.
+//! How large what a task reads and writes may be, and how late it may be dated.
 //!
 //! A broker bounds what is on the wire, and that is compressed: a record of some kilobytes can
 //! be one of many megabytes here, and whatever repeats it (a dead letter, a record that is
 //! brought to its partition, headers that are passed on) would be refused by the client or by
 //! the next broker, for every owner of its partition and for ever. So what is too large is
 //! rejected like any other record that cannot be processed.
+//!
+//! The same with its time: brokers take what is dated an hour ahead at most, unless they are
+//! told otherwise, and what was read may be of a topic where they are.
 
+use std::time::Duration;
+
+use crate::TimestampMs;
 use crate::processor::ProcessorError;
 use crate::record::{Header, InputRecord, MESSAGE_BYTES_MAX};
 
@@ -32,6 +38,25 @@ pub(super) fn check_record(record: &InputRecord<'_>) -> Result<(), ProcessorErro
     let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
     let bytes = len(record.key) + len(record.value) + headers;
     check("the record", bytes, RECORD_BYTES_MAX)
+}
+
+/// How far ahead of the clock the time of what is sent may be.
+const AHEAD_MAX: Duration = Duration::from_mins(50);
+
+/// The time of what is sent for a record of `timestamp`: the same, unless no broker takes it.
+pub(super) fn sendable(timestamp: TimestampMs, now: TimestampMs) -> TimestampMs {
+    if timestamp > now.plus(AHEAD_MAX) {
+        now
+    } else {
+        timestamp
+    }
+}
+
+/// Rejects a record that cannot be brought to the partition of `id`.
+pub(super) fn check_rekeyed(id: &[u8], record: &InputRecord<'_>) -> Result<(), ProcessorError> {
+    let value = record.value.map_or(0, <[u8]>::len);
+    let bytes = id.len() + value + headers_bytes(record.headers);
+    check("the record under its id", bytes, RECORD_BYTES_MAX)
 }
 
 /// Rejects what would be written and could not be.

@@ -2,12 +2,13 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use turnstile_state::{Backend, Codec, KeyRange, Overlay, ScanDirection, StateError, StoreId};
 
 use super::error::TaskError;
-use super::unit::Unit;
+use super::unit::{Unit, UnitWithin};
 use super::{bounds, dead_letter};
 use crate::partitioner::partition_of;
 use crate::processor::{ProcessorError, Timer};
@@ -34,8 +35,14 @@ pub(crate) struct TaskCore {
     /// By store of the topology.
     store_ids: Vec<Option<StoreId>>,
     pub(super) outputs: Vec<OutputRecord>,
+    /// The dead letters among them that are not of the record that is processed: where each was
+    /// read, and the class of its fault.
+    pub(super) letters: Vec<Letter>,
     scratch: Scratch,
 }
+
+/// What a dead letter is counted by: the topic and the class of the fault.
+pub(crate) type Letter = (Arc<str>, &'static str);
 
 /// Where keys, values and messages are encoded before their length is known, so that each is
 /// allocated once.
@@ -150,6 +157,7 @@ impl TaskCore {
             timers,
             store_ids,
             outputs: Vec::new(),
+            letters: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -198,24 +206,25 @@ impl TaskCore {
         result
     }
 
-    /// Runs a callback of a processor as a unit of its own.
-    pub(super) fn call(
+    /// Runs a callback of a processor as a unit of its own. The outer fault is that its code
+    /// panicked, `at` what it was handling.
+    pub(super) fn call_guarded(
         &mut self,
         processor: usize,
-        record: &RecordContext<'_>,
+        at: impl Display,
+        now: TimestampMs,
         callback: impl FnOnce(&mut dyn Node, &mut Context<'_>) -> Result<(), ProcessorError>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Result<(), ProcessorError>, TaskError> {
         let unit = Unit::begin(self);
-        match self.visit(processor, record, callback) {
-            Ok(()) => {
-                unit.keep(self);
-                Ok(())
-            }
-            Err(error) => {
-                unit.undo(self);
-                Err(TaskError::of_processor(self.id, error))
-            }
+        let called = TaskError::unless_panic(self.id, at, || {
+            self.visit(processor, &RecordContext::at(now), callback)
+        })?;
+        if called.is_ok() {
+            unit.keep(self);
+        } else {
+            unit.undo(self);
         }
+        Ok(called)
     }
 
     /// The next due timer of a processor, which is then no longer pending.
@@ -233,7 +242,13 @@ impl TaskCore {
     }
 
     /// Sends a misplaced record to the partition of its id, unchanged but for its key.
-    pub(super) fn rekey(&mut self, source: &PlanSource, id: &[u8], record: &InputRecord<'_>) {
+    pub(super) fn rekey(
+        &mut self,
+        source: &PlanSource,
+        id: &[u8],
+        record: &InputRecord<'_>,
+        now: TimestampMs,
+    ) {
         let (topic, partitions) = match &source.role {
             SourceRole::Checked(topic) => (topic, self.plan.partitions),
             SourceRole::Rekeyed(topic, partitions) => (topic, *partitions),
@@ -245,17 +260,25 @@ impl TaskCore {
             key: Some(id.to_vec()),
             value: record.value.map(<[u8]>::to_vec),
             headers: record.headers.to_vec(),
-            timestamp: record.timestamp,
+            timestamp: bounds::sendable(record.timestamp, now),
         });
     }
 
-    pub(super) fn dead_letter(&mut self, letter: DeadLetter) {
-        self.outputs.push(dead_letter::of(&self.plan, letter));
+    pub(super) fn dead_letter(&mut self, letter: DeadLetter, now: TimestampMs) {
+        self.outputs.push(dead_letter::of(&self.plan, letter, now));
+    }
+
+    /// Writes a dead letter that nobody else counts.
+    pub(super) fn count_dead_letter(&mut self, letter: DeadLetter, now: TimestampMs) {
+        self.letters
+            .push((letter.origin.topic.clone(), letter.kind));
+        self.dead_letter(letter, now);
     }
 
     pub(super) fn forget_uncommitted(&mut self) {
         self.overlay.clear();
         self.outputs.clear();
+        self.letters.clear();
         for timers in self.timers.iter_mut().flatten() {
             timers.reload();
         }
@@ -364,7 +387,13 @@ impl Context<'_> {
         let TaskCore {
             scratch, overlay, ..
         } = &mut *self.core;
-        Ok(scratch.with(|bytes| key.encode(bytes), |key| overlay.delete(id, key))?)
+        scratch.with(
+            |bytes| key.encode(bytes),
+            |key| {
+                bounds::check_written("the key of the row", key.len())?;
+                Ok(overlay.delete(id, key)?)
+            },
+        )
     }
 
     /// At most `limit` entries of `store` in `range`, in the order of their encoded keys.
@@ -394,7 +423,8 @@ impl Context<'_> {
     }
 
     /// Sends `message` to `sink`, to the partition of `key` by murmur2, with the
-    /// time and headers of the record that is being processed.
+    /// time and headers of the record that is being processed. (A time that is nearly an hour
+    /// ahead, which brokers refuse, becomes [`Context::now`].)
     ///
     /// Keys are text and there is always one, a value is never null (so no row of a
     /// compacted topic is deleted this way), and headers are those that came in. Who
@@ -426,13 +456,14 @@ impl Context<'_> {
             key: Some(key.as_bytes().to_vec()),
             value: Some(value.into_vec()),
             headers: self.record.headers.to_vec(),
-            timestamp: self.record.timestamp,
+            timestamp: bounds::sendable(self.record.timestamp, self.record.now),
         };
         self.core.outputs.push(output);
         Ok(())
     }
 
-    /// Hands `message` to the processors that read the outlet's stream, now.
+    /// Hands `message` to the processors that read the outlet's stream, now. If one of them
+    /// fails, nothing is left of what they all did for it, and whoever can do without may go on.
     ///
     /// # Errors
     ///
@@ -448,8 +479,15 @@ impl Context<'_> {
             let target = topology.outlets.get(outlet.index);
             return Err(self.undeclared("outlet", target.map(|target| target.name.clone())));
         };
-        self.core
-            .deliver(&target.children, self.record, &mut Some(message))
+        let unit = UnitWithin::begin(self.core);
+        let message = &mut Some(message);
+        let delivered = self.core.deliver(&target.children, self.record, message);
+        if delivered.is_ok() {
+            unit.keep(self.core);
+        } else {
+            unit.undo(self.core);
+        }
+        delivered
     }
 
     /// Sets a durable timer that fires once, at or after `deadline`. A timer that is
@@ -459,6 +497,7 @@ impl Context<'_> {
     ///
     /// When the store of timers fails or the processor does not declare timers.
     pub fn schedule(&mut self, key: &[u8], deadline: TimestampMs) -> Result<(), ProcessorError> {
+        bounds::check_written("the key of the timer", key.len())?;
         self.with_timers(|timers, overlay| timers.schedule(overlay, key, deadline))
     }
 
@@ -474,7 +513,7 @@ impl Context<'_> {
     /// Writes a record that was kept for later and can never be processed to the dead letters.
     /// (A record that is being processed is rejected instead: [`ProcessorError::Rejected`].)
     pub fn dead_letter(&mut self, letter: DeadLetter) {
-        self.core.dead_letter(letter);
+        self.core.count_dead_letter(letter, self.record.now);
     }
 
     /// The headers of the record that is being processed.

@@ -1,16 +1,16 @@
 //! Dead letters: records that could not be processed, with where they came from.
 
-use super::bounds::{RECORD_BYTES_MAX, headers_bytes};
-use crate::Partition;
+use super::bounds::{RECORD_BYTES_MAX, headers_bytes, sendable};
 use crate::record::{DeadLetter, Header, OutputRecord};
 use crate::topology::SubtopologyPlan;
+use crate::{Partition, TimestampMs};
 
 /// The longest description of a fault, in bytes: some quote what they are about.
 const MESSAGE_BYTES: usize = 1_024;
 
 /// The record, key and value unchanged, with headers that say what happened to it. Of one that
 /// is too large it has nothing but these.
-pub(super) fn of(plan: &SubtopologyPlan, letter: DeadLetter) -> OutputRecord {
+pub(super) fn of(plan: &SubtopologyPlan, letter: DeadLetter, now: TimestampMs) -> OutputRecord {
     let header = |name: &str, value: String| -> Header {
         (format!("__streams.errors.{name}"), Some(value.into_bytes()))
     };
@@ -45,6 +45,6 @@ pub(super) fn of(plan: &SubtopologyPlan, letter: DeadLetter) -> OutputRecord {
         key: key.filter(|_| fits),
         value: value.filter(|_| fits),
         headers,
-        timestamp,
+        timestamp: sendable(timestamp, now),
     }
 }

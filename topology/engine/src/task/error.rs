@@ -1,5 +1,8 @@
 //! Why a task cannot go on, named by the remedy.
 
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use thiserror::Error;
 use turnstile_state::{StateError, UnreadableChangelog};
 
@@ -11,7 +14,7 @@ use crate::{Offset, TaskId};
 #[derive(Debug, Error)]
 pub enum TaskError {
     /// A record was rejected at a source that must not lose any: mend it or the code, then start again.
-    #[error("task {task} stopped at {}-{}@{}: {kind}: {reason}", origin.topic, origin.partition, origin.offset)]
+    #[error("task {task} stopped at {origin}: {kind}: {reason}")]
     Rejected {
         /// The task.
         task: TaskId,
@@ -23,12 +26,24 @@ pub enum TaskError {
         reason: String,
     },
     /// The application's code is wrong.
-    #[error("task {task} stopped: its processor failed")]
+    #[error("task {task} stopped at {at}: its processor failed")]
     Processor {
         /// The task.
         task: TaskId,
+        /// What it was handling.
+        at: String,
         /// What the processor said.
         source: ProcessorError,
+    },
+    /// The application's code panicked: mend it, or pass over what it cannot handle.
+    #[error("task {task} stopped at {at}: its code panicked: {message}")]
+    Panicked {
+        /// The task.
+        task: TaskId,
+        /// What it was handling.
+        at: String,
+        /// What the code said.
+        message: String,
     },
     /// The stores of the task are damaged, or of another history: wipe them and restore from the
     /// changelog.
@@ -69,18 +84,42 @@ impl TaskError {
         match self {
             Self::Rejected { task, .. }
             | Self::Processor { task, .. }
+            | Self::Panicked { task, .. }
             | Self::Corrupted { task, .. }
             | Self::Changelog { task, .. }
             | Self::State { task, .. } => *task,
         }
     }
 
-    pub(crate) fn of_processor(task: TaskId, error: ProcessorError) -> Self {
+    /// `at` is what the processor was handling.
+    pub(crate) fn of_processor(task: TaskId, at: impl Display, error: ProcessorError) -> Self {
         match error {
             ProcessorError::State(error) => Self::of_state(task, error),
             // A row that the codec cannot read came out of the changelog, and would again.
-            source => Self::Processor { task, source },
+            source => Self::Processor {
+                task,
+                at: at.to_string(),
+                source,
+            },
         }
+    }
+
+    /// What `call` returns, or the fault that it panicked.
+    pub(super) fn unless_panic<R>(
+        task: TaskId,
+        at: impl Display,
+        call: impl FnOnce() -> R,
+    ) -> Result<R, Self> {
+        // What the code left half done is dropped with its task.
+        catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Self::Panicked {
+                task,
+                at: at.to_string(),
+                message: message.unwrap_or_else(|| "something that is no text".to_owned()),
+            }
+        })
     }
 
     pub(crate) fn of_state(task: TaskId, error: StateError) -> Self {

@@ -33,6 +33,7 @@ use turnstile_state::{Backend, Batch, StoreId};
 
 pub(crate) use changelog::ChangelogRecords;
 pub use context::Context;
+pub(crate) use context::Letter;
 pub(crate) use dispatch::Dispatch;
 pub use error::TaskError;
 pub(crate) use restore::ChangelogRestore;
@@ -61,6 +62,9 @@ pub enum Processed {
     /// It became a dead letter, for this reason.
     DeadLettered(&'static str),
 }
+
+/// Where there is none, as the client writes it too.
+const NO_OFFSET: Offset = Offset(-1);
 
 /// A subtopology at one partition.
 pub struct Task {
@@ -156,9 +160,9 @@ impl Task {
         now: TimestampMs,
     ) -> Result<Processed, TaskError> {
         let origin = self.origin(source, record.offset);
-        match self.handle(source, record, &origin, now) {
+        match self.handle(source, record, &origin, now)? {
             Ok(processed) => Ok(processed),
-            Err(error) => self.reject(source, &origin, record, error),
+            Err(error) => self.reject(source, &origin, record, error, now),
         }
     }
 
@@ -185,13 +189,15 @@ impl Task {
             offset: origin.offset,
             decoded: None,
         };
-        match self.handle(source, &input, origin, now) {
+        match self.handle(source, &input, origin, now)? {
             Ok(processed) => Ok(Some(processed)),
             Err(
                 HandlingError::Decode(_)
                 | HandlingError::Processor(ProcessorError::Rejected { .. }),
             ) => Ok(None),
-            Err(HandlingError::Processor(error)) => Err(TaskError::of_processor(self.id, error)),
+            Err(HandlingError::Processor(error)) => {
+                Err(TaskError::of_processor(self.id, origin, error))
+            }
         }
     }
 
@@ -206,14 +212,27 @@ impl Task {
         }
     }
 
+    /// Hands a record to the processors; the outer fault is that their code panicked.
     fn handle(
         &mut self,
         source: usize,
         record: &InputRecord<'_>,
         origin: &Origin,
         now: TimestampMs,
-    ) -> Result<Processed, HandlingError> {
+    ) -> Result<Result<Processed, HandlingError>, TaskError> {
         self.assert_running();
+        TaskError::unless_panic(self.id, origin, || {
+            self.handle_or_undo(source, record, origin, now)
+        })
+    }
+
+    fn handle_or_undo(
+        &mut self,
+        source: usize,
+        record: &InputRecord<'_>,
+        origin: &Origin,
+        now: TimestampMs,
+    ) -> Result<Processed, HandlingError> {
         let plan = self.core.plan.clone();
         let topology = self.core.topology.clone();
         let from = plan
@@ -239,6 +258,12 @@ impl Task {
         let handled = node.handling.handle(record, home, &mut |message| {
             core.deliver(&node.children, &context, message)
         });
+        let handled = handled.and_then(|handled| {
+            if let Handled::Misplaced(id) = &handled {
+                bounds::check_rekeyed(id, record)?;
+            }
+            Ok(handled)
+        });
         match handled {
             Ok(Handled::Processed) => {
                 unit.keep(&mut self.core);
@@ -250,7 +275,7 @@ impl Task {
             }
             Ok(Handled::Misplaced(id)) => {
                 unit.keep(&mut self.core);
-                self.core.rekey(from, &id, record);
+                self.core.rekey(from, &id, record, now);
                 Ok(Processed::Rekeyed)
             }
             Err(error) => {
@@ -266,11 +291,14 @@ impl Task {
         origin: &Origin,
         record: &InputRecord<'_>,
         error: HandlingError,
+        now: TimestampMs,
     ) -> Result<Processed, TaskError> {
         let (kind, reason) = match error {
             HandlingError::Decode(error) => (error.kind, error.message),
             HandlingError::Processor(ProcessorError::Rejected { kind, reason }) => (kind, reason),
-            HandlingError::Processor(error) => return Err(TaskError::of_processor(self.id, error)),
+            HandlingError::Processor(error) => {
+                return Err(TaskError::of_processor(self.id, origin, error));
+            }
         };
         let sources = &self.core.topology.sources;
         let node = self.core.plan.sources.get(source);
@@ -278,7 +306,7 @@ impl Task {
         let node = node.expect("records come from sources of the plan");
         match node.policy {
             ErrorPolicy::DeadLetter => {
-                self.core.dead_letter(DeadLetter {
+                let letter = DeadLetter {
                     origin: origin.clone(),
                     key: record.key.map(<[u8]>::to_vec),
                     value: record.value.map(<[u8]>::to_vec),
@@ -286,7 +314,8 @@ impl Task {
                     timestamp: record.timestamp,
                     kind,
                     message: reason,
-                });
+                };
+                self.core.dead_letter(letter, now);
                 Ok(Processed::DeadLettered(kind))
             }
             ErrorPolicy::Stop => Err(TaskError::Rejected {
@@ -321,23 +350,63 @@ impl Task {
                 };
                 fired += 1;
                 lateness(now.since(timer.deadline));
-                self.core
-                    .call(processor, &RecordContext::at(now), |node, context| {
-                        node.on_timer(context, timer)
-                    })?;
+                self.fire(processor, timer, now)?;
             }
         }
         for (processor, kind) in self.punctuations.take_due(now) {
-            self.core
-                .call(processor, &RecordContext::at(now), |node, context| {
+            let name = self.name_of(processor);
+            let at = format_args!("a {kind:?} punctuation of {name}");
+            let called = self
+                .core
+                .call_guarded(processor, at, now, |node, context| {
                     node.on_punctuate(context, kind)
                 })?;
+            called.map_err(|error| TaskError::of_processor(self.id, at, error))?;
         }
         Ok(fired)
     }
 
-    /// When [`Task::fire_due`] next has something to do: never later than that.
-    pub(crate) fn next_due(&self) -> Option<TimestampMs> {
+    /// Fires a timer, which is a dead letter if that is rejected: it would be every time.
+    fn fire(&mut self, processor: usize, timer: Timer, now: TimestampMs) -> Result<(), TaskError> {
+        let name = self.name_of(processor);
+        let Timer { key, deadline } = timer.clone();
+        let at = format_args!("the timer {} of {name}", key.escape_ascii());
+        let called = self
+            .core
+            .call_guarded(processor, at, now, |node, context| {
+                node.on_timer(context, timer)
+            })?;
+        let (kind, message) = match called {
+            Ok(()) => return Ok(()),
+            Err(ProcessorError::Rejected { kind, reason }) => {
+                (kind, format!("{at}, due at {deadline}: {reason}"))
+            }
+            Err(error) => return Err(TaskError::of_processor(self.id, at, error)),
+        };
+        let letter = DeadLetter {
+            origin: Origin {
+                topic: format!("{name}-timers").into(),
+                partition: self.id.partition,
+                offset: NO_OFFSET,
+            },
+            key: Some(key),
+            value: None,
+            headers: Vec::new(),
+            timestamp: deadline,
+            kind,
+            message,
+        };
+        self.core.count_dead_letter(letter, now);
+        Ok(())
+    }
+
+    fn name_of(&self, processor: usize) -> Arc<str> {
+        let processor = self.core.topology.processors.get(processor);
+        processor.map_or_else(|| "".into(), |processor| processor.name.as_str().into())
+    }
+
+    /// When [`Task::fire_due`] next has something to do, seen from `now`: never later than that.
+    pub(crate) fn next_due(&self, now: TimestampMs) -> Option<TimestampMs> {
         let timers = self
             .core
             .timers
@@ -345,12 +414,19 @@ impl Task {
             .flatten()
             .filter_map(crate::timer::Timers::next_deadline)
             .min();
-        timers.into_iter().chain(self.punctuations.next_due()).min()
+        let punctuations = self.punctuations.next_due(now);
+        timers.into_iter().chain(punctuations).min()
     }
 
     /// Moves out the records that were sent since the last call.
     pub(crate) fn take_outputs_into(&mut self, sent: &mut impl Extend<OutputRecord>) {
         sent.extend(self.core.outputs.drain(..));
+    }
+
+    /// Moves out what dead letters are counted by that were sent since the last call, and that no
+    /// [`Processed::DeadLettered`] tells of.
+    pub(crate) fn take_letters(&mut self) -> impl Iterator<Item = Letter> {
+        self.core.letters.drain(..)
     }
 
     /// Whether anything is written to stores that is not sealed.

@@ -1,14 +1,20 @@
 //! When the periodic callbacks of a task are due.
 //!
 //! A punctuator that missed several intervals, because the task was away or busy,
-//! is called once and goes on from now. Neither clock survives a restart: an
-//! interval begins anew with the task, that of stream time with its first record.
+//! is called once and goes on from now. Where the wall clock was set back, an interval
+//! begins anew: nobody waits for the time that it showed before. Neither clock survives
+//! a restart: an interval begins anew with the task, that of stream time with its first
+//! record.
 
 use std::time::Duration;
 
 use crate::TimestampMs;
 use crate::processor::PunctuationType;
 use crate::topology::{SubtopologyPlan, Topology};
+
+/// Where stream time ends, so that the deadline after it is later than any stream time: it
+/// would else be due for ever once a record has the greatest of all timestamps.
+const STREAM_TIME_MAX: TimestampMs = TimestampMs(i64::MAX - 1);
 
 #[derive(Clone)]
 struct Punctuation {
@@ -23,7 +29,7 @@ struct Punctuation {
 #[derive(Clone)]
 pub(super) struct Punctuations {
     all: Vec<Punctuation>,
-    /// The greatest timestamp of a record since the task started.
+    /// The greatest timestamp of a record since the task started, [`STREAM_TIME_MAX`] at most.
     stream_time: Option<TimestampMs>,
 }
 
@@ -60,6 +66,7 @@ impl Punctuations {
 
     /// A record with this time has come.
     pub(super) fn observe(&mut self, timestamp: TimestampMs) {
+        let timestamp = timestamp.min(STREAM_TIME_MAX);
         self.stream_time = self.stream_time.max(Some(timestamp));
         for punctuation in &mut self.all {
             if punctuation.kind == PunctuationType::StreamTime {
@@ -69,7 +76,8 @@ impl Punctuations {
         }
     }
 
-    /// Those that are due, which then wait for their next interval.
+    /// Those that are due, which then wait for their next interval. None waits for longer
+    /// than one.
     pub(super) fn take_due(&mut self, now: TimestampMs) -> Vec<(usize, PunctuationType)> {
         let mut due = Vec::new();
         for punctuation in &mut self.all {
@@ -80,26 +88,32 @@ impl Punctuations {
             let (Some(clock), Some(next)) = (clock, punctuation.next) else {
                 continue;
             };
-            if next <= clock {
+            let latest = clock.plus(punctuation.interval);
+            punctuation.next = Some(if next <= clock {
                 due.push((punctuation.processor, punctuation.kind));
                 let following = next.plus(punctuation.interval);
-                punctuation.next = Some(if following > clock {
-                    following
-                } else {
-                    clock.plus(punctuation.interval)
-                });
-            }
+                if following > clock { following } else { latest }
+            } else {
+                // It is later than that where the clock was set back.
+                next.min(latest)
+            });
         }
         due
     }
 
-    /// When the next one is due on the wall clock. One of stream time is due at
-    /// once, whatever the wall clock says, or not before another record.
-    pub(super) fn next_due(&self) -> Option<TimestampMs> {
+    /// When [`Punctuations::take_due`] next has something to do on the wall clock, which
+    /// shows `now`. One of stream time is due at once, whatever the wall clock says, or not
+    /// before another record.
+    pub(super) fn next_due(&self, now: TimestampMs) -> Option<TimestampMs> {
         let dues = self.all.iter().filter_map(|punctuation| {
             let next = punctuation.next?;
             match punctuation.kind {
-                PunctuationType::WallClockTime => Some(next),
+                PunctuationType::WallClockTime => {
+                    // The clock was set back: that has to be noticed at once, or the
+                    // interval would seem to begin anew whenever it is asked for.
+                    let is_set_back = next > now.plus(punctuation.interval);
+                    Some(if is_set_back { now } else { next })
+                }
                 PunctuationType::StreamTime => {
                     (next <= self.stream_time?).then_some(TimestampMs(i64::MIN))
                 }

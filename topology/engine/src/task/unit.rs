@@ -1,13 +1,17 @@
 //! What one record or timer does: kept as a whole or undone as a whole.
+//!
+//! What a processor forwards is a unit within: its sender may do without it.
 
 use turnstile_state::Savepoint;
 
 use super::context::TaskCore;
+use crate::timer::Timers;
 
 /// The marks to go back to.
 pub(super) struct Unit {
     savepoint: Savepoint,
     outputs: usize,
+    letters: usize,
 }
 
 impl Unit {
@@ -15,6 +19,7 @@ impl Unit {
         Self {
             savepoint: core.overlay.savepoint(),
             outputs: core.outputs.len(),
+            letters: core.letters.len(),
         }
     }
 
@@ -26,10 +31,47 @@ impl Unit {
     }
 
     pub(super) fn undo(self, core: &mut TaskCore) {
+        self.undo_but_timers(core);
+        for timers in core.timers.iter_mut().flatten() {
+            timers.undo_from(0);
+        }
+    }
+
+    fn undo_but_timers(self, core: &mut TaskCore) {
         core.overlay.rollback_to(self.savepoint);
         core.outputs.truncate(self.outputs);
-        for timers in core.timers.iter_mut().flatten() {
-            timers.undo();
+        core.letters.truncate(self.letters);
+    }
+}
+
+/// A unit within another one.
+pub(super) struct UnitWithin {
+    unit: Unit,
+    /// Of each processor.
+    timers: Vec<usize>,
+}
+
+impl UnitWithin {
+    pub(super) fn begin(core: &mut TaskCore) -> Self {
+        let timers = core.timers.iter();
+        let timers = timers.map(|timers| timers.as_ref().map_or(0, Timers::changes));
+        Self {
+            timers: timers.collect(),
+            unit: Unit::begin(core),
+        }
+    }
+
+    /// It is a part of the other one from now on.
+    pub(super) fn keep(self, core: &mut TaskCore) {
+        core.overlay.release(self.unit.savepoint);
+    }
+
+    pub(super) fn undo(self, core: &mut TaskCore) {
+        self.unit.undo_but_timers(core);
+        for (timers, changes) in core.timers.iter_mut().zip(self.timers) {
+            if let Some(timers) = timers {
+                timers.undo_from(changes);
+            }
         }
     }
 }

@@ -13,7 +13,7 @@
 //! the *floor*, before which nothing is pending.
 //!
 //! A record in progress changes the stores at once but the wheel only with
-//! [`Timers::keep`]; the caller rolls the overlay back and calls [`Timers::undo`]
+//! [`Timers::keep`]; the caller rolls the overlay back and calls [`Timers::undo_from`]
 //! where the record fails. Taking what is due happens between records.
 //!
 //! # Restoring `by_key`
@@ -167,10 +167,15 @@ impl Timers {
         }
     }
 
-    /// Ends the record in progress: what it did to timers is forgotten. The caller
-    /// has rolled the overlay back to where the record started.
-    pub(crate) fn undo(&mut self) {
-        self.changes.clear();
+    /// How many changes the record in progress has made.
+    pub(crate) fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Forgets what the record in progress did to timers after so many changes. The caller
+    /// has rolled the overlay back to that moment.
+    pub(crate) fn undo_from(&mut self, changes: usize) {
+        self.changes.truncate(changes);
     }
 
     /// Takes up to `limit` timers with a deadline at or before `now`, by deadline,

@@ -254,3 +254,30 @@ fn the_error_policy_holds_before_and_behind_the_detour() {
         );
     }
 }
+
+#[test]
+fn a_record_that_is_too_large_under_its_id_is_a_dead_letter_where_it_was_read() {
+    let Fixture { mut driver, .. } = fixture(PARTITIONS, ErrorPolicy::DeadLetter);
+    let id = "x".repeat(9 << 20);
+    let home = partition_of(id.as_bytes(), PARTITIONS);
+    let elsewhere = Partition((home.0 + 1) % PARTITIONS);
+    driver.pipe_to("events", elsewhere, None, Some(id.as_bytes()), &[]);
+    driver.run().unwrap();
+    assert_eq!(
+        driver.results("events"),
+        [Processed::DeadLettered("too-large")]
+    );
+    assert_eq!(
+        driver
+            .all(&driver.internal("events-by-id-repartition"))
+            .len(),
+        0
+    );
+    let letters = driver.take(&driver.internal("dlq"));
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].value.as_deref(), Some(id.as_bytes()));
+    assert_eq!(
+        letters[0].header("__streams.errors.topic").as_deref(),
+        Some("events")
+    );
+}

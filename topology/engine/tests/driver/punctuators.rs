@@ -4,14 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnstile_engine::{
-    Context, Partition, Processor, ProcessorError, PunctuationType, Sink, Source, Topology,
-    TopologyBuilder, TopologyFault, TopologyTestDriver,
+    Context, Partition, Processor, ProcessorError, PunctuationType, Sink, Source, TimestampMs,
+    Topology, TopologyBuilder, TopologyFault, TopologyTestDriver,
 };
 
 use super::script::{Text, decode, sent};
 
 /// Sends a line whenever it is called.
-struct Metronome(Sink<Text>);
+struct Metronome {
+    out: Sink<Text>,
+    /// How often it was called since its task was opened.
+    calls: usize,
+}
+
+/// More calls than any test waits for: one that would never end fails instead.
+const CALLS_MAX: usize = 100;
 
 impl Processor for Metronome {
     type In = Text;
@@ -21,7 +28,7 @@ impl Processor for Metronome {
             "reject" => Err(ProcessorError::rejected("asked-to", "")),
             _ => Ok(()),
         }
-        .and_then(|()| context.send(self.0, "", &text))
+        .and_then(|()| context.send(self.out, "", &text))
     }
 
     fn on_punctuate(
@@ -29,7 +36,9 @@ impl Processor for Metronome {
         context: &mut Context<'_>,
         kind: PunctuationType,
     ) -> Result<(), ProcessorError> {
-        context.send(self.0, "", &Text(format!("{kind:?}")))
+        self.calls += 1;
+        assert!(self.calls < CALLS_MAX, "it is called without end");
+        context.send(self.out, "", &Text(format!("{kind:?}")))
     }
 }
 
@@ -38,7 +47,7 @@ fn topology(kind: PunctuationType, interval: Duration) -> Result<Topology, Vec<T
     let ticks = builder.source(Source::new("ticks", "readers", decode));
     let out = builder.sink("out");
     builder
-        .processor("metronome", move || Metronome(out))
+        .processor("metronome", move || Metronome { out, calls: 0 })
         .input(ticks)
         .sink(out)
         .punctuate(kind, interval)
@@ -95,6 +104,19 @@ fn missed_intervals_are_one_call_and_the_next_comes_an_interval_later() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_silences_nobody() {
+    let mut driver = driver(PunctuationType::WallClockTime);
+    assert_eq!(wait(&mut driver, 100), ["WallClockTime"]);
+    let hour_ms = 3_600_000;
+    driver.set_now(TimestampMs(driver.now().0 - hour_ms));
+    assert_eq!(wait(&mut driver, 0), NOTHING);
+    assert_eq!(wait(&mut driver, 99), NOTHING);
+    assert_eq!(wait(&mut driver, 1), ["WallClockTime"]);
+    assert_eq!(wait(&mut driver, 99), NOTHING);
+    assert_eq!(wait(&mut driver, 1), ["WallClockTime"]);
+}
+
+#[test]
 fn stream_time_goes_by_records_alone() {
     let mut driver = driver(PunctuationType::StreamTime);
     assert_eq!(wait(&mut driver, 1_000), NOTHING);
@@ -114,15 +136,31 @@ fn stream_time_never_goes_back() {
     let mut driver = driver(PunctuationType::StreamTime);
     record(&mut driver, 0, "first");
     record(&mut driver, 99, "second");
-    driver.set_now(turnstile_engine::TimestampMs(5));
+    driver.set_now(TimestampMs(5));
     assert_eq!(record(&mut driver, 0, "old"), ["old"]);
     // Due by the records, although the wall clock says otherwise.
     let time = driver.now().plus(Duration::from_secs(60));
-    driver.set_now(turnstile_engine::TimestampMs(1_700_000_000_100));
+    driver.set_now(TimestampMs(1_700_000_000_100));
     driver.pipe("ticks", None, Some(b"third"));
     driver.set_now(time);
     driver.run().unwrap();
     assert_eq!(sent(&mut driver), ["third", "StreamTime"]);
+}
+
+#[test]
+fn the_greatest_timestamp_is_one_call_and_the_last() {
+    let mut driver = driver(PunctuationType::StreamTime);
+    let time = driver.now();
+    assert_eq!(record(&mut driver, 0, "first"), ["first"]);
+    for (value, called) in [("last", true), ("last again", false)] {
+        driver.set_now(TimestampMs(i64::MAX));
+        driver.pipe("ticks", None, Some(value.as_bytes()));
+        driver.set_now(time);
+        driver.run().unwrap();
+        let punctuation = called.then_some("StreamTime");
+        let expected: Vec<&str> = [value].into_iter().chain(punctuation).collect();
+        assert_eq!(sent(&mut driver), expected);
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@
 //! | `pass SCRIPT` | forwards; nobody listens to `right` and `last` |
 //! | `as NAME COMMAND` | is for the processor of that name |
 //! | `twice COMMAND` | runs it with its text doubled |
+//! | `try COMMAND` | runs it, and sends `<processor> gave up` under `k` if it fails |
+//! | `panic` | panics |
 //! | `reject` | rejects the message |
 
 use std::sync::Arc;
@@ -117,6 +119,11 @@ impl Interpreter {
                 let text = rest.splitn(3, ' ').last().unwrap_or_default();
                 self.command(context, &format!("{rest}{text}"))
             }
+            "try" => match self.command(context, rest) {
+                Ok(()) => Ok(()),
+                Err(_) => self.command(context, "send k gave up"),
+            },
+            "panic" => panic!("as the script says"),
             "reject" => Err(ProcessorError::rejected("asked-to", self.name)),
             unknown => Err(ProcessorError::rejected("no-command", unknown)),
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use turnstile_engine::task::Processed;
 use turnstile_engine::{ErrorPolicy, TopologyTestDriver};
 
 use super::script::{driver, pipe, sent};
@@ -146,4 +147,33 @@ fn a_timer_has_no_headers_and_the_time_at_which_it_fired() {
     driver.advance(Duration::from_millis(17)).unwrap();
     let fired = driver.take("out").pop().expect("the timer fired");
     assert_eq!((fired.timestamp, fired.headers), (driver.now(), vec![]));
+}
+
+#[test]
+fn a_timer_that_is_rejected_is_a_dead_letter_and_stops_nothing() {
+    for rejects in ["add a 1, reject", "add a 1, set u 1, pass reject"] {
+        let mut driver = after(&format!("on t {rejects}; set t 100"));
+        assert_eq!(wait(&mut driver, 100), NOTHING);
+        assert_eq!(driver.timers("main"), []);
+        let letters = driver.take(&driver.internal("dlq"));
+        assert_eq!(letters.len(), 1, "{rejects}");
+        let letter = &letters[0];
+        assert_eq!(letter.key.as_deref(), Some(b"t".as_slice()));
+        assert_eq!(letter.value, None);
+        let header = |name: &str| letter.header(&format!("__streams.errors.{name}"));
+        assert_eq!(header("topic").as_deref(), Some("main-timers"));
+        assert_eq!(header("offset").as_deref(), Some("-1"));
+        assert_eq!(header("exception").as_deref(), Some("asked-to"));
+        let message = header("message").unwrap();
+        assert!(
+            message.starts_with("the timer t of main, due at "),
+            "{message}"
+        );
+        driver.crash_and_restore().unwrap();
+        pipe(&mut driver, "send a after");
+        driver.run().unwrap();
+        assert_eq!(driver.results("scripts").last(), Some(&Processed::Done));
+        assert_eq!(wait(&mut driver, 1_000), ["main after"]);
+        assert_eq!(driver.take(&driver.internal("dlq")).len(), 0);
+    }
 }

@@ -188,3 +188,83 @@ fn an_unreadable_value_stops_such_a_source_too() {
     driver.pipe("scripts", None, Some(&[0xff]));
     stop_at(&mut driver, "not-text", 0);
 }
+
+#[test]
+fn whoever_can_do_without_what_it_forwards_has_nothing_of_it_left() {
+    let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+    pipe(&mut driver, BEFORE);
+    driver.run().unwrap();
+    pipe(
+        &mut driver,
+        "set m 1000; try pass add a 5, put t new, drop kept, send a lost, set l 1, unset moved, pass set n 1 + reject; add b 1",
+    );
+    driver.run().unwrap();
+    assert_eq!(sent(&mut driver), ["main before", "main gave up"]);
+    assert_eq!(
+        driver.entries(handles.sums),
+        [("a".to_owned(), 1), ("b".to_owned(), 1)]
+    );
+    let texts = [("kept", "row"), ("t", "old")];
+    assert_eq!(
+        driver.entries(handles.texts),
+        texts.map(|(key, value)| (key.to_owned(), value.to_owned()))
+    );
+    assert_eq!(driver.timers("left"), []);
+    assert_eq!(driver.timers("last"), []);
+    driver.advance(std::time::Duration::from_secs(1)).unwrap();
+    assert_eq!(
+        sent(&mut driver).len(),
+        3,
+        "cancelled, m and moved have fired"
+    );
+    // What does not fail is kept, also by a crash.
+    pipe(&mut driver, "try pass add a 5, set l 1000");
+    driver.run().unwrap();
+    driver.crash_and_restore().unwrap();
+    // By both who read it.
+    assert_eq!(driver.entries(handles.sums)[0], ("a".to_owned(), 11));
+    assert_eq!(driver.timers("left").len(), 1);
+}
+
+#[test]
+fn code_that_panics_stops_its_task_at_what_it_was_handling() {
+    let (mut driver, handles) = driver(ErrorPolicy::DeadLetter);
+    pipe(&mut driver, "add a 1");
+    pipe(&mut driver, "add a 1; pass panic");
+    let stopped = driver.run().unwrap_err();
+    assert!(
+        matches!(&stopped, TaskError::Panicked { at, message, .. } if at == "scripts-0@1" && message == "as the script says"),
+        "{stopped}"
+    );
+    driver.crash_and_restore().unwrap();
+    assert_eq!(driver.entries(handles.sums), []);
+    let (mut driver, _) = self::driver(ErrorPolicy::DeadLetter);
+    pipe(&mut driver, "on t panic; set t 1");
+    driver.run().unwrap();
+    let stopped = driver.advance(std::time::Duration::from_millis(1));
+    assert_eq!(
+        stopped.unwrap_err().to_string(),
+        "task 0_0 stopped at the timer t of main: its code panicked: as the script says"
+    );
+}
+
+#[test]
+fn what_is_sent_is_dated_as_brokers_take_it() {
+    for (ahead, is_kept) in [(30, true), (120, false)] {
+        let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
+        let now = driver.now();
+        let time = now.plus(std::time::Duration::from_mins(ahead));
+        driver.set_now(time);
+        for script in ["send a text", "reject"] {
+            pipe(&mut driver, script);
+        }
+        driver.set_now(now);
+        driver.run().unwrap();
+        let expected = if is_kept { time } else { now };
+        for topic in ["out".to_owned(), driver.internal("dlq")] {
+            let records = driver.take(&topic);
+            assert_eq!(records.len(), 1);
+            assert_eq!(records[0].timestamp, expected);
+        }
+    }
+}

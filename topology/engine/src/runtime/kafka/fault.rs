@@ -78,6 +78,7 @@ impl KafkaFault {
                 | Code::Authentication
                 | Code::SaslAuthenticationFailed
                 | Code::MessageSizeTooLarge
+                | Code::InvalidTimestamp
                 | Code::InvalidRecord,
             ) => Self::Fatal { action, reason },
             _ => Self::Retriable { action, reason },
@@ -137,6 +138,7 @@ mod tests {
             Code::InconsistentGroupProtocol,
             Code::Authentication,
             Code::InvalidTransactionTimeout,
+            Code::InvalidTimestamp,
         ] {
             assert!(matches!(fault(code), KafkaFault::Fatal { .. }), "{code:?}");
         }

@@ -147,10 +147,8 @@ impl<'a> Membership<'a> {
     }
 
     fn wait(&self) {
-        let until_due = self
-            .work
-            .next_due()
-            .map_or(IDLE, |due| due.since(clock::now()));
+        let now = clock::now();
+        let until_due = self.work.next_due(now).map_or(IDLE, |due| due.since(now));
         let mut limit = until_due.min(IDLE).min(self.work.until_commit(true));
         let consumers = self.consumers.iter();
         for joining in consumers.filter(|consumer| !self.ownership.has_assigned(&consumer.group)) {

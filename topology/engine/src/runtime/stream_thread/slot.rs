@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::Offset;
+use crate::record::OutputRecord;
 use crate::runtime::kafka::TopicPartition;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::Restoring;
-use crate::task::{Processed, Task, TaskError};
+use crate::task::{Letter, Processed, Task, TaskError};
 
 /// How far a task has come in one of its source partitions.
 #[derive(Debug, Clone)]
@@ -18,8 +19,13 @@ pub(super) struct SourcePosition {
     pub(super) next: Offset,
 }
 
-/// What became of records, by source and result.
-pub(super) type Counts = Vec<(usize, Processed, u64)>;
+/// What became of records, and what else became dead letters.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// By source and result.
+    records: Vec<(usize, Processed, u64)>,
+    letters: Vec<Letter>,
+}
 
 /// A task in the hands of a thread.
 pub(super) struct TaskSlot {
@@ -50,7 +56,7 @@ impl TaskSlot {
             reached: None,
             flushed: Instant::now(),
             kept_until: None,
-            counts: Vec::new(),
+            counts: Counts::default(),
         }
     }
 
@@ -77,14 +83,20 @@ impl TaskSlot {
 
     /// Remembers what became of a record.
     pub(super) fn count(&mut self, source: usize, processed: Processed) {
-        match self
-            .counts
+        let records = &mut self.counts.records;
+        match records
             .iter_mut()
             .find(|(of, result, _)| *of == source && *result == processed)
         {
             Some((_, _, times)) => *times += 1,
-            None => self.counts.push((source, processed, 1)),
+            None => records.push((source, processed, 1)),
         }
+    }
+
+    /// Takes out what the task has sent, and remembers the dead letters that no record tells of.
+    pub(super) fn take_outputs_into(&mut self, sent: &mut impl Extend<OutputRecord>) {
+        self.task.take_outputs_into(sent);
+        self.counts.letters.extend(self.task.take_letters());
     }
 
     /// What became of records since the last call.
@@ -96,10 +108,13 @@ impl TaskSlot {
     pub(super) fn publish(&self, committed: Counts, metrics: &Metrics) {
         let plan = self.task.plan();
         let subtopology = plan.id.to_string();
-        for (source, processed, times) in committed {
+        for (source, processed, times) in committed.records {
             if let Some(source) = plan.sources.get(source) {
                 metrics.count(&subtopology, &source.topic, processed, times);
             }
+        }
+        for (topic, kind) in committed.letters {
+            metrics.count(&subtopology, &topic, Processed::DeadLettered(kind), 1);
         }
     }
 }

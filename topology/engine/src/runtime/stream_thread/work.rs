@@ -100,7 +100,7 @@ impl<'a> Work<'a> {
         let processed = slot.task.process(source, record, now)?;
         slot.count(source, processed);
         slot.dirty = true;
-        slot.task.take_outputs_into(&mut self.sent);
+        slot.take_outputs_into(&mut self.sent);
         if !self.sent.is_empty() {
             let origin = slot.task.origin(source, record.offset);
             self.pass_on(&origin, now)?;
@@ -140,7 +140,7 @@ impl<'a> Work<'a> {
         };
         slot.count(source, processed);
         slot.dirty = true;
-        slot.task.take_outputs_into(&mut self.sent);
+        slot.take_outputs_into(&mut self.sent);
         Ok(true)
     }
 
@@ -185,7 +185,7 @@ impl<'a> Work<'a> {
         let mut sent = Vec::new();
         let is_due = |slot: &TaskSlot| {
             let running = slot.task.status() == TaskStatus::Running;
-            running && slot.task.next_due().is_some_and(|due| due <= now)
+            running && slot.task.next_due(now).is_some_and(|due| due <= now)
         };
         // Each gets its share of what is left.
         let due = self.tasks.values().filter(|slot| is_due(slot)).count();
@@ -206,7 +206,7 @@ impl<'a> Work<'a> {
                     .inc_by(fired);
             }
             let before = sent.len();
-            slot.task.take_outputs_into(&mut sent);
+            slot.take_outputs_into(&mut sent);
             if fired > 0 || sent.len() > before || slot.task.has_writes() {
                 slot.dirty = true;
                 any = true;
@@ -220,7 +220,7 @@ impl<'a> Work<'a> {
 
     /// When the next timer or punctuator can be fired; never later than that. None can before
     /// the next commit begins, where enough were fired.
-    pub(super) fn next_due(&self) -> Option<TimestampMs> {
+    pub(super) fn next_due(&self, now: TimestampMs) -> Option<TimestampMs> {
         if self.has_fired_enough() {
             return None;
         }
@@ -228,7 +228,7 @@ impl<'a> Work<'a> {
             .tasks
             .values()
             .filter(|slot| slot.task.status() == TaskStatus::Running);
-        running.filter_map(|slot| slot.task.next_due()).min()
+        running.filter_map(|slot| slot.task.next_due(now)).min()
     }
 
     /// Has those tasks take part in the next commit whose stores know less of their changelog

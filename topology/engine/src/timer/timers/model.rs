@@ -178,7 +178,7 @@ impl Task {
         }
         if fails {
             self.overlay.rollback_to(savepoint);
-            self.timers.undo();
+            self.timers.undo_from(0);
             self.pending = before;
         } else {
             self.overlay.release(savepoint);

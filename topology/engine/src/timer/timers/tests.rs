@@ -163,7 +163,7 @@ fn an_undone_record_leaves_timers_as_they_were() {
     task.schedule("moved", 1);
     task.schedule("new", 2);
     task.overlay.rollback_to(record);
-    task.timers.undo();
+    task.timers.undo_from(0);
 
     assert_eq!(
         task.take_due(100, 10),
