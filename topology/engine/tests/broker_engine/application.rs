@@ -156,17 +156,6 @@ impl Counting {
         processor: &str,
         configure: impl FnOnce(&mut StreamsConfig),
     ) -> Result<Self, StartError> {
-        Self::try_launch_on(cluster, instance, processor, PARTITIONS, configure)
-    }
-
-    /// The same; topics that are missing get so many partitions.
-    pub(crate) fn try_launch_on(
-        cluster: &Cluster,
-        instance: &str,
-        processor: &str,
-        partitions: i32,
-        configure: impl FnOnce(&mut StreamsConfig),
-    ) -> Result<Self, StartError> {
         let application = cluster.application();
         let (topology, store) = topology(&application, processor);
         let mut config = StreamsConfig::new(
@@ -180,7 +169,7 @@ impl Counting {
         configure(&mut config);
         let topics = ["words", "resets", "counts"].map(|name| TopicSpec {
             name: format!("{application}-{name}"),
-            partitions,
+            partitions: PARTITIONS,
         });
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).expect("a new registry takes the metrics");

@@ -268,14 +268,6 @@ impl Cluster {
         lag
     }
 
-    /// How many partitions `topic` has.
-    pub(crate) fn partitions(&self, topic: &str) -> usize {
-        let metadata = self.admin().inner().fetch_metadata(Some(topic), LIMIT);
-        let metadata = metadata.expect("the topic exists");
-        let topics = metadata.topics().iter();
-        topics.map(|topic| topic.partitions().len()).sum()
-    }
-
     /// How many offsets of `topic` hold records that were not deleted.
     pub(crate) fn kept(&self, topic: &str) -> i64 {
         let consumer = self.consumer("reader");

@@ -12,8 +12,6 @@ mod shared_changelog;
 mod shared_topic;
 mod slow_backlog;
 
-use std::sync::Barrier;
-use std::thread;
 use std::time::Duration;
 
 use application::Counting;
@@ -197,30 +195,6 @@ fn an_application_whose_announcements_are_lost_goes_on() {
         ]
     );
     counting.stop();
-}
-
-/// Who finds a topic missing and then created by somebody else runs on the partitions that it has.
-#[test]
-fn instances_that_create_topics_at_once_agree_on_their_partitions() {
-    for round in 0..3 {
-        let cluster = Cluster::new(&format!("at-once-{round}"));
-        let at_once = Barrier::new(2);
-        let launch = |instance, partitions| {
-            at_once.wait();
-            let started =
-                Counting::try_launch_on(&cluster, instance, "counter", partitions, |_| {});
-            started.expect("the instance starts")
-        };
-        let (first, second) = thread::scope(|threads| {
-            let first = threads.spawn(|| launch("a", 1));
-            let second = launch("b", PARTITIONS);
-            (first.join().expect("it does not panic"), second)
-        });
-        let partitions = cluster.partitions(&first.words());
-        assert_eq!([first.tasks(), second.tasks()], [partitions; 2]);
-        first.stop();
-        second.stop();
-    }
 }
 
 /// A timer that was pending when the instance stopped fires when it is back.

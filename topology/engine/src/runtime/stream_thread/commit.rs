@@ -89,13 +89,10 @@ impl Work<'_> {
         self.until_commit(idle).is_zero() || self.uncommitted_bytes() >= bytes_max / 2
     }
 
-    /// Whether a turn of records that has `begun` then is over: a commit is due, so much is
-    /// uncommitted that nothing may be added, or groups and timers have waited for as long as a
-    /// commit may.
-    pub(super) fn has_enough(&self, begun: Instant) -> bool {
-        begun.elapsed() >= self.setup.config.commit_interval
-            || self.commit_is_due(false)
-            || self.is_full()
+    /// Whether the interval between two commits is over, or so much is uncommitted that one has
+    /// to begin, or that nothing may be added while one is under way.
+    pub(super) fn waits_for_commit(&self) -> bool {
+        self.commit_is_due(false) || self.is_full()
     }
 
     /// How long the begin of a commit can wait. (The producer wakes the thread when the one

@@ -30,9 +30,13 @@ use crate::runtime::status::ThreadReport;
 use crate::task::TaskError;
 use crate::{Offset, TaskId, TaskStatus, clock};
 
-/// Records of one partition that are served before the next one has its turn. A turn of all of
-/// them is also over when there is something else to do: [`Work::has_enough`].
+/// Records of one partition that are served before the next one has its turn.
 const RECORDS_PER_TURN: usize = 250;
+/// After so many records it is asked whether a commit waits for the end of the turn, which takes a
+/// look at each store.
+const RECORDS_PER_LOOK: usize = 16;
+/// The longest turn of all partitions: groups and timers have theirs as well.
+const TURN_MAX: Duration = Duration::from_millis(100);
 /// Between two looks at what the thread holds and waits for.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait when nothing happens.
@@ -202,11 +206,14 @@ impl<'a> Membership<'a> {
     fn serve_records(&mut self) -> Result<bool, ThreadFault> {
         let (readings, work) = (&mut self.readings, &mut self.work);
         let begun = Instant::now();
+        let mut records: usize = 0;
         self.fetcher.read(RECORDS_PER_TURN, |lane, record| {
             let readers = readings.readers(lane, record.offset);
             let readers = readers.map_err(|went_back| made_anew(work, &went_back))?;
             work.process(readers, record)?;
-            let enough = work.has_enough(begun);
+            records += 1;
+            let looks = records.is_multiple_of(RECORDS_PER_LOOK);
+            let enough = begun.elapsed() >= TURN_MAX || looks && work.waits_for_commit();
             Ok(if enough {
                 ControlFlow::Break(())
             } else {
