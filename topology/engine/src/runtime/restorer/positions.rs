@@ -6,11 +6,12 @@
 //! once: only where it does not either, that is a fault. Where it does, each partition is asked
 //! for alone. The jobs of which all positions are known go on.
 //!
-//! The others wait, and are asked for again, one at a time between the other work of the thread,
-//! until the transactions have ended or the jobs are called off. What was known of them before is
-//! not kept: to ask for all of it costs no more.
+//! The others wait, and are asked for again, one at a time between the other work of the thread
+//! and up to the first position that is still pending, until the transactions have ended or the
+//! jobs are called off. What was known of them before is not kept: to ask for all of it costs no
+//! more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a partition that is asked for alone is waited for at least, and at most.
 const ALONE_MIN: Duration = Duration::from_millis(200);
 const ALONE_MAX: Duration = Duration::from_secs(5);
+/// How long a job that waits is left alone between two times that it is asked for.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// A partition that a group reads.
 type GroupPartition = (Arc<str>, TopicPartition);
@@ -40,7 +43,8 @@ pub(super) type Positioned = (Job, Positions);
 pub(super) struct PositionsWait {
     job: Job,
     since: Instant,
-    said_that_it_hangs: bool,
+    asked: Instant,
+    said_to_hang: BTreeSet<GroupPartition>,
 }
 
 impl PositionsWait {
@@ -48,10 +52,12 @@ impl PositionsWait {
         for (group, TopicPartition { topic, partition }) in pending {
             tracing::info!(%group, %topic, %partition, "waiting for a pending transaction on a committed position");
         }
+        let now = Instant::now();
         Self {
             job,
-            since: Instant::now(),
-            said_that_it_hangs: false,
+            since: now,
+            asked: now,
+            said_to_hang: BTreeSet::new(),
         }
     }
 
@@ -59,13 +65,12 @@ impl PositionsWait {
         &self.job.0
     }
 
-    /// Says of which positions it waits for too long.
-    fn goes_on(&mut self, pending: &[GroupPartition]) {
-        if self.said_that_it_hangs || self.since.elapsed() <= HANGING {
-            return;
-        }
-        self.said_that_it_hangs = true;
-        for (group, TopicPartition { topic, partition }) in pending {
+    /// Notes for which position it still waits, and says so if that is for too long.
+    fn goes_on(&mut self, pending: &GroupPartition) {
+        self.asked = Instant::now();
+        let hangs = self.since.elapsed() > HANGING;
+        if hangs && self.said_to_hang.insert(pending.clone()) {
+            let (group, TopicPartition { topic, partition }) = pending;
             tracing::error!(%group, %topic, %partition, "a transaction on a committed position does not end: brokers have lost its marker on a partition of __consumer_offsets; find it by kafka-transactions.sh find-hanging and end it by kafka-transactions.sh abort");
         }
     }
@@ -78,7 +83,7 @@ impl Worker {
         new: Vec<Job>,
         waiting: &mut VecDeque<PositionsWait>,
     ) -> Result<Vec<Positioned>, RestoreFault> {
-        let mut found = self.find_again(waiting)?;
+        let mut found = Vec::new();
         let committed = self.committed(&new)?;
         for job in new {
             match positions_of(&job.1, &committed) {
@@ -86,6 +91,7 @@ impl Worker {
                 Err(pending) => waiting.push_back(PositionsWait::new(job, &pending)),
             }
         }
+        self.find_again(waiting, &mut found)?;
         Ok(found)
     }
 
@@ -94,15 +100,10 @@ impl Worker {
     fn find_again(
         &self,
         waiting: &mut VecDeque<PositionsWait>,
-    ) -> Result<Vec<Positioned>, RestoreFault> {
-        let mut found = Vec::new();
-        while let Some(mut wait) = waiting.pop_front() {
-            let mut committed = Committed::new();
-            for (reader, partitions) in &wait.job.1.sources {
-                note(&mut committed, reader, self.stable(reader, partitions)?);
-                self.check_stopped()?;
-            }
-            match positions_of(&wait.job.1, &committed) {
+        found: &mut Vec<Positioned>,
+    ) -> Result<(), RestoreFault> {
+        while let Some(mut wait) = waiting.pop_front_if(|wait| wait.asked.elapsed() >= AGAIN) {
+            match self.positions_unless_pending(&wait.job.1)? {
                 Ok(positions) => found.push((wait.job, positions)),
                 Err(pending) => {
                     wait.goes_on(&pending);
@@ -111,46 +112,87 @@ impl Worker {
                 }
             }
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// The committed positions of one job, or the first of them on which a transaction is pending.
+    fn positions_unless_pending(
+        &self,
+        job: &RestoreJob,
+    ) -> Result<Result<Positions, GroupPartition>, RestoreFault> {
+        let mut positions = Positions::new();
+        for (reader, partitions) in &job.sources {
+            let patience = self.patience(reader)?;
+            for place in partitions {
+                let group = reader.group.clone();
+                match self.committed_alone(reader, place, patience)? {
+                    Some(offset) => positions.push((group, place.clone(), offset)),
+                    None => return Ok(Err((group, place.clone()))),
+                }
+            }
+        }
+        Ok(Ok(positions))
     }
 
     /// The committed positions of new jobs, but for those on which transactions are pending.
     fn committed(&self, jobs: &[Job]) -> Result<Committed, RestoreFault> {
         let limit = self.config.request_timeout;
+        let begun = Instant::now();
         let mut committed = Committed::new();
         for (reader, partitions) in by_group(jobs) {
-            let together = reader.committed(&partitions, PATIENCE.min(limit), limit)?;
+            let patience = PATIENCE.saturating_sub(begun.elapsed()).max(ALONE_MIN);
+            let together = reader.committed(&partitions, patience.min(limit), limit)?;
             let positions = match together {
                 Some(positions) => positions,
                 None => self.stable(&reader, &partitions)?,
             };
-            note(&mut committed, &reader, positions);
+            let positions = positions.into_iter();
+            let positions = positions.map(|(place, at)| ((reader.group.clone(), place), at));
+            committed.extend(positions);
             self.check_stopped()?;
         }
         Ok(committed)
     }
 
     /// The committed positions of one group on those of `partitions` on which no transaction is
-    /// pending. Each is asked for alone.
+    /// pending.
     fn stable(
         &self,
         reader: &CommittedReader,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Position>, RestoreFault> {
-        let limit = self.config.request_timeout;
+        let patience = self.patience(reader)?;
+        let mut stable = Vec::with_capacity(partitions.len());
+        for place in partitions {
+            let offset = self.committed_alone(reader, place, patience)?;
+            stable.extend(offset.map(|offset| (place.clone(), offset)));
+        }
+        Ok(stable)
+    }
+
+    /// How long a partition of a group is waited for that is asked for alone: some times as long
+    /// as an answer of the group's coordinator takes.
+    fn patience(&self, reader: &CommittedReader) -> Result<Duration, RestoreFault> {
         let unread = TopicPartition {
             topic: instances_topic(&self.config.application_id).into(),
             partition: Partition(0),
         };
-        let answer_time = reader.answer_time(unread, limit)?;
-        let patience = (answer_time * 4).clamp(ALONE_MIN, ALONE_MAX);
-        let mut stable = Vec::with_capacity(partitions.len());
-        for place in partitions {
-            let position = reader.committed(slice::from_ref(place), patience, limit)?;
-            stable.extend(position.into_iter().flatten());
-            self.check_stopped()?;
-        }
-        Ok(stable)
+        let answer_time = reader.answer_time(unread, self.config.request_timeout)?;
+        Ok((answer_time * 4).clamp(ALONE_MIN, ALONE_MAX))
+    }
+
+    /// What a group has committed on one partition, unless a transaction is pending on it.
+    fn committed_alone(
+        &self,
+        reader: &CommittedReader,
+        place: &TopicPartition,
+        patience: Duration,
+    ) -> Result<Option<Offset>, RestoreFault> {
+        self.check_stopped()?;
+        let limit = self.config.request_timeout;
+        let positions = reader.committed(slice::from_ref(place), patience, limit)?;
+        let position = positions.and_then(|positions| positions.into_iter().next());
+        Ok(position.map(|(_, offset)| offset))
     }
 }
 
@@ -164,12 +206,6 @@ fn by_group(jobs: &[Job]) -> Vec<(CommittedReader, Vec<TopicPartition>)> {
         }
     }
     groups
-}
-
-/// Notes what a group has committed.
-fn note(committed: &mut Committed, reader: &CommittedReader, positions: Vec<Position>) {
-    let positions = positions.into_iter();
-    committed.extend(positions.map(|(place, offset)| ((reader.group.clone(), place), offset)));
 }
 
 /// What the groups of one job have committed on its partitions; or those of which that is not
@@ -287,7 +323,14 @@ mod tests {
         let reader = reader("group");
         let mut waiting = VecDeque::new();
         let mut fault_of = |new: Vec<Job>, known: Option<Job>| {
-            waiting.extend(known.map(|job| PositionsWait::new(job, &[])));
+            waiting.extend(known.map(|job| {
+                let mut wait = PositionsWait::new(job, &[]);
+                wait.asked = wait
+                    .asked
+                    .checked_sub(AGAIN)
+                    .expect("it is later than that");
+                wait
+            }));
             let found = worker.find_positions(new, &mut waiting);
             found.map(|found| found.len()).unwrap_err()
         };
