@@ -57,7 +57,8 @@ pub trait Processor: Send + 'static {
     ///
     /// [`ProcessorError::Rejected`] for one that cannot be handled, also by a processor that it
     /// forwards to: all it did so far is undone, and it becomes a dead letter under its key, of the
-    /// topic `<processor>-timers` and without an offset. Others stop the task.
+    /// topic `<processor>-timers` and without an offset. Others stop the task, and so does this
+    /// where all sources of the subtopology have [`ErrorPolicy::Stop`](crate::ErrorPolicy::Stop).
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         // A processor that schedules timers has to say what they do.
         let _ = context;
@@ -84,7 +85,8 @@ pub trait Processor: Send + 'static {
 /// Why a processor could not do its work.
 #[derive(Debug, Error)]
 pub enum ProcessorError {
-    /// This message can never be processed: the source's error policy decides.
+    /// This message can never be processed: the source's error policy decides. A timer becomes a
+    /// dead letter, unless all sources of its subtopology stop.
     #[error("rejected: {reason}")]
     Rejected {
         /// The class of the fault, for counting and for the header `exception` of the dead letter.

@@ -25,7 +25,8 @@ pub struct DecodeError {
     pub message: String,
 }
 
-/// What happens to a record that cannot be decoded or that a processor rejects.
+/// What happens to a record that cannot be decoded or that a processor rejects, or that is too
+/// large to be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ErrorPolicy {
     /// It becomes a dead letter, in the transaction that passes it.

@@ -13,31 +13,27 @@ use std::time::Duration;
 
 use crate::TimestampMs;
 use crate::processor::ProcessorError;
-use crate::record::{Header, InputRecord, MESSAGE_BYTES_MAX};
+use crate::record::{Header, MESSAGE_BYTES_MAX};
 
 /// A record, of which a dead letter needs some more room.
 pub(super) const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (64 << 10);
 
-/// The headers of a record, which what is sent in consequence has too: a quarter of what topics
-/// take of a record unless they are told to take more.
-pub(super) const HEADERS_BYTES_MAX: usize = 256 << 10;
+/// The headers of a record that are passed on: a quarter of what topics take of a record unless
+/// they are told to take more.
+const HEADERS_BYTES_MAX: usize = 256 << 10;
 
 /// The class of the fault.
 const TOO_LARGE: &str = "too-large";
 
-/// The bytes of headers, about.
-pub(super) fn headers_bytes(headers: &[Header]) -> usize {
-    let of = |(name, value): &Header| name.len() + value.as_ref().map_or(0, Vec::len);
-    headers.iter().map(of).sum()
-}
+/// What a header takes beside its name and value, at most.
+const HEADER_OVERHEAD_BYTES: usize = 12;
 
-/// Rejects a record that could not be passed on.
-pub(super) fn check_record(record: &InputRecord<'_>) -> Result<(), ProcessorError> {
-    let headers = headers_bytes(record.headers);
-    check("the headers", headers, HEADERS_BYTES_MAX)?;
-    let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
-    let bytes = len(record.key) + len(record.value) + headers;
-    check("the record", bytes, RECORD_BYTES_MAX)
+/// The bytes of headers, at most.
+pub(super) fn headers_bytes(headers: &[Header]) -> usize {
+    let of = |(name, value): &Header| {
+        HEADER_OVERHEAD_BYTES + name.len() + value.as_ref().map_or(0, Vec::len)
+    };
+    headers.iter().map(of).sum()
 }
 
 /// How far ahead of the clock the time of what is sent may be.
@@ -52,14 +48,18 @@ pub(super) fn sendable(timestamp: TimestampMs, now: TimestampMs) -> TimestampMs 
     }
 }
 
-/// Rejects a record that cannot be brought to the partition of `id`.
-pub(super) fn check_rekeyed(id: &[u8], record: &InputRecord<'_>) -> Result<(), ProcessorError> {
-    let value = record.value.map_or(0, <[u8]>::len);
-    let bytes = id.len() + value + headers_bytes(record.headers);
-    check("the record under its id", bytes, RECORD_BYTES_MAX)
+/// Rejects a record of which the headers would be passed on, with so many bytes beside them.
+pub(super) fn check_sent(
+    what: &'static str,
+    bytes: usize,
+    headers: &[Header],
+) -> Result<(), ProcessorError> {
+    let headers = headers_bytes(headers);
+    check("the headers", headers, HEADERS_BYTES_MAX)?;
+    check(what, bytes + headers, RECORD_BYTES_MAX)
 }
 
-/// Rejects what would be written and could not be.
+/// Rejects what would be written to a store and could not be to its changelog.
 pub(super) fn check_written(what: &'static str, bytes: usize) -> Result<(), ProcessorError> {
     check(what, bytes, RECORD_BYTES_MAX)
 }

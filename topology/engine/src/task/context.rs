@@ -35,14 +35,13 @@ pub(crate) struct TaskCore {
     /// By store of the topology.
     store_ids: Vec<Option<StoreId>>,
     pub(super) outputs: Vec<OutputRecord>,
-    /// The dead letters among them that are not of the record that is processed: where each was
-    /// read, and the class of its fault.
-    pub(super) letters: Vec<Letter>,
+    /// Of the dead letters among them that are not of the record that is processed.
+    pub(super) letter_causes: Vec<LetterCause>,
     scratch: Scratch,
 }
 
-/// What a dead letter is counted by: the topic and the class of the fault.
-pub(crate) type Letter = (Arc<str>, &'static str);
+/// What dead letters are counted by: the topic, and the class of the fault.
+pub(crate) type LetterCause = (Arc<str>, &'static str);
 
 /// Where keys, values and messages are encoded before their length is known, so that each is
 /// allocated once.
@@ -157,7 +156,7 @@ impl TaskCore {
             timers,
             store_ids,
             outputs: Vec::new(),
-            letters: Vec::new(),
+            letter_causes: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -268,9 +267,9 @@ impl TaskCore {
         self.outputs.push(dead_letter::of(&self.plan, letter, now));
     }
 
-    /// Writes a dead letter that nobody else counts.
-    pub(super) fn count_dead_letter(&mut self, letter: DeadLetter, now: TimestampMs) {
-        self.letters
+    /// Writes a dead letter that is not of the record that is processed.
+    pub(super) fn dead_letter_of_no_record(&mut self, letter: DeadLetter, now: TimestampMs) {
+        self.letter_causes
             .push((letter.origin.topic.clone(), letter.kind));
         self.dead_letter(letter, now);
     }
@@ -278,7 +277,7 @@ impl TaskCore {
     pub(super) fn forget_uncommitted(&mut self) {
         self.overlay.clear();
         self.outputs.clear();
-        self.letters.clear();
+        self.letter_causes.clear();
         for timers in self.timers.iter_mut().flatten() {
             timers.reload();
         }
@@ -448,8 +447,8 @@ impl Context<'_> {
             return Err(self.undeclared("sink", target.map(|target| target.topic.to_string())));
         };
         let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
-        let headers = bounds::headers_bytes(self.record.headers);
-        bounds::check_written("the record to send", key.len() + value.len() + headers)?;
+        let bytes = key.len() + value.len();
+        bounds::check_sent("the record to send", bytes, self.record.headers)?;
         let output = OutputRecord {
             topic: target.topic.clone(),
             partition: partition_of(key.as_bytes(), target.partitions),
@@ -513,7 +512,7 @@ impl Context<'_> {
     /// Writes a record that was kept for later and can never be processed to the dead letters.
     /// (A record that is being processed is rejected instead: [`ProcessorError::Rejected`].)
     pub fn dead_letter(&mut self, letter: DeadLetter) {
-        self.core.count_dead_letter(letter, self.record.now);
+        self.core.dead_letter_of_no_record(letter, self.record.now);
     }
 
     /// The headers of the record that is being processed.

@@ -33,7 +33,7 @@ use turnstile_state::{Backend, Batch, StoreId};
 
 pub(crate) use changelog::ChangelogRecords;
 pub use context::Context;
-pub(crate) use context::Letter;
+pub(crate) use context::LetterCause;
 pub(crate) use dispatch::Dispatch;
 pub use error::TaskError;
 pub(crate) use restore::ChangelogRestore;
@@ -244,7 +244,6 @@ impl Task {
             .get(from.node)
             .expect("a plan's sources are nodes of its topology");
         self.punctuations.observe(record.timestamp);
-        bounds::check_record(record)?;
         let unit = Unit::begin(&mut self.core);
         let context = RecordContext {
             timestamp: record.timestamp,
@@ -260,7 +259,8 @@ impl Task {
         });
         let handled = handled.and_then(|handled| {
             if let Handled::Misplaced(id) = &handled {
-                bounds::check_rekeyed(id, record)?;
+                let bytes = id.len() + record.value.map_or(0, <[u8]>::len);
+                bounds::check_sent("the record under its id", bytes, record.headers)?;
             }
             Ok(handled)
         });
@@ -354,7 +354,8 @@ impl Task {
             }
         }
         for (processor, kind) in self.punctuations.take_due(now) {
-            let name = self.name_of(processor);
+            let topology = self.core.topology.clone();
+            let name = name_of(&topology, processor);
             let at = format_args!("a {kind:?} punctuation of {name}");
             let called = self
                 .core
@@ -366,9 +367,11 @@ impl Task {
         Ok(fired)
     }
 
-    /// Fires a timer, which is a dead letter if that is rejected: it would be every time.
+    /// Fires a timer. If that is rejected, as it would be every time, it is a dead letter, but
+    /// where all that the task reads must be lost to nobody.
     fn fire(&mut self, processor: usize, timer: Timer, now: TimestampMs) -> Result<(), TaskError> {
-        let name = self.name_of(processor);
+        let topology = self.core.topology.clone();
+        let name = name_of(&topology, processor);
         let Timer { key, deadline } = timer.clone();
         let at = format_args!("the timer {} of {name}", key.escape_ascii());
         let called = self
@@ -378,7 +381,7 @@ impl Task {
             })?;
         let (kind, message) = match called {
             Ok(()) => return Ok(()),
-            Err(ProcessorError::Rejected { kind, reason }) => {
+            Err(ProcessorError::Rejected { kind, reason }) if !self.all_sources_stop() => {
                 (kind, format!("{at}, due at {deadline}: {reason}"))
             }
             Err(error) => return Err(TaskError::of_processor(self.id, at, error)),
@@ -396,13 +399,17 @@ impl Task {
             kind,
             message,
         };
-        self.core.count_dead_letter(letter, now);
+        self.core.dead_letter_of_no_record(letter, now);
         Ok(())
     }
 
-    fn name_of(&self, processor: usize) -> Arc<str> {
-        let processor = self.core.topology.processors.get(processor);
-        processor.map_or_else(|| "".into(), |processor| processor.name.as_str().into())
+    fn all_sources_stop(&self) -> bool {
+        let nodes = &self.core.topology.sources;
+        let mut sources = self.core.plan.sources.iter();
+        sources.all(|source| {
+            let node = nodes.get(source.node);
+            node.is_some_and(|node| node.policy == ErrorPolicy::Stop)
+        })
     }
 
     /// When [`Task::fire_due`] next has something to do, seen from `now`: never later than that.
@@ -423,10 +430,10 @@ impl Task {
         sent.extend(self.core.outputs.drain(..));
     }
 
-    /// Moves out what dead letters are counted by that were sent since the last call, and that no
+    /// Moves out the causes of the dead letters that were sent since the last call and that no
     /// [`Processed::DeadLettered`] tells of.
-    pub(crate) fn take_letters(&mut self) -> impl Iterator<Item = Letter> {
-        self.core.letters.drain(..)
+    pub(crate) fn take_letter_causes(&mut self) -> impl Iterator<Item = LetterCause> {
+        self.core.letter_causes.drain(..)
     }
 
     /// Whether anything is written to stores that is not sealed.
@@ -489,6 +496,11 @@ impl Task {
             self.status
         );
     }
+}
+
+fn name_of(topology: &Topology, processor: usize) -> &str {
+    let processor = topology.processors.get(processor);
+    processor.map_or("", |processor| &processor.name)
 }
 
 fn home(source: &PlanSource, partition: Partition, partitions: i32) -> Home {

@@ -11,7 +11,7 @@ use crate::timer::Timers;
 pub(super) struct Unit {
     savepoint: Savepoint,
     outputs: usize,
-    letters: usize,
+    letter_causes: usize,
 }
 
 impl Unit {
@@ -19,7 +19,7 @@ impl Unit {
         Self {
             savepoint: core.overlay.savepoint(),
             outputs: core.outputs.len(),
-            letters: core.letters.len(),
+            letter_causes: core.letter_causes.len(),
         }
     }
 
@@ -40,7 +40,7 @@ impl Unit {
     fn undo_but_timers(self, core: &mut TaskCore) {
         core.overlay.rollback_to(self.savepoint);
         core.outputs.truncate(self.outputs);
-        core.letters.truncate(self.letters);
+        core.letter_causes.truncate(self.letter_causes);
     }
 }
 

@@ -31,7 +31,8 @@ fn of_a_record_that_is_too_large_the_dead_letter_has_the_coordinates_alone() {
     assert_eq!(header("topic").as_deref(), Some("scripts"));
     // The marker of a transaction lies between.
     assert_eq!(header("offset").as_deref(), Some("2"));
-    let bytes = script.len() + "a key".len() + "trace".len() + "abc".len();
+    // A header counts as twelve bytes more.
+    let bytes = script.len() + "a key".len() + "trace".len() + "abc".len() + 12;
     assert_eq!(header("omitted"), Some(format!("{bytes} bytes")));
     assert_eq!(letter.header("trace"), None);
     assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 1)]);
@@ -40,8 +41,13 @@ fn of_a_record_that_is_too_large_the_dead_letter_has_the_coordinates_alone() {
 #[test]
 fn headers_that_would_be_passed_on_are_bounded() {
     let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
-    for (bytes, expected) in [(256 << 10, Processed::Done), ((256 << 10) + 1, TOO_LARGE)] {
-        let headers: Vec<Header> = vec![("h".to_owned(), Some(vec![b'x'; bytes - 1]))];
+    let one = |bytes| vec![("h".to_owned(), Some(vec![b'x'; bytes]))];
+    let nothing: Header = (String::new(), None);
+    for (headers, expected) in [
+        (one(255 << 10), Processed::Done),
+        (one(256 << 10), TOO_LARGE),
+        (vec![nothing; 30_000], TOO_LARGE),
+    ] {
         let value = Some(b"send a text".as_slice());
         driver.pipe_to("scripts", Partition(0), None, value, &headers);
         driver.run().unwrap();
@@ -49,9 +55,26 @@ fn headers_that_would_be_passed_on_are_bounded() {
     }
     assert_eq!(sent(&mut driver), ["main text"]);
     let letters = driver.take(&driver.internal("dlq"));
-    assert_eq!(letters.len(), 1);
+    assert_eq!(letters.len(), 2);
     assert_eq!(letters[0].value_text(), "send a text");
     assert!(letters[0].header("h").is_some());
+}
+
+#[test]
+fn what_is_not_passed_on_may_be_of_any_size() {
+    let (mut driver, handles) = driver(ErrorPolicy::Stop);
+    let headers: Vec<Header> = vec![("h".to_owned(), Some(vec![b'x'; MIB]))];
+    for (script, bytes, result) in [
+        ("skip", 17 * MIB, Processed::Skipped("asked-to")),
+        ("add a 1; drop", MIB, Processed::Done),
+    ] {
+        let script = format!("{script} {}", "x".repeat(bytes));
+        let value = Some(script.as_bytes());
+        driver.pipe_to("scripts", Partition(0), None, value, &headers);
+        driver.run().unwrap();
+        assert_eq!(driver.results("scripts").last(), Some(&result));
+    }
+    assert_eq!(driver.entries(handles.sums), [("a".to_owned(), 1)]);
 }
 
 #[test]

@@ -177,3 +177,18 @@ fn a_timer_that_is_rejected_is_a_dead_letter_and_stops_nothing() {
         assert_eq!(driver.take(&driver.internal("dlq")).len(), 0);
     }
 }
+
+#[test]
+fn a_timer_that_is_rejected_stops_a_task_whose_sources_all_stop() {
+    let (mut driver, _) = driver(ErrorPolicy::Stop);
+    pipe(&mut driver, "on t reject; set t 100");
+    driver.run().unwrap();
+    let stopped = driver.advance(Duration::from_millis(100)).unwrap_err();
+    assert_eq!(
+        stopped.to_string(),
+        "task 0_0 stopped at the timer t of main: its processor failed"
+    );
+    // It is pending still.
+    driver.crash_and_restore().unwrap();
+    assert_eq!(driver.timers("main").len(), 1);
+}

@@ -8,7 +8,7 @@ use crate::record::OutputRecord;
 use crate::runtime::kafka::TopicPartition;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::Restoring;
-use crate::task::{Letter, Processed, Task, TaskError};
+use crate::task::{LetterCause, Processed, Task, TaskError};
 
 /// How far a task has come in one of its source partitions.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub(super) struct SourcePosition {
 pub(super) struct Counts {
     /// By source and result.
     records: Vec<(usize, Processed, u64)>,
-    letters: Vec<Letter>,
+    letters: Vec<LetterCause>,
 }
 
 /// A task in the hands of a thread.
@@ -96,7 +96,7 @@ impl TaskSlot {
     /// Takes out what the task has sent, and remembers the dead letters that no record tells of.
     pub(super) fn take_outputs_into(&mut self, sent: &mut impl Extend<OutputRecord>) {
         self.task.take_outputs_into(sent);
-        self.counts.letters.extend(self.task.take_letters());
+        self.counts.letters.extend(self.task.take_letter_causes());
     }
 
     /// What became of records since the last call.
