@@ -179,10 +179,12 @@ impl Payments {
     fn copy(&self, context: &mut Context<'_>, event: &OrderEvent) -> Result<(), ProcessorError> {
         let order = &event.order_id;
         let existing = context.get(self.stores.payable_orders, order)?;
+        let mut is_latest = false;
         let was_known = existing
             .as_ref()
             .is_some_and(|existing| existing.user_id.is_some());
         if let Some(copy) = PayableOrder::after(existing, event) {
+            is_latest = copy.version == event.version;
             context.put(self.stores.payable_orders, order, &copy)?;
             if !was_known && copy.user_id.is_some() {
                 self.end_waiting(context, order)?;
@@ -190,8 +192,12 @@ impl Payments {
         }
         match &event.change {
             OrderChange::RefundDue { payment_id, .. } => self.refund(context, order, payment_id),
-            OrderChange::Cancelled { .. } | OrderChange::Failed { .. } => {
+            OrderChange::Cancelled { .. } | OrderChange::Failed { .. } if is_latest => {
                 self.await_refund_due(context, order)
+            }
+            OrderChange::Completed { .. } if is_latest && self.refund_wait.is_some() => {
+                let timer = TimerKey::RefundWait(order.clone()).to_bytes();
+                context.cancel(&timer).map(drop)
             }
             _ => Ok(()),
         }
@@ -255,7 +261,8 @@ impl Payments {
 
     /// Refuses `command`, unless it turns out that it was charged for: in a transaction that was
     /// lost, before what makes it refused now was read. Then the money is there, and Orders
-    /// says what becomes of it.
+    /// says what becomes of it, or nobody does and it is given back. While another charge is
+    /// open, which of the two is needed is not known yet: the command waits.
     fn refuse(
         &self,
         context: &mut Context<'_>,
@@ -275,6 +282,10 @@ impl Payments {
         }
         let order = &command.body.order_id;
         let mut charges = context.get(self.stores.charges, order)?.unwrap_or_default();
+        let is_open = |made: &MadeCharge| made.ended.is_none();
+        if charges.charged.as_ref().is_some_and(is_open) && self.put_off(context, command)? {
+            return Ok(());
+        }
         self.publish_created(context, order, &made)?;
         made.ended = Some(self.end(context, order, &made.payment, PaymentChange::Succeeded)?);
         if charges.charged.is_none() {
@@ -378,13 +389,26 @@ impl Payments {
         undecided: Undecided,
         command: &Command<PaymentCreate>,
     ) -> Result<(), ProcessorError> {
+        if self.put_off(context, command)? {
+            return Ok(());
+        }
+        self.refuse(context, undecided, command, Answer::NotFound)
+    }
+
+    /// Decides `command` later, unless too many wait.
+    fn put_off(
+        &self,
+        context: &mut Context<'_>,
+        command: &Command<PaymentCreate>,
+    ) -> Result<bool, ProcessorError> {
         let order = &command.body.order_id;
         let waiting = context.get(self.waiting, order)?;
         let mut waiting = waiting.unwrap_or_else(Waiting::none);
         if !waiting.add(command, context.now().plus(self.order_wait)) {
-            return self.refuse(context, undecided, command, Answer::NotFound);
+            return Ok(false);
         }
-        self.put_waiting(context, order.clone(), &waiting)
+        self.put_waiting(context, order.clone(), &waiting)?;
+        Ok(true)
     }
 
     /// Those that have waited long enough for `order` learn that there is none.
@@ -392,12 +416,14 @@ impl Payments {
         let Some(mut waiting) = context.get(self.waiting, &order)? else {
             return Ok(());
         };
-        for command in waiting.take_due(context.now()) {
+        let due = waiting.take_due(context.now());
+        self.put_waiting(context, order, &waiting)?;
+        for command in due {
             if let Some(undecided) = self.outcomes.begin(context, &command)? {
                 self.refuse(context, undecided, &command, Answer::NotFound)?;
             }
         }
-        self.put_waiting(context, order, &waiting)
+        Ok(())
     }
 
     fn put_waiting(

@@ -55,6 +55,9 @@ struct Bank {
 
 impl Gateway for Bank {
     fn charge(&self, charge: &Charge) -> ChargeAnswer {
+        if charge.token.as_str() == "tok_timeout" {
+            return ChargeAnswer::Open;
+        }
         self.charged
             .lock()
             .expect("nobody panics")
@@ -156,6 +159,65 @@ fn what_was_charged_in_a_transaction_that_was_lost_is_not_forgotten_where_the_or
     assert_eq!(*bank.refunded.lock().unwrap(), charged[..1]);
     for command in [first, second] {
         assert_eq!(status(&world, "o", command), Some(201));
+    }
+}
+
+#[test]
+fn which_of_two_charges_goes_back_is_known_when_both_have_ended() {
+    let bank = Arc::new(Bank::default());
+    let config = TicketingConfig {
+        gateway: bank.clone(),
+        services: [Service::Payments].into(),
+        ..TicketingConfig::default()
+    };
+    let (lost, open) = ("99999999-0000-4000-a000-000000000000", "88888888");
+    let begin = || {
+        let mut world = World::with(&config, &partitions(3));
+        world.event(ORDERS, "o", &order_created("o", "t", IN_TWO_MINUTES));
+        world
+    };
+    let pay = |world: &mut World, id, token| {
+        world.event(
+            ORDER_COMMANDS,
+            "o",
+            &with_id(payment_create("o", token), id),
+        );
+    };
+    pay(&mut begin(), lost, "tok_visa");
+    let mut world = begin();
+    pay(&mut world, open, "tok_timeout");
+    pay(&mut world, lost, "tok_visa");
+    world.crash();
+    assert_eq!(world.types(PAYMENTS, "o"), ["created"]);
+    assert_eq!(status(&world, "o", lost), None);
+    world.advance(Duration::from_secs(2));
+    assert_eq!(world.types(PAYMENTS, "o"), ["created", "failed"]);
+    world.advance(Duration::from_secs(3));
+    assert_eq!(
+        world.types(PAYMENTS, "o")[2..],
+        ["created", "succeeded", "refunded"]
+    );
+    assert_eq!(status(&world, "o", open), Some(402));
+    assert_eq!(status(&world, "o", lost), Some(201));
+    assert_eq!(
+        *bank.refunded.lock().unwrap(),
+        *bank.charged.lock().unwrap()
+    );
+    assert_eq!(world.rows("waiting-payments"), 0);
+}
+
+#[test]
+fn the_money_of_an_order_that_is_completed_after_all_stays() {
+    let ended = |kind, version| order_ended(kind, "o", "t", version);
+    let (cancelled, completed) = (ended("cancelled", 1), ended("completed", 2));
+    for events in [[&cancelled, &completed], [&completed, &cancelled]] {
+        let mut world = payments_with("o");
+        world.pay("o", "tok_visa");
+        for event in events {
+            world.event(ORDERS, "o", event);
+        }
+        world.advance(Duration::from_hours(1));
+        assert_eq!(world.types(PAYMENTS, "o"), ["created", "succeeded"]);
     }
 }
 
