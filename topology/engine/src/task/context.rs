@@ -395,7 +395,8 @@ impl Context<'_> {
         )
     }
 
-    /// At most `limit` entries of `store` in `range`, in the order of their encoded keys.
+    /// At most `limit` entries of `store` in `range`, in the order of their encoded keys or in
+    /// that order reversed, with the writes of this transaction.
     ///
     /// # Errors
     ///
@@ -404,16 +405,12 @@ impl Context<'_> {
         &self,
         store: Store<K, V>,
         range: &KeyRange,
+        direction: ScanDirection,
         limit: usize,
     ) -> Result<Vec<(K, V)>, ProcessorError> {
         let id = self.store_id(store)?;
         let mut entries = Vec::new();
-        for entry in self
-            .core
-            .overlay
-            .scan(id, range, ScanDirection::Forward)?
-            .take(limit)
-        {
+        for entry in self.core.overlay.scan(id, range, direction)?.take(limit) {
             let (key, value) = entry?;
             let entry = K::decode(&key).and_then(|key| Ok((key, V::decode(&value)?)));
             entries.push(entry.map_err(|source| self.unreadable(store, source))?);
@@ -507,6 +504,15 @@ impl Context<'_> {
     /// When the store of timers fails or the processor does not declare timers.
     pub fn cancel(&mut self, key: &[u8]) -> Result<bool, ProcessorError> {
         self.with_timers(|timers, overlay| timers.cancel(overlay, key))
+    }
+
+    /// When the timer under `key` fires, if one is pending.
+    ///
+    /// # Errors
+    ///
+    /// When the store of timers fails or the processor does not declare timers.
+    pub fn deadline(&mut self, key: &[u8]) -> Result<Option<TimestampMs>, ProcessorError> {
+        self.with_timers(|timers, overlay| timers.deadline_of(overlay, key))
     }
 
     /// Writes a record that was kept for later and can never be processed to the dead letters.

@@ -17,6 +17,8 @@
 //! | `pass SCRIPT` | forwards; nobody listens to `right` and `last` |
 //! | `as NAME COMMAND` | is for the processor of that name |
 //! | `twice COMMAND` | runs it with its text doubled |
+//! | `ends` | sends the keys of the least and the greatest row of the shared store |
+//! | `when K` | sends in how many milliseconds the timer K is due |
 //! | `try COMMAND` | runs it, and sends `<processor> gave up` under `k` if it fails |
 //! | `panic` | panics |
 //! | `reject` | rejects the message |
@@ -25,8 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnstile_engine::{
-    Context, DecodeError, Decoded, Encode, ErrorPolicy, InputRecord, Outlet, Processor,
-    ProcessorError, Sink, Source, Store, Timer, Topology, TopologyBuilder, TopologyTestDriver,
+    Context, DecodeError, Decoded, Encode, ErrorPolicy, InputRecord, KeyRange, Outlet, Processor,
+    ProcessorError, ScanDirection, Sink, Source, Store, Timer, Topology, TopologyBuilder,
+    TopologyTestDriver,
 };
 
 /// A message that is text.
@@ -118,6 +121,21 @@ impl Interpreter {
             "twice" => {
                 let text = rest.splitn(3, ' ').last().unwrap_or_default();
                 self.command(context, &format!("{rest}{text}"))
+            }
+            "ends" => {
+                let key_at = |direction| {
+                    let found = context.scan(self.handles.sums, &KeyRange::all(), direction, 1)?;
+                    Ok::<_, ProcessorError>(found.into_iter().map(|(key, _)| key).collect())
+                };
+                let least: String = key_at(ScanDirection::Forward)?;
+                let greatest: String = key_at(ScanDirection::Reverse)?;
+                self.command(context, &format!("send k {least} to {greatest}"))
+            }
+            "when" => {
+                let deadline = context.deadline(key.as_bytes())?;
+                let left = deadline.map(|deadline| deadline.since(context.now()).as_millis());
+                let left = left.map_or("never".to_owned(), |ms| format!("in {ms} ms"));
+                self.command(context, &format!("send k {left}"))
             }
             "try" => match self.command(context, rest) {
                 Ok(()) => Ok(()),

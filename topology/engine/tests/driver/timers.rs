@@ -192,3 +192,23 @@ fn a_timer_that_is_rejected_stops_a_task_whose_sources_all_stop() {
     driver.crash_and_restore().unwrap();
     assert_eq!(driver.timers("main").len(), 1);
 }
+
+#[test]
+fn when_a_timer_is_due_can_be_asked() {
+    let mut driver =
+        after("when t; set t 100; when t; set t 70; when t; unset t; when t; set t 50");
+    driver.set_now(driver.now().plus(Duration::from_millis(20)));
+    driver.crash_and_restore().unwrap();
+    pipe(&mut driver, "when t");
+    driver.run().unwrap();
+    assert_eq!(
+        sent(&mut driver),
+        [
+            "main never",
+            "main in 100 ms",
+            "main in 70 ms",
+            "main never",
+            "main in 30 ms"
+        ]
+    );
+}

@@ -268,3 +268,13 @@ fn what_is_sent_is_dated_as_brokers_take_it() {
         }
     }
 }
+
+#[test]
+fn a_processor_sees_what_it_wrote_in_both_directions() {
+    let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
+    pipe(&mut driver, "add b 1; add d 1");
+    driver.run().unwrap();
+    pipe(&mut driver, "ends; add a 1; add e 1; ends");
+    driver.run().unwrap();
+    assert_eq!(sent(&mut driver), ["main b to d", "main a to e"]);
+}

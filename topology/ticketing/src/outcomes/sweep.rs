@@ -11,7 +11,9 @@
 use std::ops::Bound;
 use std::time::Duration;
 
-use turnstile_engine::{Codec, Context, KeyRange, ProcessorError, Store, TimestampMs};
+use turnstile_engine::{
+    Codec, Context, KeyRange, ProcessorError, ScanDirection, Store, TimestampMs,
+};
 
 use super::OUTCOME_KEPT;
 use crate::outcome::{Outcome, OutcomeKey};
@@ -89,7 +91,7 @@ impl Pass {
         if let Some(visited) = &self.visited {
             range.start = Bound::Excluded(visited.to_bytes());
         }
-        let rows = context.scan(store, &range, ROWS_PER_CALL)?;
+        let rows = context.scan(store, &range, ScanDirection::Forward, ROWS_PER_CALL)?;
         let is_over = rows.len() < ROWS_PER_CALL;
         for (key, outcome) in rows {
             if outcome.decided_at.plus(OUTCOME_KEPT) <= context.now() {
