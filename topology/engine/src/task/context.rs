@@ -218,11 +218,7 @@ impl TaskCore {
         let called = TaskError::unless_panic(self.id, at, || {
             self.visit(processor, &RecordContext::at(now), callback)
         })?;
-        if called.is_ok() {
-            unit.keep(self);
-        } else {
-            unit.undo(self);
-        }
+        unit.end(self, &called);
         Ok(called)
     }
 

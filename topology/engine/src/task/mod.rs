@@ -264,25 +264,15 @@ impl Task {
             }
             Ok(handled)
         });
-        match handled {
-            Ok(Handled::Processed) => {
-                unit.keep(&mut self.core);
-                Ok(Processed::Done)
-            }
-            Ok(Handled::Skipped(reason)) => {
-                unit.keep(&mut self.core);
-                Ok(Processed::Skipped(reason))
-            }
-            Ok(Handled::Misplaced(id)) => {
-                unit.keep(&mut self.core);
+        unit.end(&mut self.core, &handled);
+        Ok(match handled? {
+            Handled::Processed => Processed::Done,
+            Handled::Skipped(reason) => Processed::Skipped(reason),
+            Handled::Misplaced(id) => {
                 self.core.rekey(from, &id, record, now);
-                Ok(Processed::Rekeyed)
+                Processed::Rekeyed
             }
-            Err(error) => {
-                unit.undo(&mut self.core);
-                Err(error)
-            }
-        }
+        })
     }
 
     fn reject(

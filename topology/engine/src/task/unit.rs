@@ -23,14 +23,23 @@ impl Unit {
         }
     }
 
-    pub(super) fn keep(self, core: &mut TaskCore) {
+    /// Keeps what was done if it succeeded, else undoes it.
+    pub(super) fn end<R, E>(self, core: &mut TaskCore, result: &Result<R, E>) {
+        if result.is_ok() {
+            self.keep(core);
+        } else {
+            self.undo(core);
+        }
+    }
+
+    fn keep(self, core: &mut TaskCore) {
         core.overlay.release(self.savepoint);
         for timers in core.timers.iter_mut().flatten() {
             timers.keep();
         }
     }
 
-    pub(super) fn undo(self, core: &mut TaskCore) {
+    fn undo(self, core: &mut TaskCore) {
         self.undo_but_timers(core);
         for timers in core.timers.iter_mut().flatten() {
             timers.undo_from(0);
