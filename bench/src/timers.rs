@@ -142,15 +142,17 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
 /// Memory of this process, in MiB.
 struct Memory {
     rss: f64,
-    /// What RocksDB has in its cache, write buffers included.
+    /// Blocks of files, and writes that are not on disk yet.
     cache: f64,
 }
 
 impl Memory {
     fn of(application: &Application) -> Outcome<Self> {
+        let blocks = application.gauge("turnstile_rocksdb_block_cache_bytes")?;
+        let writes = application.gauge("turnstile_rocksdb_write_buffer_bytes")?;
         Ok(Self {
             rss: Usage::own()?.rss_mb,
-            cache: application.gauge("turnstile_rocksdb_block_cache_bytes")? / MIB,
+            cache: (blocks + writes) / MIB,
         })
     }
 

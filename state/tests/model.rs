@@ -33,6 +33,8 @@ enum Op {
     /// Of both transactions.
     Abort,
     Flush,
+    /// What follows goes on while it is drained; closing waits for that.
+    BeginFlush,
     /// Flush, close, open.
     Reopen,
     /// Close and open.
@@ -87,6 +89,7 @@ fn durable_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         20 => transaction_op(),
         1 => Just(Op::Flush),
+        2 => Just(Op::BeginFlush),
         1 => Just(Op::Reopen),
         1 => Just(Op::Crash),
     ]
@@ -122,6 +125,8 @@ impl State {
 #[derive(Default)]
 struct Model {
     flushed: State,
+    /// What was committed since a flush was begun, which may have been taken along.
+    taken_along: Option<Vec<State>>,
     committed: State,
     /// With the transaction that is yet to be committed.
     sealed: Option<State>,
@@ -130,6 +135,33 @@ struct Model {
 }
 
 impl Model {
+    fn flush(&mut self) {
+        self.flushed = self.committed.clone();
+        self.taken_along = None;
+    }
+
+    fn begin_flush(&mut self) {
+        self.flush();
+        self.taken_along = Some(Vec::new());
+    }
+
+    fn commit(&mut self, state: State) {
+        if let Some(taken_along) = &mut self.taken_along {
+            taken_along.push(state.clone());
+        }
+        self.committed = state;
+    }
+
+    /// Goes on from the state that is on disk, which is one of those that may be.
+    fn crash(&mut self, offset_on_disk: Option<i64>) {
+        let mut later = self.taken_along.take().into_iter().flatten();
+        if self.flushed.changelog_offset != offset_on_disk {
+            let on_disk = later.find(|state| state.changelog_offset == offset_on_disk);
+            self.flushed = on_disk.expect("what is on disk was committed, and is not too old");
+        }
+        self.end_transactions_at(self.flushed.clone());
+    }
+
     fn end_transactions_at(&mut self, committed: State) {
         self.committed = committed;
         self.sealed = None;
@@ -215,8 +247,9 @@ fn step(mut system: System, model: &mut Model, op: Op) -> System {
         Op::Commit => {
             seal(&mut system, model);
             let next_offset = model.committed.changelog_offset.unwrap_or(0) + 1;
-            model.committed = model.sealed.take().expect("one is sealed");
-            model.committed.changelog_offset = Some(next_offset);
+            let mut sealed = model.sealed.take().expect("one is sealed");
+            sealed.changelog_offset = Some(next_offset);
+            model.commit(sealed);
             let mut batch = system.overlay.take_batch();
             batch.set_changelog_offset(next_offset);
             system.overlay.backend().write(batch).expect("write");
@@ -228,17 +261,22 @@ fn step(mut system: System, model: &mut Model, op: Op) -> System {
         }
         Op::Flush => {
             system.overlay.backend().flush().expect("flush");
-            model.flushed = model.committed.clone();
+            model.flush();
+        }
+        Op::BeginFlush => {
+            system.overlay.backend().begin_flush().expect("flush");
+            model.begin_flush();
         }
         Op::Reopen => {
             system.overlay.backend().flush().expect("flush");
-            model.flushed = model.committed.clone();
+            model.flush();
             model.end_transactions_at(model.flushed.clone());
             system = system.reopened();
         }
         Op::Crash => {
-            model.end_transactions_at(model.flushed.clone());
             system = system.reopened();
+            let offset = system.overlay.backend().changelog_offset();
+            model.crash(offset.expect("offset"));
         }
     }
     system

@@ -1,9 +1,8 @@
-//! What is written to a database and not given to RocksDB yet.
+//! What is written to a database and not on disk yet.
 //!
 //! RocksDB would keep it in memory as well until it is flushed; but there a row is looked up,
 //! and put in its place, by comparing whole keys along a list. Here both take a tenth of that
-//! time, a row that is written again before it is drained reaches RocksDB once, and what is
-//! drained comes there in order, which it puts in place fastest.
+//! time, and a row that is written again before it is drained reaches the disk once.
 //!
 //! Readers scan a store as it was when they began: they share its writes, and whoever writes
 //! meanwhile writes to a copy.

@@ -2,10 +2,8 @@
 //!
 //! Each task has a database of its own, and tasks come and go, so a limit for each
 //! database would be either wasteful or no limit. There is one cache, and one
-//! budget for the writes that are not on disk yet. Half of that is for the buffers in front
-//! of RocksDB, half for what was drained from them and is being flushed; this half is taken
-//! out of the cache as it is used, so that memory that flushes do not need caches blocks.
-//! What the tasks together may take is therefore one number.
+//! budget for the writes that are not on disk yet. Half of that is for what is fresh, half for
+//! what is being drained. What the tasks together may take is therefore one number.
 //!
 //! While rows are loaded in bulk into any of them, buffers may take most of the room for
 //! cached blocks too: nobody reads yet, and the larger what is drained at once, the less often
@@ -16,20 +14,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rocksdb::{Cache, WriteBufferManager};
+use rocksdb::Cache;
 
 /// The one block cache and write budget of a process; clones share them.
 #[derive(Clone)]
 pub struct RocksMemory {
     cache: Cache,
-    write_buffers: WriteBufferManager,
     buffers: Arc<Buffers>,
-    capacity_bytes: usize,
 }
 
 /// What the buffers of all databases hold.
 struct Buffers {
-    /// At which they are drained.
+    /// Of what is fresh, at which they are drained; and of what is being drained.
     limit_bytes: usize,
     /// So much more, while rows are loaded in bulk.
     bulk_bytes: usize,
@@ -39,11 +35,28 @@ struct Buffers {
 }
 
 struct BuffersState {
-    bytes: BTreeMap<u64, usize>,
+    held: BTreeMap<u64, Held>,
     /// Those into which rows are loaded in bulk.
     in_bulk: BTreeSet<u64>,
     cache: Cache,
     next: u64,
+}
+
+/// What one database holds, in bytes.
+#[derive(Default)]
+struct Held {
+    fresh: usize,
+    draining: usize,
+}
+
+impl BuffersState {
+    fn fresh_bytes(&self) -> usize {
+        self.held.values().map(|held| held.fresh).sum()
+    }
+
+    fn draining_bytes(&self) -> usize {
+        self.held.values().map(|held| held.draining).sum()
+    }
 }
 
 impl Buffers {
@@ -64,16 +77,30 @@ pub(super) struct BufferAccount {
 }
 
 impl BufferAccount {
-    /// Notes how much it holds; says whether it has to be drained: when all together hold too
-    /// much, and this one as much as they do on average. So few and large ones are drained.
+    /// Notes how much is fresh; says whether it has to be drained: when that of all together is too
+    /// much, and this as much as it is on average. So few and large ones are drained.
     pub(super) fn holds(&self, bytes: usize) -> bool {
         let state = &mut *self.buffers.state.lock();
         let limit = self.buffers.limit_bytes + self.buffers.lent_bytes(state);
-        let of = &mut state.bytes;
-        of.insert(self.number, bytes);
-        let total: usize = of.values().sum();
-        let number = of.values().filter(|bytes| **bytes > 0).count();
-        total > limit && bytes >= total / number.max(1)
+        state.held.entry(self.number).or_default().fresh = bytes;
+        let total = state.fresh_bytes();
+        let fresh = state.held.values().filter(|held| held.fresh > 0);
+        total > limit && bytes >= total / fresh.count().max(1)
+    }
+
+    /// Notes that so much is being drained, and nothing is fresh.
+    pub(super) fn drains(&self, bytes: usize) {
+        let held = Held {
+            fresh: 0,
+            draining: bytes,
+        };
+        self.buffers.state.lock().held.insert(self.number, held);
+    }
+
+    /// Notes that nothing is being drained any more.
+    pub(super) fn has_drained(&self) {
+        let state = &mut *self.buffers.state.lock();
+        state.held.entry(self.number).or_default().draining = 0;
     }
 
     /// Notes whether rows are loaded in bulk; says whether they are into any database.
@@ -95,7 +122,7 @@ impl BufferAccount {
 impl Drop for BufferAccount {
     fn drop(&mut self) {
         self.set_in_bulk(false);
-        self.buffers.state.lock().bytes.remove(&self.number);
+        self.buffers.state.lock().held.remove(&self.number);
     }
 }
 
@@ -107,25 +134,19 @@ impl fmt::Debug for BufferAccount {
 
 impl RocksMemory {
     /// A budget of `block_cache_bytes` for blocks read from disk, their indexes and
-    /// filters, plus `write_buffer_bytes` for writes that are not on disk yet.
-    ///
-    /// The second is a limit at which databases start to flush, not one at which
-    /// writers wait.
+    /// filters, plus `write_buffer_bytes` for writes that are not on disk yet: databases begin to
+    /// drain at half of these, and writers wait for that when the other half is being drained.
     #[must_use]
     pub fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Self {
-        let (buffers, flushing) = (write_buffer_bytes / 2, write_buffer_bytes.div_ceil(2));
-        let cache_bytes = block_cache_bytes.saturating_add(flushing);
         // Readers of many threads look up several blocks for each row: this cache takes no
         // lock for that. With no guess of the size of its entries it grows as it is used.
-        let cache = Cache::new_hyper_clock_cache(cache_bytes, 0);
-        let write_buffers =
-            WriteBufferManager::new_write_buffer_manager_with_cache(flushing, false, cache.clone());
+        let cache = Cache::new_hyper_clock_cache(block_cache_bytes, 0);
         let buffers = Buffers {
-            limit_bytes: buffers,
+            limit_bytes: write_buffer_bytes / 2,
             bulk_bytes: block_cache_bytes / 4 * 3,
-            cache_bytes,
+            cache_bytes: block_cache_bytes,
             state: Mutex::new(BuffersState {
-                bytes: BTreeMap::new(),
+                held: BTreeMap::new(),
                 in_bulk: BTreeSet::new(),
                 cache: cache.clone(),
                 next: 0,
@@ -133,9 +154,7 @@ impl RocksMemory {
         };
         Self {
             cache,
-            write_buffers,
             buffers: Arc::new(buffers),
-            capacity_bytes: cache_bytes.saturating_add(write_buffer_bytes / 2),
         }
     }
 
@@ -152,59 +171,41 @@ impl RocksMemory {
         }
     }
 
-    /// Whether more is drained and not flushed yet than there is room for.
-    pub(super) fn flushes_too_much(&self) -> bool {
-        self.write_buffers.get_usage() > self.write_buffers.get_buffer_size()
+    /// Whether more is being drained than there is room for.
+    pub(super) fn drains_too_much(&self) -> bool {
+        self.buffers.state.lock().draining_bytes() > self.buffers.limit_bytes
     }
 
-    fn buffered_bytes(&self) -> usize {
-        self.buffers.state.lock().bytes.values().sum()
-    }
-
-    /// The whole budget, in bytes.
+    /// The bytes of cached blocks, indexes and filters.
     #[must_use]
-    pub fn capacity_bytes(&self) -> usize {
-        self.capacity_bytes
+    pub fn block_cache_usage_bytes(&self) -> usize {
+        self.cache.get_usage()
     }
 
-    /// The bytes in use: blocks, indexes, filters and write buffers.
+    /// What these may take: less while rows are loaded in bulk.
     #[must_use]
-    pub fn usage_bytes(&self) -> usize {
-        self.cache.get_usage() + self.buffered_bytes()
+    pub fn block_cache_capacity_bytes(&self) -> usize {
+        let lent = self.buffers.lent_bytes(&self.buffers.state.lock());
+        self.buffers.cache_bytes - lent
     }
 
-    /// The bytes in use that cannot be evicted now, among them the write buffers.
-    #[must_use]
-    pub fn pinned_bytes(&self) -> usize {
-        self.cache.get_pinned_usage() + self.buffered_bytes()
-    }
-
-    /// The bytes of the write buffers.
+    /// The bytes of writes that are not on disk yet.
     #[must_use]
     pub fn write_buffer_usage_bytes(&self) -> usize {
-        self.write_buffers.get_usage() + self.buffered_bytes()
-    }
-
-    /// The limit of the write buffers.
-    #[must_use]
-    pub fn write_buffer_capacity_bytes(&self) -> usize {
-        self.write_buffers.get_buffer_size() + self.buffers.limit_bytes
+        let state = self.buffers.state.lock();
+        state.fresh_bytes() + state.draining_bytes()
     }
 
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
-    }
-
-    pub(super) fn write_buffers(&self) -> &WriteBufferManager {
-        &self.write_buffers
     }
 }
 
 impl fmt::Debug for RocksMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RocksMemory")
-            .field("capacity_bytes", &self.capacity_bytes)
-            .field("usage_bytes", &self.usage_bytes())
+            .field("block_cache_usage_bytes", &self.block_cache_usage_bytes())
+            .field("write_buffer_usage_bytes", &self.write_buffer_usage_bytes())
             .finish_non_exhaustive()
     }
 }
@@ -221,13 +222,23 @@ mod tests {
         assert!(!first.holds(600 * KIB));
         assert!(!second.holds(400 * KIB));
         assert!(!second.holds(500 * KIB), "it holds the lesser part");
-        assert_eq!(memory.buffered_bytes(), 1100 * KIB);
+        assert_eq!(memory.write_buffer_usage_bytes(), 1100 * KIB);
         assert!(first.holds(600 * KIB));
         assert!(!first.holds(0));
         assert!(!second.holds(1000 * KIB));
         assert!(second.holds(1100 * KIB), "alone it may hold all there is");
+        second.drains(1100 * KIB);
+        assert!(memory.drains_too_much());
+        assert!(
+            !second.holds(600 * KIB),
+            "the other half is for what is drained"
+        );
+        assert_eq!(memory.write_buffer_usage_bytes(), 1700 * KIB);
+        second.has_drained();
+        assert!(!memory.drains_too_much());
+        assert_eq!(memory.write_buffer_usage_bytes(), 600 * KIB);
         drop(second);
-        assert_eq!(memory.buffered_bytes(), 0);
+        assert_eq!(memory.write_buffer_usage_bytes(), 0);
     }
 
     #[test]
@@ -239,11 +250,13 @@ mod tests {
         assert!(first.set_in_bulk(true));
         assert!(first.set_in_bulk(true));
         assert!(second.set_in_bulk(true));
+        assert_eq!(memory.block_cache_capacity_bytes(), 2 * MIB);
         assert!(!first.holds(7 * MIB));
         assert!(first.holds(8 * MIB));
         assert!(first.set_in_bulk(false), "rows are loaded into the other");
         assert!(!first.holds(7 * MIB));
         drop(second);
+        assert_eq!(memory.block_cache_capacity_bytes(), 8 * MIB);
         assert!(first.holds(2 * MIB));
     }
 }

@@ -1,8 +1,6 @@
 //! How the databases of tasks are set up.
 //!
-//! Most of it is fixed, because it is either needed for a promise of the backend
-//! (no write-ahead log, no flush on close) or right for every task
-//! of a stream application: many small databases in one process, point lookups
+//! Most of it is fixed, because it is right for every task of a stream application: many small databases in one process, point lookups
 //! of keys that often do not exist, values that compress well.
 
 use rocksdb::{
@@ -11,6 +9,7 @@ use rocksdb::{
 };
 
 use super::RocksMemory;
+use super::flusher::Flusher;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -18,23 +17,21 @@ const MIB: usize = 1024 * KIB;
 /// Of a database, as RocksDB has them unless told otherwise.
 const LEVELS: usize = 7;
 
-/// So many files that flushes made are merged.
+/// What was drained is soon merged into a file of the next level.
+const FRESH_COMPRESSION: DBCompressionType = DBCompressionType::None;
+
+/// So many files that were drained are merged.
 pub(super) const UNMERGED_FILES: i32 = 4;
 
 /// What RocksDB calls that number.
 pub(super) const UNMERGED_FILES_OPTION: &str = "level0_file_num_compaction_trigger";
 
-/// So many while rows are loaded in bulk: RocksDB slows writers down at twenty.
+/// So many while rows are loaded in bulk: fewer than the twenty at which it is in a hurry.
 pub(super) const UNMERGED_FILES_IN_BULK: i32 = 16;
 
-/// The options that have no setters of their own.
-///
-/// - Closing must not flush: a database is also closed to abandon it, and the caller who
-///   wants it flushed says so.
-/// - A file is written in pieces of 64 KiB. Each database has three that are always open, and
-///   RocksDB would keep up to a mebibyte for each that a flush or a compaction writes.
-const WITHOUT_SETTERS: &str =
-    "avoid_flush_during_shutdown=true;writable_file_max_buffer_size=65536";
+/// The option that has no setter of its own: a file is written in pieces of 64 KiB. Each database
+/// has three that are always open, and RocksDB would keep up to a mebibyte for each that it merges.
+const WITHOUT_SETTER: &str = "writable_file_max_buffer_size=65536";
 
 /// What a compaction reads ahead of each of its files.
 const READ_AHEAD_BYTES: usize = 256 * KIB;
@@ -46,11 +43,12 @@ pub struct RocksOptions {
     pub memory: RocksMemory,
     /// The files that one database keeps open at most.
     pub max_open_files: i32,
-    /// The flushes and compactions that run at the same time, over all databases.
+    /// The compactions that run at the same time, over all databases.
     pub background_jobs: i32,
-    /// The writes in the buffer of one database, in bytes, at which it is drained and
-    /// flushed, even if the shared budget would allow more.
+    /// The writes in the buffer of one database, in bytes, at which it is drained, even if the shared budget would allow more.
     pub buffer_bytes_max: usize,
+    /// Shared by all databases that are opened with these options or clones of them.
+    pub(super) flusher: Flusher,
 }
 
 impl RocksOptions {
@@ -62,14 +60,14 @@ impl RocksOptions {
             max_open_files: 256,
             background_jobs: 2,
             buffer_bytes_max: 16 * MIB,
+            flusher: Flusher::default(),
         }
     }
 
     /// The options of a database.
     pub(super) fn to_rocksdb(&self) -> Result<Options, rocksdb::Error> {
-        let mut options = Options::default().get_options_from_string(WITHOUT_SETTERS)?;
+        let mut options = Options::default().get_options_from_string(WITHOUT_SETTER)?;
         options.create_if_missing(true);
-        options.set_write_buffer_manager(self.memory.write_buffers());
         options.set_max_open_files(self.max_open_files);
         options.set_max_background_jobs(self.background_jobs);
         options.set_skip_stats_update_on_db_open(true);
@@ -86,19 +84,23 @@ impl RocksOptions {
         options.set_stats_persist_period_sec(0);
         options.set_max_manifest_file_size(16 * MIB);
 
-        // What is drained into it is flushed at once, whatever its size.
+        // RocksDB keeps the indexes and filters of drained files at hand that are not much larger
+        // than this. It is given files only, so nothing is ever in such a buffer.
         options.set_write_buffer_size(64 * MIB);
-        options.set_max_write_buffer_number(3);
-        // Memory is taken from the shared budget in these steps, also by a store
-        // that holds one key.
-        options.set_arena_block_size(64 * KIB);
-        // What a flush wrote is soon merged into a file of the next level.
         let mut compression = [DBCompressionType::Lz4; LEVELS];
-        compression[0] = DBCompressionType::None;
+        compression[0] = FRESH_COMPRESSION;
         options.set_compression_per_level(&compression);
         options.set_level_zero_file_num_compaction_trigger(UNMERGED_FILES);
         options.set_block_based_table_factory(&self.tables());
         Ok(options)
+    }
+
+    /// The options of the files that are drained.
+    pub(super) fn of_drained_files(&self) -> Options {
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&self.tables());
+        options.set_compression_type(FRESH_COMPRESSION);
+        options
     }
 
     fn tables(&self) -> BlockBasedOptions {
@@ -112,7 +114,7 @@ impl RocksOptions {
         tables.set_bloom_filter(10.0, false);
         // Indexes and filters count against the shared budget. They are whole, since a
         // lookup in one that is in parts costs another one in the cache; those of the files
-        // that flushes make stay at hand.
+        // that are drained stay at hand.
         tables.set_cache_index_and_filter_blocks(true);
         tables.set_cache_index_and_filter_blocks_with_high_priority(true);
         tables.set_unpartitioned_pinning_tier(BlockBasedTablePinningTier::FlushAndSimilar);

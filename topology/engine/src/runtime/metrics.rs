@@ -147,12 +147,12 @@ impl Metrics {
             )?,
             store_keys: add.gauges("turnstile_store_keys", "Keys of a store, estimated.", &["store"])?,
             store_bytes: add.gauges("turnstile_store_bytes", "Bytes of a store on disk.", &["store"])?,
-            block_cache_bytes: add.gauge("turnstile_rocksdb_block_cache_bytes", "Block cache in use.")?,
+            block_cache_bytes: add.gauge("turnstile_rocksdb_block_cache_bytes", "Blocks of files in memory, with their indexes and filters.")?,
             block_cache_capacity_bytes: add.gauge(
                 "turnstile_rocksdb_block_cache_capacity_bytes",
-                "Block cache at most, write buffers included.",
+                "What these may take.",
             )?,
-            write_buffer_bytes: add.gauge("turnstile_rocksdb_write_buffer_bytes", "Write buffers in use.")?,
+            write_buffer_bytes: add.gauge("turnstile_rocksdb_write_buffer_bytes", "Writes in memory that are not on disk yet.")?,
             misfits: add.gauge(
                 "turnstile_tasks_held_in_part",
                 "Tasks whose partition some but not all groups have assigned here for longer than a session.",

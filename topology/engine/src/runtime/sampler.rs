@@ -95,10 +95,10 @@ impl Sampler {
         let bytes = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics
             .block_cache_bytes
-            .set(bytes(self.memory.usage_bytes()));
+            .set(bytes(self.memory.block_cache_usage_bytes()));
         self.metrics
             .block_cache_capacity_bytes
-            .set(bytes(self.memory.capacity_bytes()));
+            .set(bytes(self.memory.block_cache_capacity_bytes()));
         self.metrics
             .write_buffer_bytes
             .set(bytes(self.memory.write_buffer_usage_bytes()));

@@ -1,0 +1,339 @@
+//! A database, and what lies over it: the rows that are not in its files yet.
+//!
+//! ```text
+//! fresh      batches are added here
+//! draining   what was fresh, and is being written to a file
+//! RocksDB    files
+//! ```
+//!
+//! Readers look from the top down. What is drained goes to RocksDB as a file that is sorted
+//! already, which takes it in as a whole: nothing is copied into a table in memory, from which
+//! RocksDB would make that file. So it is never written to otherwise.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+use rocksdb::{
+    DB, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter, WaitForCompactOptions,
+    properties,
+};
+
+use super::RocksOptions;
+use super::buffer::{Buffer, Scan};
+use super::memory::BufferAccount;
+use super::rows::{CHANGELOG_OFFSET, RowBounds, RowPrefix, Rows};
+use super::sizes;
+use crate::merge::{Entries, Merge};
+use crate::write::Write;
+use crate::{Batch, KeyRange, ScanDirection, StateError, StoreId, StoreStats};
+
+/// A file on its way into the database, beside it in the directory of the task.
+const DRAINED_FILE: &str = "drained.sst";
+
+/// A database and what lies over it.
+pub(super) struct Database {
+    rocks: DB,
+    layers: RwLock<Layers>,
+    account: BufferAccount,
+    /// What is fresh is drained at so many bytes, whatever others hold.
+    buffer_bytes_max: usize,
+    /// The directory of the task.
+    path: PathBuf,
+    stores: Vec<Store>,
+    /// Of lookups of single keys: made once, for they are all alike.
+    lookup: ReadOptions,
+    /// Of the files that are drained.
+    files: Options,
+}
+
+/// What is not in the files of a database.
+struct Layers {
+    fresh: Buffer,
+    draining: Option<Arc<Buffer>>,
+}
+
+/// A store in RocksDB.
+struct Store {
+    prefix: RowPrefix,
+    /// Whether RocksDB ever had a row of it. Where it had none nothing need be looked up: the
+    /// stores for what goes wrong are empty most of their time.
+    has_rows: AtomicBool,
+}
+
+impl Layers {
+    fn top_down(&self) -> impl Iterator<Item = &Buffer> {
+        std::iter::once(&self.fresh).chain(self.draining.as_deref())
+    }
+
+    fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<&Write>, StateError> {
+        for buffer in self.top_down() {
+            if let Some(write) = buffer.store(store)?.get(key) {
+                return Ok(Some(write));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Database {
+    /// Takes over an open database with the stores that these prefixes stand for, and drops what a
+    /// crash left of a file on its way into it.
+    pub(super) fn new(
+        rocks: DB,
+        path: &Path,
+        prefixes: impl Iterator<Item = RowPrefix>,
+        options: &RocksOptions,
+    ) -> Result<Self, StateError> {
+        let store = |prefix| Store {
+            prefix,
+            has_rows: AtomicBool::new(true),
+        };
+        let stores: Vec<Store> = prefixes.map(store).collect();
+        let database = Self {
+            rocks,
+            layers: RwLock::new(Layers {
+                fresh: Buffer::new(stores.len()),
+                draining: None,
+            }),
+            account: options.memory.account(),
+            buffer_bytes_max: options.buffer_bytes_max,
+            path: path.to_owned(),
+            stores,
+            lookup: ReadOptions::default(),
+            files: options.of_drained_files(),
+        };
+        // The lock of the database is held: nobody else is writing it.
+        super::remove_file_if_there(&database.drained_file())?;
+        for store in &database.stores {
+            let first = database
+                .rows(store.prefix.all(), ScanDirection::Forward)
+                .next()
+                .transpose();
+            let first = first.map_err(database.failed_to("look for rows"))?;
+            store.has_rows.store(first.is_some(), Ordering::Relaxed);
+        }
+        Ok(database)
+    }
+
+    fn store(&self, store: StoreId) -> Result<&Store, StateError> {
+        let found = self.stores.get(store.index());
+        found.ok_or(StateError::UnknownStore(store))
+    }
+
+    fn rows(&self, bounds: RowBounds, direction: ScanDirection) -> Rows<'_> {
+        Rows::between(&self.rocks, bounds, direction, ReadOptions::default())
+    }
+
+    fn drained_file(&self) -> PathBuf {
+        self.path.join(DRAINED_FILE)
+    }
+
+    fn failed_to(&self, action: &'static str) -> impl Fn(rocksdb::Error) -> StateError {
+        move |error| StateError::rocks(&self.path, action)(error)
+    }
+
+    pub(super) fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        if let Some(write) = self.layers.read().get(store, key)? {
+            return Ok(write.value().map(<[u8]>::to_vec));
+        }
+        let store = self.store(store)?;
+        // The lock orders this after the drain that took the row out of the layers.
+        if !store.has_rows.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        self.rocks
+            .get_opt(store.prefix.row(key), &self.lookup)
+            .map_err(self.failed_to("read a key"))
+    }
+
+    pub(super) fn scan<'a>(
+        &'a self,
+        store: StoreId,
+        range: &KeyRange,
+        direction: ScanDirection,
+    ) -> Result<Entries<'a>, StateError> {
+        let prefix = self.store(store)?.prefix;
+        let Some(bounds) = prefix.rows(range) else {
+            return Ok(Box::new(std::iter::empty()));
+        };
+        // Nothing changes between the two, so all are as of one point in time.
+        let (over, rows) = {
+            let layers = self.layers.read();
+            let rows = self.rows(bounds, direction);
+            let over: Result<Vec<_>, StateError> = layers
+                .top_down()
+                .map(|buffer| buffer.store(store).cloned())
+                .collect();
+            (over?, rows)
+        };
+        let rows = rows.map(|entry| entry.map_err(self.failed_to("scan a store")));
+        let mut entries: Entries<'a> = Box::new(rows);
+        for writes in over.into_iter().rev().filter(|writes| !writes.is_empty()) {
+            let writes = Scan::new(writes, range, direction);
+            entries = Box::new(Merge::new(entries, writes, direction));
+        }
+        Ok(entries)
+    }
+
+    /// Adds a batch; says whether so much is fresh now that it has to be drained.
+    pub(super) fn add(&self, batch: Batch) -> Result<bool, StateError> {
+        let mut layers = self.layers.write();
+        layers.fresh.add(batch)?;
+        let bytes = layers.fresh.bytes();
+        Ok(self.account.holds(bytes) || bytes >= self.buffer_bytes_max)
+    }
+
+    /// The directory of the task.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn account(&self) -> &BufferAccount {
+        &self.account
+    }
+
+    /// Makes what is fresh what is to be drained, unless there still is such; says whether there
+    /// is anything to drain.
+    pub(super) fn set_apart(&self) -> bool {
+        let mut layers = self.layers.write();
+        if layers.draining.is_some() {
+            return true;
+        }
+        if layers.fresh.is_empty() {
+            return false;
+        }
+        let buffer = layers.fresh.take();
+        self.account.drains(buffer.bytes());
+        layers.draining = Some(Arc::new(buffer));
+        true
+    }
+
+    /// Gives RocksDB what was set apart, as one file on disk.
+    pub(super) fn drain(&self) -> Result<(), StateError> {
+        let Some(buffer) = self.layers.read().draining.clone() else {
+            return Ok(());
+        };
+        self.wait_for_merges()?;
+        let file = self.drained_file();
+        self.write_file(&file, &buffer)?;
+        keep_at_hand(&file)?;
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        // Nobody makes snapshots; who scans keeps the files that there were.
+        options.set_snapshot_consistency(false);
+        self.rocks
+            .ingest_external_file_opts(&options, vec![&file])
+            .map_err(self.failed_to("take a file in"))?;
+        // Until now readers found the rows here, from now on there.
+        let drained = self.layers.write().draining.take();
+        self.account.has_drained();
+        drop((drained, buffer));
+        Ok(())
+    }
+
+    /// Lets RocksDB catch up where it would stop those who write to it: it does not stop files.
+    fn wait_for_merges(&self) -> Result<(), StateError> {
+        let stopped = self
+            .rocks
+            .property_int_value(properties::IS_WRITE_STOPPED)
+            .map_err(self.failed_to("tell whether it can be written to"))?;
+        if stopped != Some(0) {
+            self.rocks
+                .wait_for_compact(&WaitForCompactOptions::default())
+                .map_err(self.failed_to("merge files"))?;
+        }
+        Ok(())
+    }
+
+    fn write_file(&self, path: &Path, buffer: &Buffer) -> Result<(), StateError> {
+        let failed = self.failed_to("write a file");
+        let mut file = SstFileWriter::create(&self.files);
+        file.open(path).map_err(&failed)?;
+        if let Some(next_offset) = buffer.changelog_offset() {
+            let row = file.put(CHANGELOG_OFFSET, next_offset.to_be_bytes());
+            row.map_err(&failed)?;
+        }
+        let mut by_prefix: Vec<_> = self.stores.iter().zip(buffer.stores()).collect();
+        by_prefix.sort_unstable_by_key(|(store, _)| store.prefix);
+        for (store, writes) in by_prefix {
+            if !writes.is_empty() {
+                store.has_rows.store(true, Ordering::Relaxed);
+            }
+            for write in writes.iter() {
+                let row = store.prefix.row(write.key());
+                let added = match write.value() {
+                    Some(value) => file.put(row, value),
+                    None => file.delete(row),
+                };
+                added.map_err(&failed)?;
+            }
+        }
+        file.finish().map_err(failed)
+    }
+
+    pub(super) fn changelog_offset(&self) -> Result<Option<i64>, StateError> {
+        let over = {
+            let layers = self.layers.read();
+            layers.top_down().find_map(Buffer::changelog_offset)
+        };
+        if over.is_some() {
+            return Ok(over);
+        }
+        let found = self
+            .rocks
+            .get(CHANGELOG_OFFSET)
+            .map_err(self.failed_to("read the changelog offset"))?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        match <[u8; 8]>::try_from(found.as_slice()) {
+            Ok(bytes) => Ok(Some(i64::from_be_bytes(bytes))),
+            Err(_) => Err(StateError::Corrupted {
+                path: self.path.clone(),
+                what: format!("the changelog offset has {} bytes", found.len()),
+                source: None,
+            }),
+        }
+    }
+
+    /// Sets an option of the open database.
+    pub(super) fn set_option(&self, name: &str, value: &str) -> Result<(), StateError> {
+        self.rocks
+            .set_options(&[(name, value)])
+            .map_err(self.failed_to("set an option"))
+    }
+
+    pub(super) fn stats(&self) -> Result<Vec<StoreStats>, StateError> {
+        let prefixes: Vec<RowPrefix> = self.stores.iter().map(|store| store.prefix).collect();
+        let on_disk = sizes::of_stores(&self.rocks, &prefixes);
+        let mut stats = on_disk.map_err(self.failed_to("tell the sizes of stores"))?;
+        let layers = self.layers.read();
+        for buffer in layers.top_down() {
+            for (stats, writes) in stats.iter_mut().zip(buffer.stores()) {
+                stats.keys += writes.len() as u64;
+                stats.bytes += writes.bytes() as u64;
+            }
+        }
+        Ok(stats)
+    }
+}
+
+/// Reads a file, so that the system has it in memory: RocksDB has told it to forget what was
+/// written, and whoever looks up fresh rows would wait for the disk.
+fn keep_at_hand(path: &Path) -> Result<(), StateError> {
+    let read = File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+    read.map(drop).map_err(StateError::io(path))
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
