@@ -1,6 +1,6 @@
 //! The committed state on disk: one batch a commit, and reads of single rows.
 //!
-//! RocksDB flushes and compacts in threads of its own; here only what the caller waits
+//! Buffers are drained, and files merged, by other threads; here only what the caller waits
 //! for is measured.
 
 use divan::{AllocProfiler, Bencher, black_box};

@@ -140,7 +140,8 @@ pub trait Backend: Send + Sync {
         direction: ScanDirection,
     ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError>;
 
-    /// Applies `batch`: all of it or, on an error, none of it.
+    /// Applies `batch` as a whole. An error may be of batches before it that cannot be brought to
+    /// disk; they can still be read, and are by a later flush.
     fn write(&self, batch: Batch) -> Result<(), StateError>;
 
     /// The next changelog offset to read to bring the stores up to date: all records

@@ -1,10 +1,10 @@
 //! Committed state on disk: one RocksDB database a task.
 //!
 //! ```text
-//! 2_3/           the directory of one task
-//!   FORMAT       the marker: format version, names of the stores
-//!   db/          RocksDB: the rows of all stores, and the changelog offset
-//!   drained.sst  rows on their way into it
+//! 2_3/             the directory of one task
+//!   FORMAT         the marker: format version, names of the stores
+//!   db/            RocksDB: the rows of all stores, and the changelog offset
+//!     drained.sst  rows on their way into it
 //! ```
 //!
 //! A batch goes to a buffer in memory. When the buffers of all databases are full, those
@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use rocksdb::DB;
 
-use self::database::Database;
+use self::database::{Database, SetApart};
 use self::flusher::{Drains, Flusher};
 use self::rows::RowPrefix;
 use crate::marker::{self, Marker};
@@ -151,10 +151,8 @@ impl RocksBackend {
         remove_if_there(path)
     }
 
-    /// Begins to drain what is fresh, once what was set apart before is on disk. Says whether
-    /// there is anything to drain.
-    fn drain(&self) -> Result<bool, StateError> {
-        self.flusher.drain(&self.database, &self.drains)
+    fn begin_drain(&self) -> Result<SetApart, StateError> {
+        self.flusher.begin(&self.database, &self.drains)
     }
 }
 
@@ -182,8 +180,10 @@ impl Backend for RocksBackend {
 
     fn write(&self, batch: Batch) -> Result<(), StateError> {
         if self.database.add(batch)? {
-            self.drain()?;
-            // Who writes faster than can be drained waits, so that memory stays bounded.
+            // Who writes faster than files can be merged or written waits, so that their number and
+            // memory stay bounded.
+            self.database.wait_for_merges()?;
+            self.begin_drain()?;
             if self.memory.drains_too_much() {
                 self.drains.wait()?;
             }
@@ -196,16 +196,19 @@ impl Backend for RocksBackend {
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        // Twice where an earlier drain has failed: what that was to write comes first.
-        while self.drain()? {
+        loop {
+            let set_apart = self.flusher.begin_anew(&self.database, &self.drains)?;
             self.drains.wait()?;
+            // Others may write meanwhile: only what was there before counts.
+            if set_apart != SetApart::Again {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn begin_flush(&self) -> Result<(), StateError> {
         if !self.drains.go_on() {
-            self.drain()?;
+            self.begin_drain()?;
         }
         Ok(())
     }

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use rocksdb::{
-    DB, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter, WaitForCompactOptions,
-    properties,
+    DB, ErrorKind, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter,
+    WaitForCompactOptions, properties,
 };
 
 use super::RocksOptions;
@@ -32,8 +32,12 @@ use crate::merge::{Entries, Merge};
 use crate::write::Write;
 use crate::{Batch, KeyRange, ScanDirection, StateError, StoreId, StoreStats};
 
-/// A file on its way into the database, beside it in the directory of the task.
+/// A file on its way into the database, in its directory: RocksDB passes over such a name, and
+/// the directory of the task keeps its age.
 const DRAINED_FILE: &str = "drained.sst";
+
+/// Between two looks at whether files were merged.
+const MERGE_STEP_MICROS: u64 = 10_000;
 
 /// A database and what lies over it.
 pub(super) struct Database {
@@ -55,6 +59,17 @@ pub(super) struct Database {
 struct Layers {
     fresh: Buffer,
     draining: Option<Arc<Buffer>>,
+}
+
+/// What was set apart to be drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SetApart {
+    /// There is nothing to drain.
+    Nothing,
+    /// All that was fresh.
+    Fresh,
+    /// What could not be drained before; what is fresh stays.
+    Again,
 }
 
 /// A store in RocksDB.
@@ -130,7 +145,7 @@ impl Database {
     }
 
     fn drained_file(&self) -> PathBuf {
-        self.path.join(DRAINED_FILE)
+        self.path.join(super::DATABASE).join(DRAINED_FILE)
     }
 
     fn failed_to(&self, action: &'static str) -> impl Fn(rocksdb::Error) -> StateError {
@@ -161,7 +176,8 @@ impl Database {
         let Some(bounds) = prefix.rows(range) else {
             return Ok(Box::new(std::iter::empty()));
         };
-        // Nothing changes between the two, so all are as of one point in time.
+        // The layers are locked, so all are as of one point in time: what RocksDB takes in
+        // meanwhile is in them.
         let (over, rows) = {
             let layers = self.layers.read();
             let rows = self.rows(bounds, direction);
@@ -197,57 +213,75 @@ impl Database {
         &self.account
     }
 
-    /// Makes what is fresh what is to be drained, unless there still is such; says whether there
-    /// is anything to drain.
-    pub(super) fn set_apart(&self) -> bool {
+    /// Makes what is fresh what is to be drained, unless there still is such.
+    pub(super) fn set_apart(&self) -> SetApart {
         let mut layers = self.layers.write();
         if layers.draining.is_some() {
-            return true;
+            return SetApart::Again;
         }
         if layers.fresh.is_empty() {
-            return false;
+            return SetApart::Nothing;
         }
         let buffer = layers.fresh.take();
-        self.account.drains(buffer.bytes());
+        self.account.sets_apart(buffer.bytes());
         layers.draining = Some(Arc::new(buffer));
-        true
+        SetApart::Fresh
     }
 
-    /// Gives RocksDB what was set apart, as one file on disk.
+    /// Gives RocksDB what was set apart, as one file on disk. On an error that stays as it is, and
+    /// may be given once more: the file that RocksDB takes in last lies over those before.
     pub(super) fn drain(&self) -> Result<(), StateError> {
         let Some(buffer) = self.layers.read().draining.clone() else {
             return Ok(());
         };
-        self.wait_for_merges()?;
         let file = self.drained_file();
-        self.write_file(&file, &buffer)?;
-        keep_at_hand(&file)?;
+        let taken_in = self.take_in(&file, &buffer);
+        if taken_in.is_err() {
+            // Disks that are full need the room.
+            super::remove_file_if_there(&file).ok();
+            return taken_in;
+        }
+        // Until now readers found the rows here, from now on there.
+        let drained = self.layers.write().draining.take();
+        drop((drained, buffer));
+        self.account.has_drained();
+        Ok(())
+    }
+
+    fn take_in(&self, file: &Path, buffer: &Buffer) -> Result<(), StateError> {
+        // It may be another name of a file that was taken in: its content must stay.
+        super::remove_file_if_there(file)?;
+        self.write_file(file, buffer)?;
+        keep_at_hand(file)?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         // Nobody makes snapshots; who scans keeps the files that there were.
         options.set_snapshot_consistency(false);
         self.rocks
-            .ingest_external_file_opts(&options, vec![&file])
-            .map_err(self.failed_to("take a file in"))?;
-        // Until now readers found the rows here, from now on there.
-        let drained = self.layers.write().draining.take();
-        self.account.has_drained();
-        drop((drained, buffer));
-        Ok(())
+            .ingest_external_file_opts(&options, vec![file])
+            .map_err(self.failed_to("take a file in"))
     }
 
-    /// Lets RocksDB catch up where it would stop those who write to it: it does not stop files.
-    fn wait_for_merges(&self) -> Result<(), StateError> {
-        let stopped = self
-            .rocks
-            .property_int_value(properties::IS_WRITE_STOPPED)
-            .map_err(self.failed_to("tell whether it can be written to"))?;
-        if stopped != Some(0) {
-            self.rocks
-                .wait_for_compact(&WaitForCompactOptions::default())
-                .map_err(self.failed_to("merge files"))?;
+    /// Waits while RocksDB is so far behind with merging that it would stop those who write to
+    /// it. It does not stop those who bring files.
+    pub(super) fn wait_for_merges(&self) -> Result<(), StateError> {
+        let mut step = WaitForCompactOptions::default();
+        step.set_timeout(MERGE_STEP_MICROS);
+        loop {
+            let stopped = self
+                .rocks
+                .property_int_value(properties::IS_WRITE_STOPPED)
+                .map_err(self.failed_to("tell whether it can be written to"))?;
+            if stopped == Some(0) {
+                return Ok(());
+            }
+            match self.rocks.wait_for_compact(&step) {
+                Err(error) if error.kind() != ErrorKind::TimedOut => {
+                    return Err(self.failed_to("merge files")(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
-        Ok(())
     }
 
     fn write_file(&self, path: &Path, buffer: &Buffer) -> Result<(), StateError> {
@@ -335,5 +369,51 @@ impl fmt::Debug for Database {
         f.debug_struct("Database")
             .field("path", &self.path)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Backend, Batch, RocksBackend, RocksMemory, RocksOptions, StoreId, StoreSpec};
+
+    #[test]
+    fn who_writes_waits_until_files_are_merged() {
+        const FILES: u64 = 10;
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
+        options.buffer_bytes_max = 1;
+        let specs = [StoreSpec {
+            name: "a".to_owned(),
+        }];
+        let backend = RocksBackend::open(directory.path(), &specs, &options).unwrap();
+        let rocks = &backend.database.rocks;
+        let merge_from = |files: &str| {
+            let options = [
+                "level0_file_num_compaction_trigger",
+                "level0_slowdown_writes_trigger",
+                "level0_stop_writes_trigger",
+            ];
+            rocks.set_options(&options.map(|option| (option, files)))
+        };
+        let unmerged = || {
+            let files = rocks.property_int_value("rocksdb.num-files-at-level0");
+            files.unwrap().unwrap()
+        };
+        let write = || {
+            let mut batch = Batch::new();
+            // A row that all files have, so that each lies over those before.
+            batch.put(StoreId(0), *b"k", *b"v");
+            backend.write(batch).unwrap();
+        };
+        merge_from("1000").unwrap();
+        for _ in 0..=FILES {
+            write();
+        }
+        backend.flush().unwrap();
+        assert_eq!(unmerged(), FILES, "the first one lies below");
+        merge_from("4").unwrap();
+        write();
+        let left = unmerged();
+        assert!(left < 4, "{left}");
     }
 }

@@ -1,4 +1,6 @@
 //! The threads that drain buffers, and what is to be waited for.
+//!
+//! One drain of a database is under way at most, so its files come in the order of its writes.
 
 use std::fmt;
 use std::io;
@@ -11,7 +13,7 @@ use std::thread;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::database::Database;
+use super::database::{Database, SetApart};
 use crate::StateError;
 
 /// So many drain at the same time, over all databases: most of it is CPU.
@@ -44,37 +46,59 @@ enum Progress {
         /// What is fresh when it is done is drained as well.
         again: bool,
     },
-    /// What was set apart is on disk, and nothing more is taken on.
+    /// What was set apart is on disk. The thread does not look again for what it is told to take
+    /// on, but may still hold the database.
     Ending,
     Failed(StateError),
 }
 
 impl Flusher {
-    /// Has what is fresh in a database drained. Where that is under way, it waits until what was
-    /// set apart before is on disk. Says whether there is anything to drain.
+    /// Begins to drain what is fresh in a database. Where a drain is under way, it waits until what
+    /// was set apart before is on disk.
     ///
     /// # Errors
     ///
-    /// That of an earlier drain that nobody was told of; what it was to drain is kept.
-    pub(super) fn drain(
+    /// That of an earlier drain that nobody was told of.
+    pub(super) fn begin(
         &self,
         database: &Arc<Database>,
         drains: &Arc<Drains>,
-    ) -> Result<bool, StateError> {
-        let mut progress = drains.when_idle()?;
-        if !database.set_apart() {
-            return Ok(false);
+    ) -> Result<SetApart, StateError> {
+        let mut progress = drains.when_idle();
+        if let Progress::Failed(error) = mem::take(&mut *progress) {
+            return Err(error);
         }
-        *progress = Progress::UnderWay { again: false };
+        self.submit_set_apart(database, drains, &mut progress)
+    }
+
+    /// The same, and where an earlier drain has failed it is tried again.
+    pub(super) fn begin_anew(
+        &self,
+        database: &Arc<Database>,
+        drains: &Arc<Drains>,
+    ) -> Result<SetApart, StateError> {
+        let mut progress = drains.when_idle();
+        *progress = Progress::Idle;
+        self.submit_set_apart(database, drains, &mut progress)
+    }
+
+    fn submit_set_apart(
+        &self,
+        database: &Arc<Database>,
+        drains: &Arc<Drains>,
+        progress: &mut Progress,
+    ) -> Result<SetApart, StateError> {
+        let set_apart = database.set_apart();
+        if set_apart == SetApart::Nothing {
+            return Ok(set_apart);
+        }
         let job = Job {
             database: database.clone(),
             drains: drains.clone(),
         };
-        if let Err(error) = self.submit(job) {
-            *progress = Progress::Idle;
-            return Err(StateError::io(database.path())(error));
-        }
-        Ok(true)
+        self.submit(job).map_err(StateError::io(database.path()))?;
+        *progress = Progress::UnderWay { again: false };
+        Ok(set_apart)
     }
 
     fn submit(&self, job: Job) -> io::Result<()> {
@@ -114,7 +138,7 @@ impl Job {
         let drained = catch_unwind(AssertUnwindSafe(|| {
             loop {
                 database.drain()?;
-                if !(drains.goes_on() && database.set_apart()) {
+                if !drains.goes_on(&database) {
                     return Ok(());
                 }
             }
@@ -140,18 +164,19 @@ impl Drains {
     ///
     /// That of the last one, once.
     pub(super) fn wait(&self) -> Result<(), StateError> {
-        self.when_idle().map(drop)
+        match mem::take(&mut *self.when_idle()) {
+            Progress::Failed(error) => Err(error),
+            Progress::Idle | Progress::UnderWay { .. } | Progress::Ending => Ok(()),
+        }
     }
 
-    fn when_idle(&self) -> Result<MutexGuard<'_, Progress>, StateError> {
+    /// Idle, or failed.
+    fn when_idle(&self) -> MutexGuard<'_, Progress> {
         let mut progress = self.progress.lock();
         while matches!(*progress, Progress::UnderWay { .. } | Progress::Ending) {
             self.changed.wait(&mut progress);
         }
-        match mem::take(&mut *progress) {
-            Progress::Failed(error) => Err(error),
-            Progress::Idle | Progress::UnderWay { .. } | Progress::Ending => Ok(progress),
-        }
+        progress
     }
 
     /// Has the one that is under way take on what is fresh then; says whether it will.
@@ -165,19 +190,17 @@ impl Drains {
         }
     }
 
-    /// Whether it was told to go on; if not, it ends.
-    fn goes_on(&self) -> bool {
-        let progress = &mut *self.progress.lock();
-        match progress {
-            Progress::UnderWay { again } if *again => {
-                *again = false;
-                true
-            }
-            _ => {
-                *progress = Progress::Ending;
-                false
-            }
-        }
+    /// Sets apart what is fresh if it was told to go on; says whether there is more to drain.
+    fn goes_on(&self, database: &Database) -> bool {
+        let mut progress = self.progress.lock();
+        let is_told = matches!(*progress, Progress::UnderWay { again: true });
+        let goes_on = is_told && database.set_apart() != SetApart::Nothing;
+        *progress = if goes_on {
+            Progress::UnderWay { again: false }
+        } else {
+            Progress::Ending
+        };
+        goes_on
     }
 
     fn end(&self, result: Result<(), StateError>) {

@@ -88,8 +88,8 @@ impl BufferAccount {
         total > limit && bytes >= total / fresh.count().max(1)
     }
 
-    /// Notes that so much is being drained, and nothing is fresh.
-    pub(super) fn drains(&self, bytes: usize) {
+    /// Notes that so much is to be drained, and nothing is fresh.
+    pub(super) fn sets_apart(&self, bytes: usize) {
         let held = Held {
             fresh: 0,
             draining: bytes,
@@ -227,7 +227,7 @@ mod tests {
         assert!(!first.holds(0));
         assert!(!second.holds(1000 * KIB));
         assert!(second.holds(1100 * KIB), "alone it may hold all there is");
-        second.drains(1100 * KIB);
+        second.sets_apart(1100 * KIB);
         assert!(memory.drains_too_much());
         assert!(
             !second.holds(600 * KIB),

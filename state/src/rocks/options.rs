@@ -26,11 +26,12 @@ pub(super) const UNMERGED_FILES: i32 = 4;
 /// What RocksDB calls that number.
 pub(super) const UNMERGED_FILES_OPTION: &str = "level0_file_num_compaction_trigger";
 
-/// So many while rows are loaded in bulk: fewer than the twenty at which it is in a hurry.
+/// So many while rows are loaded in bulk: fewer than the 36 at which writers wait.
 pub(super) const UNMERGED_FILES_IN_BULK: i32 = 16;
 
-/// The option that has no setter of its own: a file is written in pieces of 64 KiB. Each database
-/// has three that are always open, and RocksDB would keep up to a mebibyte for each that it merges.
+/// The option that has no setter of its own: files that RocksDB writes itself are written in pieces of
+/// 64 KiB. Each database has three that are always open, and it would keep up to a mebibyte for each
+/// that it merges.
 const WITHOUT_SETTER: &str = "writable_file_max_buffer_size=65536";
 
 /// What a compaction reads ahead of each of its files.
@@ -43,7 +44,8 @@ pub struct RocksOptions {
     pub memory: RocksMemory,
     /// The files that one database keeps open at most.
     pub max_open_files: i32,
-    /// The compactions that run at the same time, over all databases.
+    /// RocksDB's threads in the background, over all databases. It keeps one of two for flushes, of
+    /// which there are none.
     pub background_jobs: i32,
     /// The writes in the buffer of one database, in bytes, at which it is drained, even if the shared budget would allow more.
     pub buffer_bytes_max: usize,

@@ -8,8 +8,7 @@
 //! 00 02, key               a row of the second
 //! ```
 //!
-//! So a flush writes one file, whatever the number of stores, and a batch is one write to one
-//! place, which is atomic by itself.
+//! So a drain is one file, whatever the number of stores, which is taken in as a whole.
 
 use std::ops::Bound;
 
