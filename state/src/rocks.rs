@@ -140,11 +140,7 @@ impl RocksBackend {
         remove_if_there(&discarded)?;
         // 2. In one step, the task is empty.
         let database = path.join(DATABASE);
-        match fs::rename(&database, &discarded) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(StateError::io(&database)(error)),
-        }
+        unless_missing(&database, fs::rename(&database, &discarded))?;
         // 3. The files, while the marker makes them ours.
         marker::remove_content(path)?;
         // 4. The marker, alone with the directory.
@@ -196,8 +192,10 @@ impl Backend for RocksBackend {
     }
 
     fn flush(&self) -> Result<(), StateError> {
+        // What has failed before is tried again.
+        self.drains.wait().ok();
         loop {
-            let set_apart = self.flusher.begin_anew(&self.database, &self.drains)?;
+            let set_apart = self.begin_drain()?;
             self.drains.wait()?;
             // Others may write meanwhile: only what was there before counts.
             if set_apart != SetApart::Again {
@@ -272,8 +270,8 @@ fn remove_file_if_there(file: &Path) -> Result<(), StateError> {
     unless_missing(file, fs::remove_file(file))
 }
 
-fn unless_missing(path: &Path, removed: io::Result<()>) -> Result<(), StateError> {
-    match removed {
+fn unless_missing(path: &Path, done: io::Result<()>) -> Result<(), StateError> {
+    match done {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(StateError::io(path)(error)),
         Ok(()) | Err(_) => Ok(()),
     }

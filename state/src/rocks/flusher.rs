@@ -68,26 +68,6 @@ impl Flusher {
         if let Progress::Failed(error) = mem::take(&mut *progress) {
             return Err(error);
         }
-        self.submit_set_apart(database, drains, &mut progress)
-    }
-
-    /// The same, and where an earlier drain has failed it is tried again.
-    pub(super) fn begin_anew(
-        &self,
-        database: &Arc<Database>,
-        drains: &Arc<Drains>,
-    ) -> Result<SetApart, StateError> {
-        let mut progress = drains.when_idle();
-        *progress = Progress::Idle;
-        self.submit_set_apart(database, drains, &mut progress)
-    }
-
-    fn submit_set_apart(
-        &self,
-        database: &Arc<Database>,
-        drains: &Arc<Drains>,
-        progress: &mut Progress,
-    ) -> Result<SetApart, StateError> {
         let set_apart = database.set_apart();
         if set_apart == SetApart::Nothing {
             return Ok(set_apart);
