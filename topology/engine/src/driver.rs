@@ -248,7 +248,8 @@ impl TopologyTestDriver {
     }
 
     /// Commits what all tasks have done: finishes the commit that has begun, if there is
-    /// one, and commits the rest in one transaction.
+    /// one, and commits the rest in one transaction. (A stream thread can have two, of different
+    /// tasks.)
     pub fn commit(&mut self) {
         self.finish_commit();
         self.begin_commit();

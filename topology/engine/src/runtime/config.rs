@@ -45,7 +45,7 @@ pub struct StreamsConfig {
     /// Write buffers of all stores together, in bytes.
     pub write_buffer_bytes: usize,
     /// Uncommitted writes and outputs of a thread, in bytes: with half of that it commits
-    /// early, and with all of it the thread waits for the commit that is under way.
+    /// early, and with all of it the thread waits for the commits that are under way.
     pub uncommitted_bytes_max: usize,
     /// Stores are flushed to disk at least this often, so that a restart replays little.
     pub flush_interval: Duration,
@@ -70,11 +70,11 @@ pub type CommitHook = fn(CommitStep, &dyn Fn() -> Result<(), StateError>);
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitStep {
-    /// The writes of all tasks are sealed, and their changelog records in the transaction.
+    /// The writes of all its tasks are sealed, with their changelog records.
     ChangelogSent,
     /// All records are delivered and the positions are in the transaction. (This one
-    /// has no stores to flush: nothing was written to them since the last commit. And it
-    /// is called on another thread, while the tasks go on.)
+    /// has no stores to flush: nothing of its tasks was written to them since their last commit. And
+    /// it is called on another thread, while the tasks go on.)
     PositionsJoined,
     /// The transaction is committed.
     TransactionCommitted,

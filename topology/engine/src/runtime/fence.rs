@@ -17,15 +17,11 @@ use std::thread;
 use parking_lot::Mutex;
 
 use super::StreamsConfig;
-use super::cluster::{Cluster, Silent, member_id};
-use super::kafka::{FencingProducer, KafkaFault, TransactionalProducer};
+use super::cluster::{Cluster, Silent};
+use super::kafka::{FencingProducer, KafkaFault, Slots, TransactionalProducer};
+use super::transactions::Transaction;
 use super::wake::Waker;
 use crate::TaskId;
-
-/// The transactional id of a stream thread.
-pub(crate) fn transactional_id(application_id: &str, instance: &str, thread: usize) -> String {
-    format!("{application_id}-{}", member_id(instance, thread))
-}
 
 /// Ends the open transactions of instances that are gone; cheap to clone.
 #[derive(Clone)]
@@ -67,10 +63,15 @@ impl Fence {
     fn fence(&self, silent: &Silent) {
         let instance = &silent.instance;
         tracing::info!(%instance, "an instance is gone: ending its transactions");
-        for thread in 0..silent.threads {
-            let id = transactional_id(&self.config.application_id, instance, thread);
+        let application_id = &self.config.application_id;
+        let threads = 0..silent.threads;
+        let ids = threads.flat_map(|thread| {
+            let transactions = Transaction::ANY.into_iter();
+            transactions.map(move |transaction| transaction.id(application_id, instance, thread))
+        });
+        for id in ids {
             let ended: Result<TransactionalProducer, KafkaFault> =
-                TransactionalProducer::begin(&self.config, &id, Waker::default())
+                TransactionalProducer::begin(&self.config, &id, Slots::default(), Waker::default())
                     .and_then(FencingProducer::wait);
             if let Err(fault) = ended {
                 tracing::warn!(%instance, %fault, "could not end a transaction of a lost instance; trying again");

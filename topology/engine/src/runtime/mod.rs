@@ -26,6 +26,7 @@ mod standby;
 mod status;
 mod stream_thread;
 mod task_stores;
+mod transactions;
 mod wake;
 
 pub use cluster::{Cluster, Host, InstanceMetadata, InstancePhase, StandbyReport};

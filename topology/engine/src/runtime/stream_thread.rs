@@ -1,4 +1,5 @@
-//! A stream thread: owns tasks, a member of each group, one fetcher, one transactional producer.
+//! A stream thread: owns tasks, a member of each group, one fetcher, a producer
+//! for each of its transactions.
 //!
 //! The thread lives in *memberships*: it joins all its groups with fresh clients and
 //! works until it is told to stop or something is lost (a fence, a group, a call
@@ -7,7 +8,7 @@
 //!
 //! The way into a membership:
 //!
-//! 1. All its clients connect, and the producer fences whoever was this member before. That
+//! 1. All its clients connect, and the producers fence whoever was this member before. That
 //!    takes nothing from anybody else, so it need not wait for 2 and 3.
 //! 2. Everything that instances have announced is read, and nobody who is in the groups runs
 //!    another topology: such a one would get tasks that are not what it takes them for.
@@ -18,6 +19,7 @@
 //! 5. All groups are joined at once; a task is restored and runs when all of them have
 //!    assigned it, together with those that it shares a changelog partition with.
 
+mod changelog_ends;
 mod clients;
 mod commit;
 mod gathering;
@@ -27,6 +29,7 @@ mod readings;
 mod shortcuts;
 mod slot;
 mod work;
+mod works;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +73,7 @@ pub(crate) struct ThreadSetup {
 }
 
 impl ThreadSetup {
-    /// The static member id of the thread in every group, and its transactional id's end.
+    /// The static member id of the thread in every group.
     fn member(&self) -> String {
         member_id(&self.config.instance_id, self.number)
     }

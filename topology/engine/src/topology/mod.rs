@@ -5,6 +5,7 @@
 //! partitions: [`Plan`] is the topology resolved against the topics of a cluster.
 
 mod builder;
+mod components;
 mod describe;
 mod faults;
 mod graph;
@@ -19,5 +20,6 @@ pub use graph::Topology;
 pub use handles::{Outlet, Sink, Store, Stream};
 pub use plan::{InternalTopic, InternalTopicKind, Plan};
 
+pub(crate) use components::{Component, Components};
 pub(crate) use graph::{Edge, Handled, HandlingError, Home, Node, ProcessorDef};
 pub(crate) use plan::{PlanSource, PlanStore, PlanStoreKind, SourceRole, SubtopologyPlan};

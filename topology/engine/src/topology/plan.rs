@@ -146,6 +146,12 @@ impl Plan {
         })
     }
 
+    /// Whether any processor has timers.
+    pub(crate) fn has_timers(&self) -> bool {
+        let mut processors = self.topology.processors.iter();
+        processors.any(|processor| processor.timers)
+    }
+
     /// The topics that each consumer group reads.
     #[must_use]
     pub fn subscriptions(&self) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {

@@ -11,6 +11,7 @@ mod restore;
 mod shared_changelog;
 mod shared_topic;
 mod slow_backlog;
+mod timer_transaction;
 
 use std::time::Duration;
 

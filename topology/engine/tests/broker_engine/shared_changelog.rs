@@ -233,3 +233,27 @@ fn a_task_that_has_nothing_to_write_keeps_up_with_those_that_have() {
     sides.assert_kept(0, 10);
     sides.streams.stop();
 }
+
+/// What both write in one transaction, each of them knows to the end of.
+#[test]
+fn tasks_that_write_together_know_how_far_both_have_written() {
+    let cluster = Cluster::new("together");
+    let sides = Sides::start(&cluster);
+    for n in 0..100 {
+        for side in SIDES {
+            let topic = format!("{}-{side}", sides.application);
+            cluster.send(&topic, &format!("k{}", n % 10), &n.to_string());
+        }
+    }
+    cluster.flush();
+    // The last of them are committed as it stops, those of both sides together.
+    sides.streams.stop();
+    let sides = Sides::start(&cluster);
+    for (side, (start, end, _)) in sides.told() {
+        assert!(end.0 - start.0 <= 1, "{side}: {start} to {end}");
+    }
+    eventually("all are kept", LIMIT, || {
+        (0..SIDES.len()).all(|side| sides.kept(side, 9) == Some("99".to_owned()))
+    });
+    sides.streams.stop();
+}

@@ -28,7 +28,9 @@ pub use event_producer::{EventProducer, SendError};
 pub use fault::KafkaFault;
 pub(crate) use fetcher::{Fetcher, LaneId};
 pub(crate) use offsets::EndOffsets;
-pub(crate) use producer::{FencingProducer, GroupOffsets, Slot, TransactionalProducer};
+pub(crate) use producer::{
+    FencingProducer, GroupOffsets, Outbox, Slot, Slots, TransactionalProducer,
+};
 pub(crate) use settings::{Isolation, check_properties};
 
 use std::sync::Arc;

@@ -8,8 +8,10 @@
 //! That first call is made in the background, so that other clients can connect
 //! meanwhile. So is a commit: what is sent while it is under way is of the next
 //! transaction, of which the client is given nothing before the answer is taken. At that
-//! time the slots know the offsets of the committed transaction, and of no later one.
+//! time the slots of its records know the offsets of the committed transaction, and of no later
+//! one.
 
+mod outbox;
 mod worker;
 
 use std::sync::Arc;
@@ -22,19 +24,19 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
-use self::worker::{Call, Held};
+pub(crate) use self::outbox::Outbox;
+use self::worker::Call;
 use super::Position;
 use super::client_log;
 use super::fault::KafkaFault;
 use super::settings;
 use crate::Offset;
-use crate::record::{MESSAGE_BYTES_MAX, OutputRecord};
+use crate::record::MESSAGE_BYTES_MAX;
 use crate::runtime::StreamsConfig;
 use crate::runtime::wake::Waker;
-use crate::task::ChangelogRecords;
 
 /// The positions of one group that a commit reaches, and the member's generation.
 pub(crate) struct GroupOffsets {
@@ -42,11 +44,54 @@ pub(crate) struct GroupOffsets {
     pub(crate) positions: Vec<Position>,
 }
 
-/// The highest delivered offset of each marked stream of records.
-#[derive(Default)]
-struct Deliveries {
+/// Marks records whose offsets matter after the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Slot(usize);
+
+#[cfg(test)]
+impl Slot {
+    pub(crate) fn numbered(number: usize) -> Self {
+        Self(number)
+    }
+}
+
+/// The highest delivered offset of each marked stream of records, of the producers of one
+/// stream thread; cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Slots {
     /// By slot; -1: none.
-    highest: RwLock<Vec<AtomicI64>>,
+    highest: Arc<RwLock<Vec<AtomicI64>>>,
+}
+
+impl Slots {
+    /// A new slot.
+    pub(crate) fn slot(&self) -> Slot {
+        let mut highest = self.highest.write();
+        highest.push(AtomicI64::new(-1));
+        Slot(highest.len() - 1)
+    }
+
+    /// The offset after the highest delivered record of `slot`.
+    pub(crate) fn next_offset(&self, slot: Slot) -> Option<Offset> {
+        let highest = self.highest.read();
+        let offset = highest
+            .get(slot.0)
+            .map(|highest| highest.load(Ordering::Relaxed));
+        offset
+            .filter(|offset| *offset >= 0)
+            .map(|offset| Offset(offset + 1))
+    }
+
+    fn delivered(&self, Slot(slot): Slot, offset: i64) {
+        if let Some(highest) = self.highest.read().get(slot) {
+            highest.fetch_max(offset, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What became of a producer's records.
+struct Deliveries {
+    slots: Slots,
     failure: Mutex<Option<KafkaError>>,
 }
 
@@ -67,9 +112,8 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
         match result {
             Ok(message) => {
-                let slots = self.highest.read();
-                if let Some(highest) = slot.checked_sub(1).and_then(|slot| slots.get(slot)) {
-                    highest.fetch_max(message.offset(), Ordering::Relaxed);
+                if let Some(slot) = slot.checked_sub(1) {
+                    self.slots.delivered(Slot(slot), message.offset());
                 }
             }
             Err((error, _)) => {
@@ -79,27 +123,13 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Marks records whose offsets matter after the commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Slot(usize);
-
-#[cfg(test)]
-impl Slot {
-    pub(crate) fn numbered(number: usize) -> Self {
-        Self(number)
-    }
-}
-
-/// A transactional producer for one stream thread.
+/// A transactional producer of a stream thread.
 pub(crate) struct TransactionalProducer {
     producer: Arc<BaseProducer<Deliveries>>,
     calls: Sender<Call>,
     answers: Receiver<Result<(), KafkaFault>>,
     limit: Duration,
     open: bool,
-    /// What was sent, and the client is yet to be given.
-    held: Vec<Held>,
-    held_bytes: usize,
     /// Since when a commit is under way.
     committing: Option<Instant>,
     /// A call was not answered in time: no other can be made.
@@ -127,22 +157,11 @@ impl FencingProducer {
             answers: self.answers,
             limit: self.limit,
             open: false,
-            held: Vec::new(),
-            held_bytes: 0,
             committing: None,
             given_up: false,
         })
     }
 }
-
-/// So many records are worth giving to the client before the commit. What is less waits
-/// for that: the first record after a commit often finds the coordinator at work on the
-/// markers of the last one, and the client rests for 20 ms then. And each time costs the
-/// client and its brokers a request for each partition, however few records are in it.
-const HELD_MAX: usize = 8_000;
-
-/// What a held record costs beside its bytes.
-const HELD_OVERHEAD_BYTES: usize = 160;
 
 const INIT: &str = "initialise transactions";
 const COMMIT: &str = "commit a transaction";
@@ -155,76 +174,44 @@ fn patience(limit: Duration) -> Duration {
 
 impl TransactionalProducer {
     /// Begins to fence every earlier producer with this transactional id and to end its
-    /// transaction. The waker is called when a commit is answered.
+    /// transaction. The waker is called when a commit is answered. The slots are those of the
+    /// thread.
     pub(crate) fn begin(
         config: &StreamsConfig,
         transactional_id: &str,
+        slots: Slots,
         waker: Waker,
     ) -> Result<FencingProducer, KafkaFault> {
+        let deliveries = Deliveries {
+            slots,
+            failure: Mutex::default(),
+        };
         let producer: BaseProducer<Deliveries> = client(config, transactional_id)
-            .create_with_context(Deliveries::default())
+            .create_with_context(deliveries)
             .map_err(|error| KafkaFault::of("create a producer", &error))?;
         worker::start(Arc::new(producer), config, waker)
     }
 
-    /// A new slot.
-    pub(crate) fn slot(&self) -> Slot {
-        let mut highest = self.producer.context().highest.write();
-        highest.push(AtomicI64::new(-1));
-        Slot(highest.len() - 1)
-    }
-
-    /// The offset after the highest delivered record of `slot`.
-    pub(crate) fn next_offset(&self, slot: Slot) -> Option<Offset> {
-        let highest = self.producer.context().highest.read();
-        let offset = highest
-            .get(slot.0)
-            .map(|highest| highest.load(Ordering::Relaxed));
-        offset
-            .filter(|offset| *offset >= 0)
-            .map(|offset| Offset(offset + 1))
-    }
-
-    /// Adds a record to the transaction; while a commit is under way, to the next one.
-    pub(crate) fn send(
-        &mut self,
-        record: OutputRecord,
-        slot: Option<Slot>,
-    ) -> Result<(), KafkaFault> {
-        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        self.held_bytes += HELD_OVERHEAD_BYTES + len(&record.key) + len(&record.value);
-        self.held.push(Held::Record(record, slot));
-        if self.committing.is_some() || self.held.len() < HELD_MAX {
-            return Ok(());
-        }
-        self.release()
-    }
-
-    /// Adds what is about to be committed to the transaction: the client is given it when
-    /// that begins.
-    pub(crate) fn send_changelog(&mut self, records: ChangelogRecords, slot: Slot) {
-        self.held_bytes += records.bytes();
-        self.held.push(Held::Changelog(records, slot));
-    }
-
-    /// The memory that records take which the client is yet to be given, about.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.held_bytes
-    }
-
-    /// Gives the client what is held; opens a transaction where there is none.
-    fn release(&mut self) -> Result<(), KafkaFault> {
+    /// Gives the client what is in the outbox; opens a transaction where there is none.
+    ///
+    /// # Panics
+    ///
+    /// When a commit is under way: the client would take it for a part of that.
+    pub(crate) fn hand_over(&mut self, outbox: &mut Outbox) -> Result<(), KafkaFault> {
+        assert!(
+            !self.is_committing(),
+            "what comes during a commit is of the next transaction"
+        );
         if !self.open {
             worker::open(&self.producer)?;
             self.open = true;
         }
-        let held = self.take_held();
-        worker::hand_over(&self.producer, held, self.limit)
+        worker::hand_over(&self.producer, outbox.take(), self.limit)
     }
 
-    fn take_held(&mut self) -> Vec<Held> {
-        self.held_bytes = 0;
-        std::mem::take(&mut self.held)
+    /// Whether a commit is under way.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.committing.is_some()
     }
 
     /// Serves delivery reports. (The worker does while it commits.)
@@ -234,21 +221,22 @@ impl TransactionalProducer {
         }
     }
 
-    /// Begins to commit the open transaction with the positions of these groups, and waits
-    /// for nothing. When this fails nobody knows whether it is committed: the producer is of
+    /// Begins to commit the open transaction with what is in the outbox and the positions of
+    /// these groups, and waits for nothing. When this fails nobody knows whether it is committed: the producer is of
     /// no more use.
     ///
     /// # Panics
     ///
     /// When a commit is under way.
-    pub(crate) fn begin_commit(&mut self, groups: Vec<GroupOffsets>) -> Result<(), KafkaFault> {
-        assert!(
-            self.committing.is_none(),
-            "one commit is under way at most: nothing else says whose offsets the slots know"
-        );
+    pub(crate) fn begin_commit(
+        &mut self,
+        mut outbox: Outbox,
+        groups: Vec<GroupOffsets>,
+    ) -> Result<(), KafkaFault> {
+        assert!(!self.is_committing(), "a client has one transaction");
         let call = Call::Commit {
             opens: !self.open,
-            records: self.take_held(),
+            records: outbox.take(),
             groups,
         };
         self.open = true;
@@ -283,7 +271,6 @@ impl TransactionalProducer {
     /// Ends the open transaction, if there is one, without a trace; but not one whose
     /// commit is under way and succeeds.
     pub(crate) fn abort(&mut self) -> Result<(), KafkaFault> {
-        drop(self.take_held());
         if let Err(fault) = self.wait_committed() {
             tracing::debug!(%fault, "the commit under way has failed");
         }

@@ -5,13 +5,17 @@
 //! takes nobody's partitions, and an instance that may not join can wait with them.
 
 use super::{ThreadFault, ThreadSetup};
-use crate::runtime::fence::transactional_id;
-use crate::runtime::kafka::{FencingProducer, Fetcher, GroupConsumer, TransactionalProducer};
+use crate::runtime::kafka::{
+    FencingProducer, Fetcher, GroupConsumer, Slots, TransactionalProducer,
+};
 use crate::runtime::restorer::Restorer;
+use crate::runtime::transactions::Transaction;
 
 /// The clients of one membership, on their way to the brokers.
 pub(super) struct Clients {
-    pub(super) producer: FencingProducer,
+    /// By transaction.
+    pub(super) producers: Vec<(Transaction, FencingProducer)>,
+    pub(super) slots: Slots,
     // Fields are dropped in this order: the restorer holds clients of the groups.
     pub(super) restorer: Restorer,
     /// In the order of the groups.
@@ -23,11 +27,15 @@ impl Clients {
     /// Starts all clients; waits for none of them.
     pub(super) fn connect(setup: &ThreadSetup) -> Result<Self, ThreadFault> {
         let config = &setup.config;
-        let transactional_id =
-            transactional_id(&config.application_id, &config.instance_id, setup.number);
-        // First, since it has the longest way.
-        let producer =
-            TransactionalProducer::begin(config, &transactional_id, setup.waker.clone())?;
+        // First, since they have the longest way.
+        let slots = Slots::default();
+        let producers = Transaction::all(&setup.plan).into_iter().map(|of| {
+            let id = of.id(&config.application_id, &config.instance_id, setup.number);
+            let waker = setup.waker.clone();
+            let producer = TransactionalProducer::begin(config, &id, slots.clone(), waker)?;
+            Ok((of, producer))
+        });
+        let producers = producers.collect::<Result<_, ThreadFault>>()?;
         let member = setup.member();
         let groups = setup.plan.subscriptions().into_keys();
         let consumers =
@@ -37,7 +45,8 @@ impl Clients {
             Fetcher::connect(config, setup.plan.repartition_topics(), setup.waker.clone())?;
         let restorer = Restorer::start(config, setup.metrics.clone(), setup.waker.clone())?;
         Ok(Self {
-            producer,
+            producers,
+            slots,
             restorer,
             consumers,
             fetcher,

@@ -19,271 +19,403 @@
 //!
 //! A crash before 4 leaves nothing; after 4 the stores follow from the changelogs.
 //!
-//! The next transaction reads what is sealed, so it may never be committed without it. It is
-//! not: nothing of it, be it an output, a changelog record or a position, is given to the
-//! client before 4 has succeeded, and one commit is under way at most. Where 3 or 4 fail, the
-//! membership ends, and both transactions are dropped with it. So each transaction is what
-//! it would be if the thread had waited.
+//! The next transaction of a task reads what is sealed, so it may never be committed without it.
+//! It is not: nothing of it, be it an output, a changelog record or a position, is given to a
+//! client before 4 has succeeded, and one commit of a task is under way at most. Where 3 or 4
+//! fail, the membership ends, and both transactions are dropped with it. So each transaction is
+//! what it would be if the thread had waited.
+//!
+//! Components do not read what others have sealed, so they need not be in one transaction. They
+//! are, as it costs the least, but for those whose timers have fired: these commit in another,
+//! of little, so that what is to be visible in time does not wait for all else.
+//!
+//! While nothing is left to process, commits begin soon for components that somebody waits for;
+//! the others have the commit interval.
 //!
 //! What is uncommitted is bounded: where a commit takes its time, the thread waits for it
-//! before it processes more. Whoever lets go of tasks waits as well: [`Work::commit`].
+//! before it processes more. Whoever lets go of tasks waits as well: [`Works::commit`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ThreadFault;
+use super::changelog_ends::ChangelogEnds;
 use super::slot::{Counts, SourcePosition};
 use super::work::Work;
+use super::works::Works;
+use super::{ThreadFault, ThreadSetup};
 use crate::runtime::CommitStep;
-use crate::runtime::kafka::{GroupConsumer, GroupOffsets, Position, TopicPartition};
-use crate::task::TaskError;
-use crate::{Offset, TaskId, TimestampMs, clock};
+use crate::runtime::kafka::{
+    GroupConsumer, GroupOffsets, KafkaFault, Outbox, Position, TopicPartition,
+    TransactionalProducer,
+};
+use crate::runtime::transactions::Transaction;
+use crate::topology::Component;
+use crate::{Offset, TaskId};
 
 /// How many commits an interval may have when each time nothing is left to process. The
 /// pause is one between the end of a commit and the begin of the next.
 const IDLE_COMMITS_PER_INTERVAL: u32 = 5;
+/// The same of those whose timers have fired, of which somebody waits for each in its time.
+const TIMER_COMMITS_PER_INTERVAL: u32 = 20;
 
-/// When commits begin and end, and what the one under way commits.
-pub(super) struct Commits {
-    under_way: Option<UnderWay>,
-    last_begun: Instant,
-    last_finished: Instant,
+/// So many records of a component are worth giving to the client before the commit. What is
+/// less waits for that: the first record after a commit often finds the coordinator at work on
+/// the markers of the last one, and the client rests for 20 ms then. And each time costs the
+/// client and its brokers a request for each partition, however few records are in it.
+const HELD_MAX: usize = 8_000;
+
+/// What is committed of a task.
+pub(super) struct Committing {
+    pub(super) id: TaskId,
+    pub(super) positions: Vec<SourcePosition>,
+    pub(super) counts: Counts,
+    /// How far its changelog partition was known to be written when the commit began.
+    pub(super) changelog_end: Option<Offset>,
 }
 
 struct UnderWay {
     begun: Instant,
-    tasks: Vec<Committing>,
+    parts: Vec<(Component, Vec<Committing>)>,
 }
 
-/// What is committed of a task.
-struct Committing {
-    id: TaskId,
-    positions: Vec<SourcePosition>,
-    counts: Counts,
+/// One of the transactions of a thread: its producer, and the commit that is under way.
+struct Committer {
+    producer: TransactionalProducer,
+    under_way: Option<UnderWay>,
+    last_finished: Instant,
 }
 
-impl Commits {
-    pub(super) fn new() -> Self {
-        let now = Instant::now();
+impl Committer {
+    fn new(producer: TransactionalProducer) -> Self {
         Self {
+            producer,
             under_way: None,
-            last_begun: now,
-            last_finished: now,
+            last_finished: Instant::now(),
         }
     }
 }
 
-impl Work<'_> {
-    /// Whether to begin a commit now: when the interval is over or so much is uncommitted
-    /// that there has to be room for what comes while it is under way, or enough timers were
-    /// fired; and when there is
-    /// nothing left to process, unless the last commit was a moment ago. (A commit writes a
-    /// marker to every partition that it touched, so a trickle of records must not make one
-    /// each.) Not while one is under way.
-    pub(super) fn commit_is_due(&self, idle: bool) -> bool {
-        if self.commits.under_way.is_some() {
-            return false;
-        }
-        let bytes_max = self.setup.config.uncommitted_bytes_max;
-        self.until_commit(idle).is_zero() || self.uncommitted_bytes() >= bytes_max / 2
+/// The transactions of a thread.
+pub(super) struct Committers(BTreeMap<Transaction, Committer>);
+
+impl Committers {
+    /// Of these producers, one of them for the records.
+    pub(super) fn new(
+        producers: impl IntoIterator<Item = (Transaction, TransactionalProducer)>,
+    ) -> Self {
+        let committers = producers
+            .into_iter()
+            .map(|(of, producer)| (of, Committer::new(producer)));
+        Self(committers.collect())
     }
 
-    /// Whether the interval between two commits is over, or so much is uncommitted that one has
-    /// to begin, or that nothing may be added while one is under way.
+    /// Which one the next commit of a component is in.
+    fn next_of(&self, work: &Work<'_>) -> Transaction {
+        let hurries = work.has_fired() && !work.has_joined;
+        if hurries && self.0.contains_key(&Transaction::Timers) {
+            Transaction::Timers
+        } else {
+            Transaction::Records
+        }
+    }
+
+    /// Takes what a component has sent into the open transaction of the records, if it is much,
+    /// its next commit is in that and none is under way.
+    pub(super) fn take_early(&mut self, work: &mut Work<'_>) -> Result<(), ThreadFault> {
+        let is_much = work.outbox.len() >= HELD_MAX;
+        if !is_much || work.is_committing || self.next_of(work) != Transaction::Records {
+            return Ok(());
+        }
+        let records = self.0.get_mut(&Transaction::Records);
+        let free = records.filter(|records| !records.producer.is_committing());
+        if let Some(records) = free {
+            records.producer.hand_over(&mut work.outbox)?;
+            work.has_joined = true;
+        }
+        Ok(())
+    }
+
+    /// Serves the delivery reports of the producers.
+    pub(super) fn serve(&self) {
+        for committer in self.0.values() {
+            committer.producer.serve();
+        }
+    }
+
+    /// Ends the open transactions without a trace, as far as the cluster can be reached.
+    pub(super) fn abort(&mut self) {
+        for committer in self.0.values_mut() {
+            if let Err(fault) = committer.producer.abort() {
+                tracing::debug!(%fault, "the open transaction is left to its time-out or the next producer");
+            }
+        }
+    }
+}
+
+impl Works<'_> {
+    /// Begins the commits that are due, at the positions that are asked for if any is: when the
+    /// interval is over or so much is uncommitted that there has to be room for what comes while
+    /// it is under way, or enough timers were fired; and when there is nothing left to process,
+    /// of those that somebody waits for, unless the last commit was a moment ago. (A commit
+    /// writes a marker to every partition that it touched, so a trickle of records must not make
+    /// one each.)
+    pub(super) fn begin_due_commits(
+        &mut self,
+        idle: bool,
+        consumers: &[GroupConsumer],
+        positions: impl FnOnce() -> Result<BTreeMap<TopicPartition, Offset>, ThreadFault>,
+    ) -> Result<(), ThreadFault> {
+        let is_half_full = self.is_half_full();
+        let due: Vec<Transaction> = self.due(idle, is_half_full).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let positions = positions()?;
+        for transaction in due {
+            let components = self.due_in(transaction, is_half_full);
+            self.begin_commit(transaction, components, consumers, &positions)?;
+        }
+        Ok(())
+    }
+
+    /// Those of a transaction that is due which are in its next commit: all of them, unless
+    /// that begins before the interval of any is over.
+    fn due_in(&self, transaction: Transaction, is_half_full: bool) -> Vec<Component> {
+        let next: Vec<_> = self.next_in(transaction).collect();
+        let all = is_half_full || next.iter().any(|(_, work)| work.until_commit().is_zero());
+        let due = next
+            .into_iter()
+            .filter(|(_, work)| all || work.is_awaited());
+        due.map(|(component, _)| component).collect()
+    }
+
+    /// The transactions of which a commit is to begin now.
+    fn due(&self, idle: bool, is_half_full: bool) -> impl Iterator<Item = Transaction> {
+        let transactions = self.committers.0.keys().copied();
+        transactions.filter(move |transaction| {
+            let left = self.until_commit_of(*transaction, idle);
+            left.is_some_and(|left| left.is_zero() || is_half_full)
+        })
+    }
+
+    /// Whether a commit is to begin although there is more to process, or nothing may be added
+    /// while one is under way.
     pub(super) fn waits_for_commit(&self) -> bool {
-        self.commit_is_due(false) || self.is_full()
+        let mut due = self.due(false, self.is_half_full());
+        due.next().is_some() || self.is_full()
     }
 
-    /// How long the begin of a commit can wait. (The producer wakes the thread when the one
-    /// under way can be finished.)
+    /// How long the begin of the next commit can wait. (A producer wakes the thread when the
+    /// one that is under way can be finished.)
     pub(super) fn until_commit(&self, idle: bool) -> Duration {
-        let commits = &self.commits;
-        if commits.under_way.is_some() {
-            return Duration::MAX;
-        }
-        if self.has_fired_enough() {
-            return Duration::ZERO;
-        }
-        let interval = self.setup.config.commit_interval;
-        let left = interval.saturating_sub(commits.last_begun.elapsed());
-        if !idle || !self.tasks.values().any(|slot| slot.dirty) {
-            return left;
-        }
-        let pause = interval / IDLE_COMMITS_PER_INTERVAL;
-        left.min(pause.saturating_sub(commits.last_finished.elapsed()))
+        let transactions = self.committers.0.keys();
+        let left = transactions.filter_map(|of| self.until_commit_of(*of, idle));
+        left.min().unwrap_or(Duration::MAX)
     }
 
-    fn uncommitted_bytes(&self) -> usize {
-        let tasks = self.tasks.values();
-        let written: usize = tasks.map(|slot| slot.task.uncommitted_bytes()).sum();
-        written + self.producer.held_bytes()
+    /// The same for one transaction; nothing, while a commit of it is under way or it has nothing
+    /// to wait for.
+    fn until_commit_of(&self, transaction: Transaction, idle: bool) -> Option<Duration> {
+        let committer = self.committers.0.get(&transaction)?;
+        if committer.under_way.is_some() {
+            return None;
+        }
+        let (mut left, mut awaited) = (None, false);
+        for (_, work) in self.next_in(transaction) {
+            let of_this = work.until_commit();
+            left = Some(left.map_or(of_this, |left: Duration| left.min(of_this)));
+            awaited |= idle && work.is_awaited();
+        }
+        let left = left?;
+        if !awaited {
+            return Some(left);
+        }
+        let per_interval = match transaction {
+            Transaction::Records => IDLE_COMMITS_PER_INTERVAL,
+            Transaction::Timers => TIMER_COMMITS_PER_INTERVAL,
+        };
+        let pause = self.setup.config.commit_interval / per_interval;
+        Some(left.min(pause.saturating_sub(committer.last_finished.elapsed())))
     }
 
-    /// Commits what all tasks have done, and waits for it.
+    /// The components whose next commit is in this transaction, and can begin.
+    fn next_in(&self, transaction: Transaction) -> impl Iterator<Item = (Component, &Work<'_>)> {
+        let free = self.iter().filter(|(_, work)| !work.is_committing);
+        free.filter(move |(_, work)| self.committers.next_of(work) == transaction)
+    }
+
+    /// Commits what all tasks have done, all together, and waits for it.
     pub(super) fn commit(
         &mut self,
         consumers: &[GroupConsumer],
         positions: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<(), ThreadFault> {
         self.wait_until_finished()?;
-        self.begin_commit(consumers, positions)?;
+        self.catch_up();
+        let all = self.iter().map(|(component, _)| component).collect();
+        self.begin_commit(Transaction::Records, all, consumers, positions)?;
         self.wait_until_finished()
     }
 
-    /// Begins to commit what all tasks have done, if that is anything, and that they have
-    /// come to `positions`. None may be under way.
-    pub(super) fn begin_commit(
+    /// Begins to commit what the tasks of these components have done, if that is anything, and
+    /// that they have come to `positions`. No commit of this transaction or of one of them may be
+    /// under way.
+    fn begin_commit(
         &mut self,
+        transaction: Transaction,
+        components: Vec<Component>,
         consumers: &[GroupConsumer],
         positions: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<(), ThreadFault> {
         let begun = Instant::now();
-        self.commits.last_begun = begun;
-        self.timers_fired = 0;
-        let moved = self.take_positions(positions);
-        if moved.is_empty() {
+        let Self {
+            setup,
+            works,
+            committers,
+            ends,
+            ..
+        } = self;
+        let committer = committers.0.get_mut(&transaction);
+        let committer = committer.expect("a commit is of a transaction that the thread has");
+        let mut parts = Vec::with_capacity(components.len());
+        let mut outbox = Outbox::default();
+        for component in components {
+            let work = part(works, component);
+            let sealed = work.seal(positions, ends);
+            if !sealed.is_empty() {
+                parts.push((component, sealed));
+                outbox.append(&mut work.outbox);
+            }
+        }
+        assert!(
+            transaction != Transaction::Records || works.iter().all(|work| !work.has_joined),
+            "who has records in a transaction commits with it"
+        );
+        if parts.is_empty() {
             return Ok(());
         }
-        let now = clock::now();
-        let mut tasks = Vec::with_capacity(moved.len());
-        for id in moved {
-            tasks.extend(self.seal(id, now)?);
-        }
-        self.has_done(CommitStep::ChangelogSent);
-        let groups = group_offsets(&tasks, consumers)?;
-        self.shortcuts.sealed();
-        self.commits.under_way = Some(UnderWay { begun, tasks });
-        Ok(self.producer.begin_commit(groups)?)
+        has_done(setup, works, CommitStep::ChangelogSent);
+        let tasks = parts.iter().flat_map(|(_, tasks)| tasks);
+        let groups = group_offsets(tasks, consumers)?;
+        committer.under_way = Some(UnderWay { begun, parts });
+        Ok(committer.producer.begin_commit(outbox, groups)?)
     }
 
-    /// Finishes the commit under way, if its transaction is committed.
-    pub(super) fn finish_if_committed(&mut self) -> Result<(), ThreadFault> {
-        if self.commits.under_way.is_some() && self.producer.committed()? {
-            self.finish()?;
-        }
-        Ok(())
+    /// Finishes the commits under way whose transactions are committed.
+    pub(super) fn finish_committed(&mut self) -> Result<(), ThreadFault> {
+        self.finish_if(TransactionalProducer::committed)
     }
 
-    /// Waits for the commit under way if too much is uncommitted to process more.
+    /// Waits for the commits under way if too much is uncommitted to process more.
     pub(super) fn finish_if_full(&mut self) -> Result<(), ThreadFault> {
-        if self.commits.under_way.is_some() && self.is_full() {
+        let mut committers = self.committers.0.values();
+        if committers.any(|committer| committer.under_way.is_some()) && self.is_full() {
             self.wait_until_finished()?;
         }
         Ok(())
+    }
+
+    fn wait_until_finished(&mut self) -> Result<(), ThreadFault> {
+        self.finish_if(|producer| producer.wait_committed().map(|()| true))
+    }
+
+    /// Finishes those of the commits under way of which `is_committed` says that.
+    fn finish_if(
+        &mut self,
+        is_committed: impl Fn(&mut TransactionalProducer) -> Result<bool, KafkaFault>,
+    ) -> Result<(), ThreadFault> {
+        let Self {
+            setup,
+            works,
+            committers,
+            ends,
+            ..
+        } = self;
+        for committer in committers.0.values_mut() {
+            if committer.under_way.is_none() || !is_committed(&mut committer.producer)? {
+                continue;
+            }
+            if let Some(under_way) = committer.under_way.take() {
+                finish(setup, works, ends, under_way)?;
+                committer.last_finished = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn uncommitted_bytes(&self) -> usize {
+        let works = self.iter();
+        works.map(|(_, work)| work.uncommitted_bytes()).sum()
+    }
+
+    /// Whether there is so much that no commit has begun of, that there has to be room for what
+    /// comes while one is under way.
+    fn is_half_full(&self) -> bool {
+        let free = self.iter().filter(|(_, work)| !work.is_committing);
+        let bytes: usize = free.map(|(_, work)| work.uncommitted_bytes()).sum();
+        bytes >= self.setup.config.uncommitted_bytes_max / 2
     }
 
     /// Whether nothing more may be added to what is uncommitted.
     fn is_full(&self) -> bool {
         self.uncommitted_bytes() >= self.setup.config.uncommitted_bytes_max
     }
+}
 
-    fn wait_until_finished(&mut self) -> Result<(), ThreadFault> {
-        self.producer.wait_committed()?;
-        self.finish()
+/// Takes over what is committed.
+fn finish(
+    setup: &ThreadSetup,
+    works: &mut [Work<'_>],
+    ends: &mut ChangelogEnds,
+    UnderWay { begun, parts }: UnderWay,
+) -> Result<(), ThreadFault> {
+    has_done(setup, works, CommitStep::TransactionCommitted);
+    // Of this transaction only: what the other has committed meanwhile may have been delivered
+    // after the groups had joined this one.
+    let mut written = ChangelogEnds::default();
+    for (component, _) in &parts {
+        part(works, *component).note_ends(&mut written);
+        part(works, *component).note_ends(ends);
     }
-
-    /// Ends the transaction of a task, whose changelog records join the thread's.
-    fn seal(&mut self, id: TaskId, now: TimestampMs) -> Result<Option<Committing>, ThreadFault> {
-        let Some(slot) = self.tasks.get_mut(&id) else {
-            return Ok(None);
-        };
-        slot.task.seal();
-        slot.dirty = false;
-        if let Some(records) = slot.task.changelog_records(now) {
-            let delivery = self.changelogs.entry(id.partition);
-            let delivery = *delivery.or_insert_with(|| self.producer.slot());
-            self.producer.send_changelog(records, delivery);
-        }
-        Ok(Some(Committing {
-            id,
-            positions: slot.positions.clone(),
-            counts: slot.take_counts(),
-        }))
-    }
-
-    /// Takes over what is committed.
-    fn finish(&mut self) -> Result<(), ThreadFault> {
-        let Some(UnderWay { begun, tasks }) = self.commits.under_way.take() else {
-            return Ok(());
-        };
-        self.has_done(CommitStep::TransactionCommitted);
+    for (component, tasks) in parts {
         for task in tasks {
-            self.store(task)?;
-            self.has_done(CommitStep::TaskStored);
+            part(works, component).store(task, &written)?;
+            has_done(setup, works, CommitStep::TaskStored);
         }
-        self.has_done(CommitStep::AllStored);
-        let producer = &self.producer;
-        self.shortcuts.committed(|slot| producer.next_offset(slot));
-        self.open_shortcuts();
-        self.commits.last_finished = Instant::now();
-        self.setup.metrics.commits.inc();
-        self.setup
-            .metrics
-            .commit_latency
-            .observe(begun.elapsed().as_secs_f64());
-        Ok(())
+        part(works, component).finish();
     }
+    has_done(setup, works, CommitStep::AllStored);
+    setup.metrics.commits.inc();
+    setup
+        .metrics
+        .commit_latency
+        .observe(begun.elapsed().as_secs_f64());
+    Ok(())
+}
 
-    fn store(&mut self, committed: Committing) -> Result<(), ThreadFault> {
-        let Committing {
-            id,
-            positions,
-            counts,
-        } = committed;
-        let Some(slot) = self.tasks.get_mut(&id) else {
-            return Ok(());
-        };
-        // Nobody else has written for this task before what was written here for others: its
-        // own groups were in the transaction too.
-        let delivery = self.changelogs.get(&id.partition);
-        let reached = delivery.and_then(|delivery| self.producer.next_offset(*delivery));
-        let reached = reached.filter(|at| slot.is_behind(*at));
-        slot.reached = reached.or(slot.reached);
-        let queries = &self.setup.queries;
-        let anyone_waits = queries.anyone_waits();
-        let written = if anyone_waits {
-            slot.task.written_keys()
-        } else {
-            Vec::new()
-        };
-        let batch = slot.task.take_batch(reached);
-        let is_written = !batch.is_empty();
-        if is_written {
-            slot.task
-                .backend()
-                .write(batch)
-                .map_err(|error| TaskError::of_state(id, error))?;
-        }
-        for SourcePosition { place, group, next } in &positions {
-            self.setup.lag.committed(group, place, *next);
-        }
-        slot.publish(counts, &self.setup.metrics);
-        queries.tell(id, written.into_iter());
-        // Who began to wait meanwhile may have looked before the batch was written.
-        if is_written && !anyone_waits && queries.anyone_waits() {
-            queries.tell_of_any_key(id);
-        }
-        Ok(())
-    }
+/// The tasks of a component.
+fn part<'a, 'b>(works: &'a mut [Work<'b>], Component(number): Component) -> &'a mut Work<'b> {
+    let part = works.get_mut(number);
+    part.expect("a thread has all components of its plan")
+}
 
-    fn has_done(&self, step: CommitStep) {
-        if let Some(hook) = self.setup.config.on_commit_step {
-            hook(step, &|| {
-                let mut slots = self.tasks.values();
-                slots.try_for_each(|slot| slot.task.backend().flush())
-            });
-        }
+fn has_done(setup: &ThreadSetup, works: &[Work<'_>], step: CommitStep) {
+    if let Some(hook) = setup.config.on_commit_step {
+        hook(step, &|| {
+            let mut slots = works.iter().flat_map(|work| work.tasks.values());
+            slots.try_for_each(|slot| slot.task.backend().flush())
+        });
     }
 }
 
 /// The positions of these tasks by group, with each member's generation.
-fn group_offsets(
-    tasks: &[Committing],
+fn group_offsets<'a>(
+    tasks: impl Iterator<Item = &'a Committing>,
     consumers: &[GroupConsumer],
 ) -> Result<Vec<GroupOffsets>, ThreadFault> {
     let mut by_group: BTreeMap<&Arc<str>, Vec<Position>> = BTreeMap::new();
-    for SourcePosition { place, group, next } in tasks.iter().flat_map(|task| &task.positions) {
+    for SourcePosition { place, group, next } in tasks.flat_map(|task| &task.positions) {
         let of_group = by_group.entry(group).or_default();
         of_group.push((place.clone(), *next));
     }

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::clients::Clients;
+use super::commit::Committers;
 use super::gathering::Gathering;
 use super::readings::{Readings, WentBack};
 use super::slot::SourcePosition;
-use super::work::Work;
+use super::works::Works;
 use super::{ThreadFault, ThreadSetup};
 use crate::runtime::kafka::{Fetcher, GroupConsumer, GroupEvent, KafkaFault, TopicPartition};
 use crate::runtime::ownership::{Hold, Ownership};
@@ -55,7 +56,7 @@ pub(super) struct Membership<'a> {
     restorer: Restorer,
     consumers: Vec<GroupConsumer>,
     fetcher: Fetcher,
-    work: Work<'a>,
+    works: Works<'a>,
     readings: Readings,
     ownership: Ownership,
     gathering: Gathering,
@@ -70,7 +71,14 @@ pub(super) struct Membership<'a> {
 impl<'a> Membership<'a> {
     /// Joins all groups, once whoever was this member before is fenced.
     pub(super) fn join(setup: &'a ThreadSetup, clients: Clients) -> Result<Self, ThreadFault> {
-        let producer = clients.producer.wait()?;
+        let producers = clients.producers.into_iter();
+        // All of them, whatever becomes of one: what goes on to fence would fence the next.
+        let producers = producers.map(|(of, producer)| (of, producer.wait()));
+        let producers: Vec<_> = producers.collect();
+        let producers = producers
+            .into_iter()
+            .map(|(of, producer)| Ok((of, producer?)));
+        let committers = Committers::new(producers.collect::<Result<Vec<_>, KafkaFault>>()?);
         let subscriptions = setup.plan.subscriptions();
         for consumer in &clients.consumers {
             let topics = subscriptions.get(&consumer.group).into_iter().flatten();
@@ -82,7 +90,7 @@ impl<'a> Membership<'a> {
             restorer: clients.restorer,
             consumers: clients.consumers,
             fetcher: clients.fetcher,
-            work: Work::new(setup, producer),
+            works: Works::new(setup, committers, &clients.slots),
             readings: Readings::default(),
             ownership: Ownership::new(setup.plan.clone()),
             gathering: Gathering::of(setup.plan.stateful_tasks()),
@@ -99,10 +107,10 @@ impl<'a> Membership<'a> {
         let result = self.turn_until_stopped(worked);
         if result.is_err() {
             // Others may run them already, and aborting can take its time.
-            for id in self.work.tasks.keys() {
-                self.setup.queries.set_lost(*id);
+            for id in self.works.ids() {
+                self.setup.queries.set_lost(id);
             }
-            self.work.abort();
+            self.works.committers.abort();
         }
         self.close(result.is_ok());
         result
@@ -110,19 +118,19 @@ impl<'a> Membership<'a> {
 
     fn turn_until_stopped(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         while !self.setup.stopping() {
-            self.work.finish_if_committed()?;
+            self.works.finish_committed()?;
             self.serve_groups()?;
             let records = self.serve_records()?;
             self.restore_gathered()?;
             self.take_restored(worked)?;
-            let timers = self.work.fire_due()?;
-            self.work.serve();
+            let timers = self.works.fire_due()?;
+            self.works.committers.serve();
             let idle = !records && !timers;
-            self.work.finish_if_full()?;
-            if self.work.commit_is_due(idle) {
-                let positions = self.positions()?;
-                self.work.begin_commit(&self.consumers, &positions)?;
-            }
+            self.works.finish_if_full()?;
+            let (fetcher, readings) = (&self.fetcher, &self.readings);
+            let positions = || positions(fetcher, readings);
+            self.works
+                .begin_due_commits(idle, &self.consumers, positions)?;
             self.flush_if_due()?;
             if self.last_report.elapsed() > REPORT_INTERVAL {
                 self.report();
@@ -135,25 +143,14 @@ impl<'a> Membership<'a> {
     }
 
     fn commit(&mut self) -> Result<(), ThreadFault> {
-        self.work.catch_up();
-        let positions = self.positions()?;
-        self.work.commit(&self.consumers, &positions)
-    }
-
-    /// How far the partitions have been read, as far as that is known.
-    fn positions(&self) -> Result<BTreeMap<TopicPartition, Offset>, ThreadFault> {
-        let positions = self.fetcher.positions()?.into_iter();
-        let known = positions.filter(|(place, _)| {
-            let lane = self.fetcher.lane(place);
-            lane.is_some_and(|lane| self.readings.is_known(lane))
-        });
-        Ok(known.collect())
+        let positions = positions(&self.fetcher, &self.readings)?;
+        self.works.commit(&self.consumers, &positions)
     }
 
     fn wait(&self) {
         let now = clock::now();
-        let until_due = self.work.next_due(now).map_or(IDLE, |due| due.since(now));
-        let mut limit = until_due.min(IDLE).min(self.work.until_commit(true));
+        let until_due = self.works.next_due(now).map_or(IDLE, |due| due.since(now));
+        let mut limit = until_due.min(IDLE).min(self.works.until_commit(true));
         let consumers = self.consumers.iter();
         for joining in consumers.filter(|consumer| !self.ownership.has_assigned(&consumer.group)) {
             joining.nudge();
@@ -204,16 +201,16 @@ impl<'a> Membership<'a> {
 
     /// Processes records of all partitions for one turn; says whether any came.
     fn serve_records(&mut self) -> Result<bool, ThreadFault> {
-        let (readings, work) = (&mut self.readings, &mut self.work);
+        let (readings, works) = (&mut self.readings, &mut self.works);
         let begun = Instant::now();
         let mut records: usize = 0;
         self.fetcher.read(RECORDS_PER_TURN, |lane, record| {
             let readers = readings.readers(lane, record.offset);
-            let readers = readers.map_err(|went_back| made_anew(work, &went_back))?;
-            work.process(readers, record)?;
+            let readers = readers.map_err(|went_back| made_anew(works, &went_back))?;
+            works.process(readers, record)?;
             records += 1;
             let looks = records.is_multiple_of(RECORDS_PER_LOOK);
-            let enough = begun.elapsed() >= TURN_MAX || looks && work.waits_for_commit();
+            let enough = begun.elapsed() >= TURN_MAX || looks && works.waits_for_commit();
             Ok(if enough {
                 ControlFlow::Break(())
             } else {
@@ -232,13 +229,9 @@ impl<'a> Membership<'a> {
             .into());
         }
         self.commit()?;
-        let affected: Vec<TaskId> = self
-            .work
-            .tasks
-            .iter()
-            .filter(|(_, slot)| slot.task.plan().groups().contains(group))
-            .map(|(id, _)| *id)
-            .collect();
+        let affected = self.works.tasks();
+        let affected = affected.filter(|(_, slot)| slot.task.plan().groups().contains(group));
+        let affected: Vec<TaskId> = affected.map(|(id, _)| id).collect();
         for id in affected {
             self.suspend(id)?;
         }
@@ -251,7 +244,7 @@ impl<'a> Membership<'a> {
     }
 
     fn suspend(&mut self, id: TaskId) -> Result<(), ThreadFault> {
-        let Some(slot) = self.work.tasks.get_mut(&id) else {
+        let Some(slot) = self.works.slot_mut(id) else {
             return Ok(());
         };
         if !slot.task.status().may_become(TaskStatus::Suspended) {
@@ -271,23 +264,19 @@ impl<'a> Membership<'a> {
     fn refresh(&mut self) -> Result<(), ThreadFault> {
         let holds = self.ownership.holds();
         let complete = self.ownership.all_groups_assigned();
-        let gone: Vec<TaskId> = self
-            .work
-            .tasks
-            .keys()
-            // At once: another thread of this process may wait for its stores.
-            .filter(|id| !holds.contains_key(id) && (complete || self.ownership.is_elsewhere(**id)))
-            .copied()
-            .collect();
+        // At once: another thread of this process may wait for its stores.
+        let is_gone =
+            |id: &TaskId| !holds.contains_key(id) && (complete || self.ownership.is_elsewhere(*id));
+        let gone: Vec<TaskId> = self.works.ids().into_iter().filter(is_gone).collect();
         for id in gone {
             self.close_task(id, true);
         }
-        let lost = self.work.tasks.keys().filter(|id| {
+        let lost = self.works.ids().into_iter().filter(|id| {
             let hold = holds.get(id);
-            self.ownership.is_elsewhere(**id) && hold != Some(&Hold::Owned)
+            self.ownership.is_elsewhere(*id) && hold != Some(&Hold::Owned)
         });
         for id in lost {
-            self.setup.queries.set_lost(*id);
+            self.setup.queries.set_lost(id);
         }
         if complete {
             self.setup.standbys.joined();
@@ -315,13 +304,13 @@ impl<'a> Membership<'a> {
     /// Begins to flush the stores of one task, if it is time: each once an interval, one after
     /// the other. The disk is not waited for: what was begun an interval ago is on it by now.
     fn flush_if_due(&mut self) -> Result<(), ThreadFault> {
-        let tasks = u32::try_from(self.work.tasks.len()).unwrap_or(u32::MAX);
+        let tasks = u32::try_from(self.works.tasks().count()).unwrap_or(u32::MAX);
         if self.last_flush.elapsed() < self.setup.config.flush_interval / tasks.max(1) {
             return Ok(());
         }
         self.last_flush = Instant::now();
-        self.work.catch_up();
-        let tasks = self.work.tasks.iter_mut();
+        self.works.catch_up();
+        let tasks = self.works.tasks_mut();
         let Some((id, slot)) = tasks.min_by_key(|(_, slot)| slot.flushed) else {
             return Ok(());
         };
@@ -329,11 +318,11 @@ impl<'a> Membership<'a> {
         slot.task
             .backend()
             .begin_flush()
-            .map_err(|error| TaskError::of_state(*id, error))?;
+            .map_err(|error| TaskError::of_state(id, error))?;
         let is_kept = slot.task.status() == TaskStatus::Running;
         let before = mem::replace(&mut slot.kept_until, is_kept.then(SystemTime::now));
         if let Some(time) = before {
-            self.setup.stores.note_kept(*id, time);
+            self.setup.stores.note_kept(id, time);
         }
         Ok(())
     }
@@ -343,13 +332,12 @@ impl<'a> Membership<'a> {
     fn report(&mut self) {
         self.last_report = Instant::now();
         // Not only while they are restored: its last records can be in other topics.
-        let held: Vec<TaskId> = self.work.tasks.keys().copied().collect();
+        let held = self.works.ids();
         self.setup.fence.fence_former_owners(&held);
         let mut tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)> = self
-            .work
-            .tasks
-            .iter()
-            .map(|(id, slot)| (*id, (slot.task.status(), None)))
+            .works
+            .tasks()
+            .map(|(id, slot)| (id, (slot.task.status(), None)))
             .collect();
         for (id, (_, reason)) in &self.partial {
             tasks.entry(*id).or_insert((TaskStatus::Created, None)).1 = Some(reason.clone());
@@ -384,7 +372,7 @@ impl<'a> Membership<'a> {
 
     /// `is_kept`: up to now it held everything that was committed for it.
     fn close_task(&mut self, id: TaskId, is_kept: bool) {
-        let Some(mut slot) = self.work.tasks.remove(&id) else {
+        let Some(mut slot) = self.works.remove(id) else {
             return;
         };
         self.setup.queries.set_status(id, TaskStatus::Closed);
@@ -403,8 +391,7 @@ impl<'a> Membership<'a> {
     }
 
     fn close(mut self, in_order: bool) {
-        let ids: Vec<TaskId> = self.work.tasks.keys().copied().collect();
-        for id in ids {
+        for id in self.works.ids() {
             self.close_task(id, in_order);
         }
         self.setup
@@ -418,10 +405,23 @@ impl<'a> Membership<'a> {
     }
 }
 
+/// How far the partitions have been read, as far as that is known.
+fn positions(
+    fetcher: &Fetcher,
+    readings: &Readings,
+) -> Result<BTreeMap<TopicPartition, Offset>, ThreadFault> {
+    let positions = fetcher.positions()?.into_iter();
+    let known = positions.filter(|(place, _)| {
+        let lane = fetcher.lane(place);
+        lane.is_some_and(|lane| readings.is_known(lane))
+    });
+    Ok(known.collect())
+}
+
 /// A topic that was made anew, or has lost records. To read on would pass over what the new log
 /// has before the old position.
-fn made_anew(work: &Work<'_>, WentBack { reader, from, to }: &WentBack) -> ThreadFault {
-    let slot = work.tasks.get(&reader.task);
+fn made_anew(works: &Works<'_>, WentBack { reader, from, to }: &WentBack) -> ThreadFault {
+    let slot = works.slot(reader.task);
     let position = slot.and_then(|slot| slot.positions.get(reader.source));
     let log = position.map_or_else(
         || format!("a log that task {} reads", reader.task),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::Offset;
 use crate::record::OutputRecord;
 use crate::runtime::kafka::TopicPartition;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::Restoring;
 use crate::task::{LetterCause, Processed, Task, TaskError};
+use crate::{Offset, TaskStatus};
 
 /// How far a task has come in one of its source partitions.
 #[derive(Debug, Clone)]
@@ -79,6 +79,12 @@ impl TaskSlot {
     /// their changelog.
     pub(super) fn is_behind(&self, at: Offset) -> bool {
         self.task.plan().changelog.is_some() && self.reached.is_none_or(|reached| reached < at)
+    }
+
+    /// It takes part in the next commit if its stores know less of their changelog than `end`.
+    pub(super) fn catch_up(&mut self, end: Option<Offset>) {
+        let is_running = self.task.status() == TaskStatus::Running;
+        self.dirty |= is_running && end.is_some_and(|end| self.is_behind(end));
     }
 
     /// Remembers what became of a record.

@@ -1,84 +1,73 @@
-//! The tasks of a thread and the producer they write through: process and fire.
+//! The tasks of one component on a thread: they process, fire and send, until what they have
+//! done is sealed for a commit.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::commit::Commits;
+use super::changelog_ends::ChangelogEnds;
+use super::commit::Committing;
 use super::readings::Reader;
 use super::shortcuts::Shortcuts;
 use super::slot::{SourcePosition, TaskSlot};
 use super::{ThreadFault, ThreadSetup};
 use crate::record::{Origin, OutputRecord};
-use crate::runtime::kafka::{KafkaFault, Position, Slot, TopicPartition, TransactionalProducer};
+use crate::runtime::kafka::{KafkaFault, Outbox, Position, Slot, Slots, TopicPartition};
+use crate::task::TaskError;
 use crate::{InputRecord, Offset, Partition, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
 const TIMERS_PER_TURN: usize = 250;
-/// Timers that all tasks fire in one transaction: records of the same transaction wait for it.
+/// Timers that all tasks of a component fire in one transaction: its records in that wait for them.
 const TIMERS_PER_COMMIT: usize = 4_000;
 
 /// Records that skip their topic in consequence of one: what goes in a circle comes round to
 /// commits and to other records only through the topic.
 const TAKEN_OVER_PER_RECORD: usize = 1_000;
 
-/// The tasks of a thread and the producer they write through.
+/// The tasks of one component on a thread.
 pub(super) struct Work<'a> {
-    pub(super) setup: &'a ThreadSetup,
-    pub(super) producer: TransactionalProducer,
+    setup: &'a ThreadSetup,
+    /// Of the thread; each that is taken from it is for records of this component only.
+    slots: Slots,
     pub(super) tasks: BTreeMap<TaskId, TaskSlot>,
-    /// Of each changelog partition: where the offset of the last record that was written here
-    /// is found after a commit.
-    pub(super) changelogs: BTreeMap<Partition, Slot>,
-    pub(super) shortcuts: Shortcuts,
-    pub(super) commits: Commits,
-    /// Timers that were fired since the last commit began.
-    pub(super) timers_fired: usize,
+    /// Of each changelog partition: where the offset of the last record that was written for
+    /// these tasks is found after a commit.
+    changelogs: BTreeMap<Partition, Slot>,
+    shortcuts: Shortcuts,
+    /// What was sent, and is in no transaction yet.
+    pub(super) outbox: Outbox,
+    /// A commit of what was sealed is under way.
+    pub(super) is_committing: bool,
+    /// Some of what was sent is in the open transaction of the records.
+    pub(super) has_joined: bool,
+    /// When the last commit began.
+    last_begun: Instant,
+    /// Timers that were fired since.
+    timers_fired: usize,
     /// What was sent while a record was processed, and is yet to be produced or taken over.
     sent: VecDeque<OutputRecord>,
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(setup: &'a ThreadSetup, producer: TransactionalProducer) -> Self {
+    /// Without tasks; the slots are those of the thread.
+    pub(super) fn new(setup: &'a ThreadSetup, slots: Slots) -> Self {
         Self {
             setup,
-            producer,
+            slots,
             tasks: BTreeMap::new(),
             changelogs: BTreeMap::new(),
             shortcuts: Shortcuts::new(&setup.plan),
-            commits: Commits::new(),
+            outbox: Outbox::default(),
+            is_committing: false,
+            has_joined: false,
+            last_begun: Instant::now(),
             timers_fired: 0,
             sent: VecDeque::new(),
         }
     }
 
-    /// Hands a record to the tasks that read it. What one of them has read before is passed
-    /// over.
-    pub(super) fn process(
-        &mut self,
-        readers: &[Reader],
-        record: &InputRecord<'_>,
-    ) -> Result<(), ThreadFault> {
-        // A turn has many records, and somebody waits for what is committed.
-        self.finish_if_committed()?;
-        let begun = Instant::now();
-        let now = clock::now();
-        for reader in readers {
-            if !self.process_in(*reader, record, now)? {
-                return Err(unrouted(reader.task));
-            }
-        }
-        let metrics = &self.setup.metrics;
-        metrics
-            .process_latency
-            .observe(begun.elapsed().as_secs_f64());
-        metrics
-            .end_to_end_latency
-            .observe(now.since(record.timestamp).as_secs_f64());
-        Ok(())
-    }
-
     /// Hands a record to a task; says whether it runs.
-    fn process_in(
+    pub(super) fn process(
         &mut self,
         Reader { task, source }: Reader,
         record: &InputRecord<'_>,
@@ -115,7 +104,7 @@ impl<'a> Work<'a> {
             if taken_over < TAKEN_OVER_PER_RECORD && self.take_over(&output, origin, now)? {
                 taken_over += 1;
             } else {
-                self.produce(output)?;
+                self.produce(output);
             }
         }
         Ok(())
@@ -144,12 +133,12 @@ impl<'a> Work<'a> {
         Ok(true)
     }
 
-    fn produce(&mut self, output: OutputRecord) -> Result<(), ThreadFault> {
-        let producer = &self.producer;
+    fn produce(&mut self, output: OutputRecord) {
+        let slots = &self.slots;
         let delivery = self
             .shortcuts
-            .close(&output.topic, output.partition, || producer.slot());
-        Ok(self.producer.send(output, delivery)?)
+            .close(&output.topic, output.partition, || slots.slot());
+        self.outbox.send(output, delivery);
     }
 
     /// A task begins to run here, whose former owner may have sent what is before these ends.
@@ -160,7 +149,7 @@ impl<'a> Work<'a> {
         self.open_shortcuts();
     }
 
-    pub(super) fn open_shortcuts(&mut self) {
+    fn open_shortcuts(&mut self) {
         let tasks = &self.tasks;
         self.shortcuts.open(|task, place| {
             let slot = tasks.get(&task)?;
@@ -169,9 +158,14 @@ impl<'a> Work<'a> {
         });
     }
 
+    /// Whether timers were fired since the last commit began.
+    pub(super) fn has_fired(&self) -> bool {
+        self.timers_fired > 0
+    }
+
     /// Whether as many timers were fired as go into one transaction: the next ones are fired
     /// when its commit has begun.
-    pub(super) fn has_fired_enough(&self) -> bool {
+    fn has_fired_enough(&self) -> bool {
         self.timers_fired >= TIMERS_PER_COMMIT
     }
 
@@ -213,7 +207,7 @@ impl<'a> Work<'a> {
             }
         }
         for output in sent {
-            self.produce(output)?;
+            self.produce(output);
         }
         Ok(any)
     }
@@ -231,30 +225,149 @@ impl<'a> Work<'a> {
         running.filter_map(|slot| slot.task.next_due(now)).min()
     }
 
-    /// Has those tasks take part in the next commit whose stores know less of their changelog
-    /// partition than was written to it here. Their own records are in them; but without a
-    /// commit in which their groups take part nobody can tell, and what others write for long
-    /// would all be read when they are restored.
-    pub(super) fn catch_up(&mut self) {
-        for (id, slot) in &mut self.tasks {
-            let delivery = self.changelogs.get(&id.partition);
-            let at = delivery.and_then(|delivery| self.producer.next_offset(*delivery));
-            let is_running = slot.task.status() == TaskStatus::Running;
-            slot.dirty |= is_running && at.is_some_and(|at| slot.is_behind(at));
+    /// Whether somebody waits for what was done since the last commit began: it has sent what
+    /// nobody sees before, or a query waits for a change.
+    pub(super) fn is_awaited(&self) -> bool {
+        let has_sent = self.has_joined || !self.outbox.is_empty();
+        has_sent || self.is_dirty() && self.setup.queries.anyone_waits()
+    }
+
+    /// How long the begin of the next commit can wait, where nobody waits for it: for the rest of
+    /// the interval, unless enough timers were fired.
+    pub(super) fn until_commit(&self) -> Duration {
+        if self.has_fired_enough() {
+            return Duration::ZERO;
+        }
+        let interval = self.setup.config.commit_interval;
+        interval.saturating_sub(self.last_begun.elapsed())
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.tasks.values().any(|slot| slot.dirty)
+    }
+
+    /// What is uncommitted, about.
+    pub(super) fn uncommitted_bytes(&self) -> usize {
+        let tasks = self.tasks.values();
+        let written: usize = tasks.map(|slot| slot.task.uncommitted_bytes()).sum();
+        written + self.outbox.bytes()
+    }
+
+    /// Ends what all tasks have done, for a commit that begins, if that is anything; and that
+    /// they have come to `positions`. What they send from here on is of the next one.
+    pub(super) fn seal(
+        &mut self,
+        positions: &BTreeMap<TopicPartition, Offset>,
+        ends: &ChangelogEnds,
+    ) -> Vec<Committing> {
+        self.last_begun = Instant::now();
+        let moved = self.take_positions(positions);
+        if moved.is_empty() {
+            assert!(
+                !self.has_joined && !self.has_fired() && self.outbox.is_empty(),
+                "what was sent and fired is of tasks that have positions to commit with it"
+            );
+            return Vec::new();
+        }
+        let now = clock::now();
+        let sealed = moved.into_iter();
+        let sealed = sealed.filter_map(|id| self.seal_task(id, now, ends));
+        let sealed = sealed.collect();
+        self.shortcuts.sealed();
+        self.timers_fired = 0;
+        self.has_joined = false;
+        self.is_committing = true;
+        sealed
+    }
+
+    /// Ends the transaction of a task, whose changelog records join that of the commit.
+    fn seal_task(
+        &mut self,
+        id: TaskId,
+        now: TimestampMs,
+        ends: &ChangelogEnds,
+    ) -> Option<Committing> {
+        let slot = self.tasks.get_mut(&id)?;
+        slot.task.seal();
+        slot.dirty = false;
+        if let Some(records) = slot.task.changelog_records(now) {
+            let delivery = self.changelogs.entry(id.partition);
+            let delivery = *delivery.or_insert_with(|| self.slots.slot());
+            self.outbox.send_changelog(records, delivery);
+        }
+        Some(Committing {
+            id,
+            positions: slot.positions.clone(),
+            counts: slot.take_counts(),
+            changelog_end: ends.of(id.partition),
+        })
+    }
+
+    /// The transaction of what was sealed is committed: notes how far the changelog was written.
+    pub(super) fn note_ends(&self, ends: &mut ChangelogEnds) {
+        for (partition, delivery) in &self.changelogs {
+            ends.note(*partition, self.slots.next_offset(*delivery));
         }
     }
 
-    /// Serves the producer's delivery reports.
-    pub(super) fn serve(&self) {
-        self.producer.serve();
+    /// Takes over what is committed of a task. `ends` are those of the transaction.
+    pub(super) fn store(
+        &mut self,
+        committed: Committing,
+        ends: &ChangelogEnds,
+    ) -> Result<(), ThreadFault> {
+        let Committing {
+            id,
+            positions,
+            counts,
+            changelog_end,
+        } = committed;
+        let Some(slot) = self.tasks.get_mut(&id) else {
+            return Ok(());
+        };
+        // Nobody else has written for this task before what was written here for others: its
+        // own groups joined the transaction after that was delivered.
+        let reached = ends.of(id.partition).max(changelog_end);
+        let reached = reached.filter(|at| slot.is_behind(*at));
+        slot.reached = reached.or(slot.reached);
+        let queries = &self.setup.queries;
+        let anyone_waits = queries.anyone_waits();
+        let written = if anyone_waits {
+            slot.task.written_keys()
+        } else {
+            Vec::new()
+        };
+        let batch = slot.task.take_batch(reached);
+        let is_written = !batch.is_empty();
+        if is_written {
+            slot.task
+                .backend()
+                .write(batch)
+                .map_err(|error| TaskError::of_state(id, error))?;
+        }
+        for SourcePosition { place, group, next } in &positions {
+            self.setup.lag.committed(group, place, *next);
+        }
+        slot.publish(counts, &self.setup.metrics);
+        queries.tell(id, written.into_iter());
+        // Who began to wait meanwhile may have looked before the batch was written.
+        if is_written && !anyone_waits && queries.anyone_waits() {
+            queries.tell_of_any_key(id);
+        }
+        Ok(())
+    }
+
+    /// All that was sealed is taken over.
+    pub(super) fn finish(&mut self) {
+        let slots = &self.slots;
+        self.shortcuts.committed(|slot| slots.next_offset(slot));
+        self.open_shortcuts();
+        self.is_committing = false;
     }
 
     /// Moves on to these positions, past the markers of transactions; the tasks that have
     /// anything to commit.
-    pub(super) fn take_positions(
-        &mut self,
-        positions: &BTreeMap<TopicPartition, Offset>,
-    ) -> Vec<TaskId> {
+    fn take_positions(&mut self, positions: &BTreeMap<TopicPartition, Offset>) -> Vec<TaskId> {
         let mut moved = Vec::new();
         for (id, slot) in &mut self.tasks {
             if slot.task.status() != TaskStatus::Running {
@@ -273,13 +386,6 @@ impl<'a> Work<'a> {
             }
         }
         moved
-    }
-
-    /// Ends the open transaction without a trace, as far as the cluster can be reached.
-    pub(super) fn abort(&mut self) {
-        if let Err(fault) = self.producer.abort() {
-            tracing::debug!(%fault, "the open transaction is left to its time-out or the next producer");
-        }
     }
 }
 

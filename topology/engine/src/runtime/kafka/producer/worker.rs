@@ -12,18 +12,12 @@ use rdkafka::message::{Header as ClientHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
+use super::outbox::Held;
 use super::{ABORT, COMMIT, Deliveries, FencingProducer, GroupOffsets, INIT, Slot};
 use crate::record::OutputRecord;
 use crate::runtime::kafka::fault::KafkaFault;
 use crate::runtime::wake::Waker;
 use crate::runtime::{CommitHook, CommitStep, StreamsConfig};
-use crate::task::ChangelogRecords;
-
-/// What the client is yet to be given, and the slot that follows its offset.
-pub(super) enum Held {
-    Record(OutputRecord, Option<Slot>),
-    Changelog(ChangelogRecords, Slot),
-}
 
 pub(super) enum Call {
     Commit {

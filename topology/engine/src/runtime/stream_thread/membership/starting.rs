@@ -23,11 +23,11 @@ use crate::{Offset, TaskId, TaskStatus, clock};
 impl Membership<'_> {
     /// Opens an owned task, and has it wait for its turn to be restored.
     pub(super) fn gather(&mut self, id: TaskId) -> Result<(), ThreadFault> {
-        if !self.work.tasks.contains_key(&id) {
+        if self.works.slot(id).is_none() {
             let task = open(self.setup, id)?;
-            self.work.tasks.insert(id, TaskSlot::new(task));
+            self.works.insert(id, TaskSlot::new(task));
         }
-        let slot = self.work.tasks.get(&id);
+        let slot = self.works.slot(id);
         if slot.is_some_and(|slot| slot.task.status().may_become(TaskStatus::Restoring)) {
             self.gathering.add(id);
         }
@@ -50,7 +50,7 @@ impl Membership<'_> {
     }
 
     fn restore(&mut self, id: TaskId) -> Result<(), ThreadFault> {
-        let Some(slot) = self.work.tasks.get_mut(&id) else {
+        let Some(slot) = self.works.slot_mut(id) else {
             return Ok(());
         };
         if !slot.task.status().may_become(TaskStatus::Restoring) {
@@ -92,7 +92,7 @@ impl Membership<'_> {
         // One that was called off is of an assignment that is over.
         for result in results.into_iter().filter(RestoreResult::is_wanted) {
             let id = result.task();
-            let Some(slot) = self.work.tasks.get_mut(&id) else {
+            let Some(slot) = self.works.slot_mut(id) else {
                 continue;
             };
             let Restored {
@@ -122,7 +122,7 @@ impl Membership<'_> {
             self.setup
                 .queries
                 .set_running(id, slot.task.backend().clone());
-            self.work.begins(&repartition_ends);
+            self.works.begins(id, &repartition_ends);
         }
         if begun.is_empty() {
             return Ok(());
@@ -136,12 +136,9 @@ impl Membership<'_> {
     fn start_reading(&mut self, begun: &[TaskId]) -> Result<(), ThreadFault> {
         let mut readers: Vec<(TopicPartition, Reader)> = Vec::new();
         let mut starts: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-        for (task, slot) in self.work.tasks.iter().filter(|(id, _)| begun.contains(id)) {
+        for (task, slot) in self.works.tasks().filter(|(id, _)| begun.contains(id)) {
             for (source, SourcePosition { place, next, .. }) in slot.positions.iter().enumerate() {
-                let reader = Reader {
-                    task: *task,
-                    source,
-                };
+                let reader = Reader { task, source };
                 readers.push((place.clone(), reader));
                 if self.readings.has_to_start(self.fetcher.lane(place), *next) {
                     let start = starts.entry(place.clone()).or_insert(*next);

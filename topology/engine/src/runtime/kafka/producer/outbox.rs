@@ -1,0 +1,62 @@
+//! What was sent, and no client is given yet.
+
+use super::Slot;
+use crate::record::OutputRecord;
+use crate::task::ChangelogRecords;
+
+/// What the client is yet to be given, and the slot that follows its offset.
+pub(super) enum Held {
+    Record(OutputRecord, Option<Slot>),
+    Changelog(ChangelogRecords, Slot),
+}
+
+/// What a held record costs beside its bytes.
+const OVERHEAD_BYTES: usize = 160;
+
+/// Records that are sent, and are not in any transaction yet.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    held: Vec<Held>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Adds a record.
+    pub(crate) fn send(&mut self, record: OutputRecord, slot: Option<Slot>) {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        self.bytes += OVERHEAD_BYTES + len(&record.key) + len(&record.value);
+        self.held.push(Held::Record(record, slot));
+    }
+
+    /// Adds the changelog of a task.
+    pub(crate) fn send_changelog(&mut self, records: ChangelogRecords, slot: Slot) {
+        self.bytes += records.bytes();
+        self.held.push(Held::Changelog(records, slot));
+    }
+
+    /// Adds all that is in another, and empties that.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.held.append(&mut other.held);
+    }
+
+    /// How many records are in it, where the changelog of a task counts as one.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// The memory that they take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Held> {
+        self.bytes = 0;
+        std::mem::take(&mut self.held)
+    }
+}

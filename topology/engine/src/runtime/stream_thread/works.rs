@@ -1,0 +1,153 @@
+//! The tasks of a thread, by component.
+
+use std::time::Instant;
+
+use super::changelog_ends::ChangelogEnds;
+use super::commit::Committers;
+use super::readings::Reader;
+use super::slot::TaskSlot;
+use super::work::{Work, unrouted};
+use super::{ThreadFault, ThreadSetup};
+use crate::runtime::kafka::{Position, Slots};
+use crate::topology::{Component, Components};
+use crate::{InputRecord, TaskId, TimestampMs, clock};
+
+/// The tasks of a thread, by component, and the transactions that they commit in.
+pub(super) struct Works<'a> {
+    pub(super) setup: &'a ThreadSetup,
+    components: Components,
+    /// By component.
+    pub(super) works: Vec<Work<'a>>,
+    pub(super) committers: Committers,
+    pub(super) ends: ChangelogEnds,
+}
+
+impl<'a> Works<'a> {
+    /// Without tasks.
+    pub(super) fn new(setup: &'a ThreadSetup, committers: Committers, slots: &Slots) -> Self {
+        let components = Components::of(&setup.plan);
+        let works = components.all().map(|_| Work::new(setup, slots.clone()));
+        Self {
+            setup,
+            works: works.collect(),
+            components,
+            committers,
+            ends: ChangelogEnds::default(),
+        }
+    }
+
+    /// All components.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Component, &Work<'a>)> {
+        self.components.all().zip(&self.works)
+    }
+
+    fn of_mut(&mut self, id: TaskId) -> Option<&mut Work<'a>> {
+        let Component(number) = self.components.component(id.subtopology)?;
+        self.works.get_mut(number)
+    }
+
+    /// A task that is here.
+    pub(super) fn slot(&self, id: TaskId) -> Option<&TaskSlot> {
+        let Component(number) = self.components.component(id.subtopology)?;
+        self.works.get(number)?.tasks.get(&id)
+    }
+
+    /// A task that is here.
+    pub(super) fn slot_mut(&mut self, id: TaskId) -> Option<&mut TaskSlot> {
+        self.of_mut(id)?.tasks.get_mut(&id)
+    }
+
+    /// All tasks that are here.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = (TaskId, &TaskSlot)> {
+        let tasks = self.works.iter().flat_map(|work| &work.tasks);
+        tasks.map(|(id, slot)| (*id, slot))
+    }
+
+    /// All tasks that are here.
+    pub(super) fn tasks_mut(&mut self) -> impl Iterator<Item = (TaskId, &mut TaskSlot)> {
+        let tasks = self.works.iter_mut().flat_map(|work| &mut work.tasks);
+        tasks.map(|(id, slot)| (*id, slot))
+    }
+
+    /// The ids of all tasks that are here.
+    pub(super) fn ids(&self) -> Vec<TaskId> {
+        self.tasks().map(|(id, _)| id).collect()
+    }
+
+    /// A task comes.
+    pub(super) fn insert(&mut self, id: TaskId, slot: TaskSlot) {
+        let work = self.of_mut(id);
+        let work = work.expect("each subtopology of the plan is of a component");
+        work.tasks.insert(id, slot);
+    }
+
+    /// A task goes.
+    pub(super) fn remove(&mut self, id: TaskId) -> Option<TaskSlot> {
+        self.of_mut(id)?.tasks.remove(&id)
+    }
+
+    /// A task begins to run here, whose former owner may have sent what is before these ends.
+    pub(super) fn begins(&mut self, id: TaskId, repartition_ends: &[Position]) {
+        if let Some(work) = self.of_mut(id) {
+            work.begins(repartition_ends);
+        }
+    }
+
+    /// Hands a record to the tasks that read it. What one of them has read before is passed
+    /// over.
+    pub(super) fn process(
+        &mut self,
+        readers: &[Reader],
+        record: &InputRecord<'_>,
+    ) -> Result<(), ThreadFault> {
+        // A turn has many records, and somebody waits for what is committed.
+        self.finish_committed()?;
+        let begun = Instant::now();
+        let now = clock::now();
+        for reader in readers {
+            let component = self.components.component(reader.task.subtopology);
+            let Component(number) = component.ok_or_else(|| unrouted(reader.task))?;
+            let Some(work) = self.works.get_mut(number) else {
+                return Err(unrouted(reader.task));
+            };
+            if !work.process(*reader, record, now)? {
+                return Err(unrouted(reader.task));
+            }
+            self.committers.take_early(work)?;
+        }
+        let metrics = &self.setup.metrics;
+        metrics
+            .process_latency
+            .observe(begun.elapsed().as_secs_f64());
+        metrics
+            .end_to_end_latency
+            .observe(now.since(record.timestamp).as_secs_f64());
+        Ok(())
+    }
+
+    /// Fires due timers and punctuators; says whether there were any.
+    pub(super) fn fire_due(&mut self) -> Result<bool, ThreadFault> {
+        let mut any = false;
+        for work in &mut self.works {
+            any |= work.fire_due()?;
+        }
+        Ok(any)
+    }
+
+    /// When the next timer or punctuator can be fired; never later than that.
+    pub(super) fn next_due(&self, now: TimestampMs) -> Option<TimestampMs> {
+        let works = self.works.iter();
+        works.filter_map(|work| work.next_due(now)).min()
+    }
+
+    /// Has those tasks take part in the next commit whose stores know less of their changelog
+    /// partition than was written to it here. Their own records are in them; but without a
+    /// commit in which their groups take part nobody can tell, and what others write for long
+    /// would all be read when they are restored.
+    pub(super) fn catch_up(&mut self) {
+        let Self { works, ends, .. } = self;
+        for (id, slot) in works.iter_mut().flat_map(|work| &mut work.tasks) {
+            slot.catch_up(ends.of(id.partition));
+        }
+    }
+}
