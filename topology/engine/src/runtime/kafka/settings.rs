@@ -107,8 +107,10 @@ pub(super) enum Fetches {
 }
 
 /// The reader of a stream thread: of many partitions, for as long as the thread lives. The
-/// bounds are of one partition each. A partition that is added while a fetch of others waits for
-/// records is fetched when that is over, so it waits for a commit interval's time only.
+/// bounds are of one partition each: small ones, since of a backlog all are full at once, and as
+/// messages they take several times what they did on the way. A partition that is added while a
+/// fetch of others waits for records is fetched when that is over, so it waits for a commit
+/// interval's time only.
 pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> ClientConfig {
     let mut client = ungrouped(config, name, Isolation::ReadCommitted);
     let (wait, least_bytes) = match fetches {
@@ -120,9 +122,9 @@ pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> C
         .set("fetch.wait.max.ms", wait.to_string())
         .set("fetch.min.bytes", least_bytes)
         .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.message.max.bytes", "524288")
-        .set("queued.min.messages", "4000")
-        .set("queued.max.messages.kbytes", "1024");
+        .set("fetch.message.max.bytes", "131072")
+        .set("queued.min.messages", "1000")
+        .set("queued.max.messages.kbytes", "256");
     with_user_properties(client, config)
 }
 
