@@ -222,8 +222,8 @@ impl TransactionalProducer {
     }
 
     /// Begins to commit the open transaction with what is in the outbox and the positions of
-    /// these groups, and waits for nothing. When this fails nobody knows whether it is committed: the producer is of
-    /// no more use.
+    /// these groups, and waits for nothing. When this fails nobody knows whether it is
+    /// committed: the producer is of no more use.
     ///
     /// # Panics
     ///

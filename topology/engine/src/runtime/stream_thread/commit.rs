@@ -333,10 +333,10 @@ impl Works<'_> {
             ..
         } = self;
         for committer in committers.0.values_mut() {
-            if committer.under_way.is_none() || !is_committed(&mut committer.producer)? {
-                continue;
-            }
-            if let Some(under_way) = committer.under_way.take() {
+            if committer.under_way.is_some()
+                && is_committed(&mut committer.producer)?
+                && let Some(under_way) = committer.under_way.take()
+            {
                 finish(setup, works, ends, under_way)?;
                 committer.last_finished = Instant::now();
             }
