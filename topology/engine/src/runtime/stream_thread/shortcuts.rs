@@ -50,15 +50,15 @@ struct Ways {
     ways: Vec<Way>,
 }
 
-/// The ways to all repartition topics of an application, for one stream thread.
+/// The ways to the repartition topics of one component, for one stream thread.
 #[derive(Debug)]
 pub(super) struct Shortcuts {
     topics: HashMap<Arc<str>, Ways>,
 }
 
 impl Shortcuts {
-    /// All ways, closed. A topic that several subtopologies read has none.
-    pub(super) fn new(plan: &Plan) -> Self {
+    /// All ways to these subtopologies, closed. A topic that several of them read has none.
+    pub(super) fn new(plan: &Plan, is_read_by: impl Fn(SubtopologyId) -> bool) -> Self {
         let closed = || Way {
             open: false,
             end: Offset(0),
@@ -68,7 +68,8 @@ impl Shortcuts {
         };
         let repartition = plan.repartition_topics();
         let mut topics: HashMap<Arc<str>, Option<Ways>> = HashMap::new();
-        for subtopology in &plan.subtopologies {
+        let readers = plan.subtopologies.iter();
+        for subtopology in readers.filter(|of| is_read_by(of.id)) {
             for (source, of) in subtopology.sources.iter().enumerate() {
                 if !repartition.contains(&*of.topic) {
                     continue;
@@ -232,7 +233,7 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             Self {
-                shortcuts: Shortcuts::new(&plan()),
+                shortcuts: Shortcuts::new(&plan(), |_| true),
                 topic: "app-relayed-repartition".into(),
                 slots: 0,
             }

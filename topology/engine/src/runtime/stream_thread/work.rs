@@ -50,13 +50,13 @@ pub(super) struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// Without tasks; the slots are those of the thread.
-    pub(super) fn new(setup: &'a ThreadSetup, slots: Slots) -> Self {
+    pub(super) fn new(setup: &'a ThreadSetup, shortcuts: Shortcuts, slots: Slots) -> Self {
         Self {
             setup,
             slots,
             tasks: BTreeMap::new(),
             changelogs: BTreeMap::new(),
-            shortcuts: Shortcuts::new(&setup.plan),
+            shortcuts,
             outbox: Outbox::default(),
             is_committing: false,
             has_joined: false,

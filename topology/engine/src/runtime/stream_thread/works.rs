@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::changelog_ends::ChangelogEnds;
 use super::commit::Committers;
 use super::readings::Reader;
+use super::shortcuts::Shortcuts;
 use super::slot::TaskSlot;
 use super::work::{Work, unrouted};
 use super::{ThreadFault, ThreadSetup};
@@ -26,7 +27,10 @@ impl<'a> Works<'a> {
     /// Without tasks.
     pub(super) fn new(setup: &'a ThreadSetup, committers: Committers, slots: &Slots) -> Self {
         let components = Components::of(&setup.plan);
-        let works = components.all().map(|_| Work::new(setup, slots.clone()));
+        let works = components.all().map(|component| {
+            let is_in = |subtopology| components.component(subtopology) == Some(component);
+            Work::new(setup, Shortcuts::new(&setup.plan, is_in), slots.clone())
+        });
         Self {
             setup,
             works: works.collect(),
