@@ -4,9 +4,10 @@
 //! What tasks do is uncommitted until [`TopologyTestDriver::commit`]: outputs are
 //! not seen by other tasks before it, as with read-committed consumers, and a crash
 //! forgets it. As in production, tasks can go on between the begin of a commit and its
-//! end: [`TopologyTestDriver::begin_commit`]. Changelogs are written and replayed for real, transaction markers
-//! leave gaps in offsets, and every order of records that a cluster can produce
-//! can be produced with [`TopologyTestDriver::step`].
+//! end: [`TopologyTestDriver::begin_commit`]; and tasks that meet through external topics only
+//! can commit apart: [`TopologyTestDriver::begin_commit_of`]. Changelogs are written and replayed
+//! for real, transaction markers leave gaps in offsets, and every order of records that a cluster
+//! can produce can be produced with [`TopologyTestDriver::step`].
 //!
 //! It measures nothing, and it knows no threads, groups or rebalances.
 
@@ -23,8 +24,10 @@ use self::log::Logs;
 use crate::partitioner::partition_of;
 use crate::record::{Header, InputRecord, OutputRecord};
 use crate::task::{ChangelogRecords, ChangelogRestore, Dispatch, Processed, Task, TaskError};
-use crate::topology::{Plan, PlanStoreKind, Store, Topology, TopologyFaults};
-use crate::{Offset, Partition, TaskId, TaskStatus, TimestampMs};
+use crate::topology::{
+    Component, Components, Plan, PlanStoreKind, Store, Topology, TopologyFaults,
+};
+use crate::{Offset, Partition, SubtopologyId, TaskId, TaskStatus, TimestampMs};
 
 /// How many timers one task fires in one turn.
 const TIMERS_PER_TURN: usize = 100;
@@ -37,8 +40,10 @@ pub struct TopologyTestDriver {
     /// Of each task and source: the next offset to read, with uncommitted reads.
     read: BTreeMap<(TaskId, usize), Offset>,
     committed: BTreeMap<(TaskId, usize), Offset>,
-    uncommitted: Vec<OutputRecord>,
-    under_way: Option<CommitUnderWay>,
+    components: Components,
+    uncommitted: BTreeMap<Component, Vec<OutputRecord>>,
+    /// In the order in which they have begun.
+    under_way: Vec<CommitUnderWay>,
     results: BTreeMap<(TaskId, String), Vec<Processed>>,
     taken: BTreeMap<String, usize>,
     now: TimestampMs,
@@ -46,8 +51,10 @@ pub struct TopologyTestDriver {
 
 /// What a commit holds that has begun.
 struct CommitUnderWay {
+    components: Vec<Component>,
     outputs: Vec<OutputRecord>,
-    changelogs: BTreeMap<TaskId, ChangelogRecords>,
+    /// Of all tasks of these components.
+    changelogs: BTreeMap<TaskId, Option<ChangelogRecords>>,
     read: BTreeMap<(TaskId, usize), Offset>,
 }
 
@@ -85,12 +92,13 @@ impl TopologyTestDriver {
         );
         let mut driver = Self {
             logs: Logs::new(all),
+            components: Components::of(&plan),
             plan,
             tasks: BTreeMap::new(),
             read: BTreeMap::new(),
             committed: BTreeMap::new(),
-            uncommitted: Vec::new(),
-            under_way: None,
+            uncommitted: BTreeMap::new(),
+            under_way: Vec::new(),
             results: BTreeMap::new(),
             taken: BTreeMap::new(),
             now: TimestampMs(1_700_000_000_000),
@@ -201,6 +209,7 @@ impl TopologyTestDriver {
             return Ok(false);
         };
         let (id, source, record) = (*id, *source, record.clone());
+        let component = component(&self.components, id);
         let task = self
             .tasks
             .get_mut(&id)
@@ -223,7 +232,7 @@ impl TopologyTestDriver {
             .entry((id, topic.unwrap_or_default()))
             .or_default()
             .push(processed);
-        task.take_outputs_into(&mut self.uncommitted);
+        task.take_outputs_into(self.uncommitted.entry(component).or_default());
         self.read.insert((id, source), Offset(record.offset.0 + 1));
         Ok(true)
     }
@@ -235,28 +244,29 @@ impl TopologyTestDriver {
     /// When a task stops.
     pub fn fire_due(&mut self) -> Result<bool, TaskError> {
         let mut any = false;
-        for task in self.tasks.values_mut() {
+        for (id, task) in &mut self.tasks {
+            let component = component(&self.components, *id);
+            let sent = self.uncommitted.entry(component).or_default();
             while task.next_due(self.now).is_some_and(|due| due <= self.now) {
                 let fired = task.fire_due(self.now, TIMERS_PER_TURN, &mut |_| {})?;
                 any |= fired > 0 || task.has_writes();
-                let before = self.uncommitted.len();
-                task.take_outputs_into(&mut self.uncommitted);
-                any |= self.uncommitted.len() > before;
+                let before = sent.len();
+                task.take_outputs_into(sent);
+                any |= sent.len() > before;
             }
         }
         Ok(any)
     }
 
-    /// Commits what all tasks have done: finishes the commit that has begun, if there is
-    /// one, and commits the rest in one transaction. (A stream thread can have two, of different
-    /// tasks.)
+    /// Commits what all tasks have done: finishes the commits that have begun, if there are any,
+    /// and commits the rest in one transaction.
     pub fn commit(&mut self) {
         self.finish_commit();
         self.begin_commit();
         self.finish_commit();
     }
 
-    /// Begins to commit what all tasks have done. Nothing of it is seen before
+    /// Begins to commit what all tasks have done, in one transaction. Nothing of it is seen before
     /// [`TopologyTestDriver::finish_commit`]; what tasks do until then is of the next
     /// transaction, and is lost with this one.
     ///
@@ -264,54 +274,99 @@ impl TopologyTestDriver {
     ///
     /// When a commit has begun and is not finished.
     pub fn begin_commit(&mut self) {
-        assert!(
-            self.under_way.is_none(),
-            "a commit is finished before the next one begins"
-        );
+        self.begin(self.components.all().collect());
+    }
+
+    /// Begins to commit what the tasks of a subtopology have done, and of those that repartition
+    /// topics join to it, in a transaction of their own: what others have done is not in it, as
+    /// where timers have fired.
+    ///
+    /// # Panics
+    ///
+    /// When a commit of any of them has begun and is not finished, or when there is no such
+    /// subtopology.
+    pub fn begin_commit_of(&mut self, subtopology: SubtopologyId) {
+        self.begin(vec![self.component(subtopology)]);
+    }
+
+    fn begin(&mut self, components: Vec<Component>) {
+        let is_free = components.iter().all(|component| {
+            let mut under_way = self.under_way.iter();
+            !under_way.any(|commit| commit.components.contains(component))
+        });
+        assert!(is_free, "a commit is finished before the next one begins");
         let mut changelogs = BTreeMap::new();
         for (id, task) in &mut self.tasks {
-            task.seal();
-            let records = task.changelog_records(self.now);
-            changelogs.extend(records.map(|records| (*id, records)));
+            if components.contains(&component(&self.components, *id)) {
+                task.seal();
+                changelogs.insert(*id, task.changelog_records(self.now));
+            }
         }
-        self.under_way = Some(CommitUnderWay {
-            outputs: std::mem::take(&mut self.uncommitted),
+        let outputs = components
+            .iter()
+            .filter_map(|of| self.uncommitted.remove(of));
+        let read = self
+            .read
+            .iter()
+            .filter(|((id, _), _)| changelogs.contains_key(id));
+        self.under_way.push(CommitUnderWay {
+            outputs: outputs.flatten().collect(),
+            read: read.map(|(from, next)| (*from, *next)).collect(),
             changelogs,
-            read: self.read.clone(),
+            components,
         });
     }
 
-    /// Finishes the commit that has begun, if there is one.
+    /// Finishes the commits that have begun, if there are any.
     pub fn finish_commit(&mut self) {
-        let Some(CommitUnderWay {
-            outputs,
-            mut changelogs,
-            read,
-        }) = self.under_way.take()
-        else {
-            return;
-        };
-        self.logs.commit(outputs.into_iter());
-        for (id, task) in &mut self.tasks {
+        for commit in std::mem::take(&mut self.under_way) {
+            self.finish(commit);
+        }
+    }
+
+    /// Finishes the commit that has begun of a subtopology, if there is one.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such subtopology.
+    pub fn finish_commit_of(&mut self, subtopology: SubtopologyId) {
+        let component = self.component(subtopology);
+        let mut under_way = self.under_way.iter();
+        let index = under_way.position(|commit| commit.components.contains(&component));
+        if let Some(index) = index {
+            let commit = self.under_way.remove(index);
+            self.finish(commit);
+        }
+    }
+
+    fn finish(&mut self, commit: CommitUnderWay) {
+        self.logs.commit(commit.outputs.into_iter());
+        for (id, records) in commit.changelogs {
             let mut reached = None;
-            let records = changelogs.remove(id);
             for record in records.iter().flat_map(ChangelogRecords::outputs) {
                 let offset = self.logs.append(record);
                 reached = Some(Offset(offset.0 + 1));
             }
+            let task = self.tasks.get_mut(&id);
+            let task = task.expect("every task of the plan is open");
             let batch = task.take_batch(reached);
             task.backend()
                 .write(batch)
                 .expect("a memory backend with these stores takes any write");
         }
         self.logs.end_transaction();
-        self.committed = read;
+        self.committed.extend(commit.read);
     }
 
-    /// Ends the open transaction, and the one whose commit has begun, without a trace;
+    fn component(&self, subtopology: SubtopologyId) -> Component {
+        let component = self.components.component(subtopology);
+        component.unwrap_or_else(|| panic!("there is no subtopology {subtopology}"))
+    }
+
+    /// Ends the open transaction, and those whose commits have begun, without a trace;
     /// their records come again.
     pub fn abort(&mut self) {
-        self.under_way = None;
+        self.under_way.clear();
         self.uncommitted.clear();
         self.read.clone_from(&self.committed);
         for task in self.tasks.values_mut() {
@@ -326,7 +381,7 @@ impl TopologyTestDriver {
     ///
     /// When a changelog cannot be applied.
     pub fn crash_and_restore(&mut self) -> Result<(), TaskError> {
-        self.under_way = None;
+        self.under_way.clear();
         self.uncommitted.clear();
         self.read.clone_from(&self.committed);
         self.tasks.clear();
@@ -452,9 +507,9 @@ impl TopologyTestDriver {
 
     /// Whether a commit would change anything.
     fn has_uncommitted(&self) -> bool {
-        self.under_way.is_some()
+        !self.under_way.is_empty()
             || self.read != self.committed
-            || !self.uncommitted.is_empty()
+            || self.uncommitted.values().any(|sent| !sent.is_empty())
             || self.tasks.values().any(Task::has_writes)
     }
 
@@ -526,6 +581,12 @@ impl TopologyTestDriver {
         }
         Ok(())
     }
+}
+
+/// The component of a task.
+fn component(components: &Components, id: TaskId) -> Component {
+    let component = components.component(id.subtopology);
+    component.expect("tasks are of subtopologies of the plan")
 }
 
 fn rows(backend: &Arc<dyn Backend>, store: StoreId) -> Vec<turnstile_state::Entry> {

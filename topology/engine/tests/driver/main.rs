@@ -1,5 +1,6 @@
 //! Whole topologies without a broker, on a clock that the test sets.
 
+mod components;
 mod keyed_sources;
 mod large_records;
 mod outlets;

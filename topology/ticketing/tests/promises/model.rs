@@ -1,14 +1,15 @@
 //! All promises at once, under whatever order of records, duplicates and crashes.
 //!
 //! A random sale runs step by step: any task may take its next record at any time,
-//! commits and crashes come anywhere, every record may come again, and foreign
-//! payments come out of nowhere. The audit looks at the topics during and after it.
+//! commits and crashes come anywhere, subtopologies that no repartition topic joins
+//! commit apart, every record may come again, and foreign payments come out of nowhere. The audit looks at the topics during and after it.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
+use turnstile_engine::SubtopologyId;
 use turnstile_ticketing::Service;
 use turnstile_ticketing::topics::{
     EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS, TICKET_COMMANDS, TICKETS,
@@ -47,6 +48,9 @@ enum Act {
     /// So many records are processed, each by any task.
     Work(Vec<usize>),
     Commit,
+    /// Those that commit with a subtopology begin to, without the others.
+    BeginCommitOf(Index),
+    FinishCommitOf(Index),
     Abort,
     Crash,
     Wait(u64),
@@ -67,7 +71,9 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<Index>().prop_map(Act::SendAgain),
         2 => any::<(Index, Index)>().prop_map(|(topic, record)| Act::ComeAgain(topic, record)),
         12 => prop::collection::vec(any::<usize>(), 1..12).prop_map(Act::Work),
-        6 => Just(Act::Commit),
+        3 => Just(Act::Commit),
+        4 => any::<Index>().prop_map(Act::BeginCommitOf),
+        2 => any::<Index>().prop_map(Act::FinishCommitOf),
         1 => Just(Act::Abort),
         1 => Just(Act::Crash),
         1 => (1..90_u64).prop_map(Act::Wait),
@@ -150,10 +156,22 @@ impl Sale {
                 self.world.driver.fire_due().expect("no task stops");
             }
             Act::Commit => self.world.driver.commit(),
+            Act::BeginCommitOf(index) => {
+                let subtopology = self.subtopology(index);
+                self.world.driver.finish_commit_of(subtopology);
+                self.world.driver.begin_commit_of(subtopology);
+            }
+            Act::FinishCommitOf(index) => {
+                self.world.driver.finish_commit_of(self.subtopology(index));
+            }
             Act::Abort => self.world.driver.abort(),
             Act::Crash => self.world.crash(),
             Act::SendAgain(_) => {}
         }
+    }
+
+    fn subtopology(&self, index: Index) -> SubtopologyId {
+        index.get(&self.world.driver.plan().tasks()).subtopology
     }
 
     fn status_of(&self, (topic, key, command): &(&'static str, String, Value)) -> Option<u16> {
