@@ -58,6 +58,14 @@ impl Components {
         (0..self.number).map(Component)
     }
 
+    /// The others of the component that a subtopology belongs to.
+    pub(crate) fn others(&self, subtopology: SubtopologyId) -> Vec<SubtopologyId> {
+        let component = self.component(subtopology);
+        let all = (0..).map(SubtopologyId).zip(&self.of);
+        let others = all.filter(|(id, of)| *id != subtopology && Some(**of) == component);
+        others.map(|(id, _)| id).collect()
+    }
+
     /// The one that a subtopology belongs to.
     pub(crate) fn component(&self, subtopology: SubtopologyId) -> Option<Component> {
         self.of.get(usize::from(subtopology.0)).copied()
@@ -139,6 +147,9 @@ mod tests {
         assert_eq!(numbers(&components), [0, 1, 0, 2]);
         assert_eq!(components.number(), 3);
         assert_eq!(components.all().count(), 3);
+        assert_eq!(components.others(SubtopologyId(0)), [SubtopologyId(2)]);
+        assert_eq!(components.others(SubtopologyId(1)), []);
+        assert_eq!(components.others(SubtopologyId(7)), []);
     }
 
     #[test]

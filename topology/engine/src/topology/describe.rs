@@ -11,6 +11,7 @@ mod text;
 
 use serde::Serialize;
 
+use super::components::Components;
 use super::graph::{
     Edge, STORES_CHANGELOG, SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology,
 };
@@ -34,6 +35,11 @@ struct SubtopologyDescription {
     id: SubtopologyId,
     /// Only where a cluster is known.
     tasks: Vec<TaskId>,
+    /// The others whose tasks always commit in one transaction with those of this one, where one
+    /// stream thread has both; only where a cluster is known. (Not in JSON, by which instances
+    /// tell whether they run the same: it follows from the rest.)
+    #[serde(skip)]
+    commits_with: Vec<SubtopologyId>,
     sources: Vec<SourceDescription>,
     processors: Vec<ProcessorDescription>,
     stores: Vec<StoreDescription>,
@@ -250,6 +256,7 @@ impl Names<'_> {
         SubtopologyDescription {
             id: part.id,
             tasks: Vec::new(),
+            commits_with: Vec::new(),
             processors: self.processors(&part.processors, &sources),
             sources,
             stores: stores
@@ -273,6 +280,7 @@ impl Names<'_> {
                 .into_iter()
                 .filter(|task| task.subtopology == part.id)
                 .collect(),
+            commits_with: Components::of(plan).others(part.id),
             processors: self.processors(&part.processors, &sources),
             sources,
             stores: part.stores.iter().map(|of| store(part, of)).collect(),

@@ -103,6 +103,7 @@ fn a_plan_as_text() {
     Topology of dunning
 
     Subtopology 0 (2 tasks, 0_0 to 0_1)
+      Commits with subtopology 1
       Source invoices (group ledger, on error: dead-letter)
         --> ledger
       Source payments (group ledger-payments, on error: stop)
@@ -122,6 +123,7 @@ fn a_plan_as_text() {
       Store ledger-timers-by-key (derived)
 
     Subtopology 1 (2 tasks, 1_0 to 1_1)
+      Commits with subtopology 0
       Source dunning-late-by-customer-repartition (group customers, on error: dead-letter)
         --> customer
       Processor customer (stores: debts; punctuator: every 90s of wall-clock time; punctuator: every 1.5s of stream time)
@@ -146,6 +148,7 @@ fn a_plan_that_rekeys_a_topic_as_text() {
     Topology of dunning
 
     Subtopology 0 (2 tasks, 0_0 to 0_1)
+      Commits with subtopology 1, 2
       Source invoices (group ledger, on error: dead-letter)
         --> ledger
       Source dunning-payments-by-invoice-repartition (group ledger-payments, on error: stop)
@@ -162,6 +165,7 @@ fn a_plan_that_rekeys_a_topic_as_text() {
       Store ledger-timers-by-key (derived)
 
     Subtopology 1 (2 tasks, 1_0 to 1_1)
+      Commits with subtopology 0, 2
       Source dunning-late-by-customer-repartition (group customers, on error: dead-letter)
         --> customer
       Processor customer (stores: debts; punctuator: every 90s of wall-clock time; punctuator: every 1.5s of stream time)
@@ -170,6 +174,7 @@ fn a_plan_that_rekeys_a_topic_as_text() {
       Store debts (changelog dunning-stores-changelog)
 
     Subtopology 2 (task 2_0)
+      Commits with subtopology 0, 1
       Source payments (group ledger-payments, on error: stop)
         --> topic dunning-payments-by-invoice-repartition (all records, by their id)
 

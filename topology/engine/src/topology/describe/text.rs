@@ -49,6 +49,10 @@ impl Display for SubtopologyDescription {
             [only] => writeln!(f, " (task {only})")?,
             [first, .., last] => writeln!(f, " ({} tasks, {first} to {last})", self.tasks.len())?,
         }
+        let others: Vec<String> = self.commits_with.iter().map(ToString::to_string).collect();
+        if !others.is_empty() {
+            writeln!(f, "  Commits with subtopology {}", others.join(", "))?;
+        }
         for source in &self.sources {
             write!(f, "{source}")?;
         }
