@@ -26,6 +26,7 @@ mod gathering;
 mod membership;
 mod opening;
 mod readings;
+mod schedule;
 mod shortcuts;
 mod slot;
 mod work;

@@ -29,8 +29,7 @@
 //! are, as it costs the least, but for those whose timers have fired: these commit in another,
 //! of little, so that what is to be visible in time does not wait for all else.
 //!
-//! While nothing is left to process, commits begin soon for components that somebody waits for;
-//! the others have the commit interval.
+//! When a commit begins, and what is in it, is told in `schedule.rs`.
 //!
 //! What is uncommitted is bounded: where a commit takes its time, the thread waits for it
 //! before it processes more. Whoever lets go of tasks waits as well: [`Works::commit`].
@@ -40,6 +39,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::changelog_ends::ChangelogEnds;
+use super::schedule::{Pending, Resting, Schedule};
 use super::slot::{Counts, SourcePosition};
 use super::work::Work;
 use super::works::Works;
@@ -52,12 +52,6 @@ use crate::runtime::kafka::{
 use crate::runtime::transactions::Transaction;
 use crate::topology::Component;
 use crate::{Offset, TaskId};
-
-/// How many commits an interval may have when each time nothing is left to process. The
-/// pause is one between the end of a commit and the begin of the next.
-const IDLE_COMMITS_PER_INTERVAL: u32 = 5;
-/// The same of those whose timers have fired, of which somebody waits for each in its time.
-const TIMER_COMMITS_PER_INTERVAL: u32 = 20;
 
 /// So many records of a component are worth giving to the client before the commit. What is
 /// less waits for that: the first record after a commit often finds the coordinator at work on
@@ -120,11 +114,25 @@ impl Committers {
         }
     }
 
+    /// Whether a commit of a component is under way.
+    fn is_committing(&self, component: Component) -> bool {
+        let mut under_way = self
+            .0
+            .values()
+            .filter_map(|committer| committer.under_way.as_ref());
+        under_way.any(|under_way| under_way.parts.iter().any(|(of, _)| *of == component))
+    }
+
     /// Takes what a component has sent into the open transaction of the records, if it is much,
     /// its next commit is in that and none is under way.
-    pub(super) fn take_early(&mut self, work: &mut Work<'_>) -> Result<(), ThreadFault> {
+    pub(super) fn take_early(
+        &mut self,
+        component: Component,
+        work: &mut Work<'_>,
+    ) -> Result<(), ThreadFault> {
         let is_much = work.outbox.len() >= HELD_MAX;
-        if !is_much || work.is_committing || self.next_of(work) != Transaction::Records {
+        let is_next = self.next_of(work) == Transaction::Records;
+        if !is_much || !is_next || self.is_committing(component) {
             return Ok(());
         }
         let records = self.0.get_mut(&Transaction::Records);
@@ -154,95 +162,63 @@ impl Committers {
 }
 
 impl Works<'_> {
-    /// Begins the commits that are due, at the positions that are asked for if any is: when the
-    /// interval is over or so much is uncommitted that there has to be room for what comes while
-    /// it is under way, or enough timers were fired; and when there is nothing left to process,
-    /// of those that somebody waits for, unless the last commit was a moment ago. (A commit
-    /// writes a marker to every partition that it touched, so a trickle of records must not make
-    /// one each.)
+    /// Begins the commits that are due, at the positions that are asked for if any is. `idle`:
+    /// nothing is left to process.
     pub(super) fn begin_due_commits(
         &mut self,
         idle: bool,
         consumers: &[GroupConsumer],
         positions: impl FnOnce() -> Result<BTreeMap<TopicPartition, Offset>, ThreadFault>,
     ) -> Result<(), ThreadFault> {
-        let is_half_full = self.is_half_full();
-        let due: Vec<Transaction> = self.due(idle, is_half_full).collect();
+        let due = self.schedule().due(idle);
         if due.is_empty() {
             return Ok(());
         }
         let positions = positions()?;
-        for transaction in due {
-            let components = self.due_in(transaction, is_half_full);
+        for (transaction, components) in due {
             self.begin_commit(transaction, components, consumers, &positions)?;
         }
         Ok(())
     }
 
-    /// Those of a transaction that is due which are in its next commit: all of them, unless
-    /// that begins before the interval of any is over.
-    fn due_in(&self, transaction: Transaction, is_half_full: bool) -> Vec<Component> {
-        let next: Vec<_> = self.next_in(transaction).collect();
-        let all = is_half_full || next.iter().any(|(_, work)| work.until_commit().is_zero());
-        let due = next
-            .into_iter()
-            .filter(|(_, work)| all || work.is_awaited());
-        due.map(|(component, _)| component).collect()
-    }
-
-    /// The transactions of which a commit is to begin now.
-    fn due(&self, idle: bool, is_half_full: bool) -> impl Iterator<Item = Transaction> {
-        let transactions = self.committers.0.keys().copied();
-        transactions.filter(move |transaction| {
-            let left = self.until_commit_of(*transaction, idle);
-            left.is_some_and(|left| left.is_zero() || is_half_full)
-        })
-    }
-
     /// Whether a commit is to begin although there is more to process, or nothing may be added
     /// while one is under way.
     pub(super) fn waits_for_commit(&self) -> bool {
-        let mut due = self.due(false, self.is_half_full());
-        due.next().is_some() || self.is_full()
+        self.schedule().left(false) == Some(Duration::ZERO) || self.is_full()
     }
 
-    /// How long the begin of the next commit can wait. (A producer wakes the thread when the
-    /// one that is under way can be finished.)
-    pub(super) fn until_commit(&self, idle: bool) -> Duration {
-        let transactions = self.committers.0.keys();
-        let left = transactions.filter_map(|of| self.until_commit_of(*of, idle));
-        left.min().unwrap_or(Duration::MAX)
+    /// How long the begin of the next commit can wait when nothing is left to process. (A
+    /// producer wakes the thread when the one that is under way can be finished.)
+    pub(super) fn until_commit(&self) -> Duration {
+        self.schedule().left(true).unwrap_or(Duration::MAX)
     }
 
-    /// The same for one transaction; nothing, while a commit of it is under way or it has nothing
-    /// to wait for.
-    fn until_commit_of(&self, transaction: Transaction, idle: bool) -> Option<Duration> {
-        let committer = self.committers.0.get(&transaction)?;
-        if committer.under_way.is_some() {
-            return None;
+    fn schedule(&self) -> Schedule {
+        let committers = self.committers.0.iter();
+        let resting = committers.filter(|(_, committer)| committer.under_way.is_none());
+        let resting = resting.map(|(transaction, committer)| Resting {
+            transaction: *transaction,
+            since: committer.last_finished.elapsed(),
+        });
+        let pending = self.free().map(|(component, work)| Pending {
+            component,
+            transaction: self.committers.next_of(work),
+            left: work.until_commit(),
+            is_awaited: work.is_awaited(),
+        });
+        Schedule {
+            interval: self.setup.config.commit_interval,
+            is_half_full: self.is_half_full(),
+            resting: resting.collect(),
+            pending: pending.collect(),
         }
-        let (mut left, mut awaited) = (None, false);
-        for (_, work) in self.next_in(transaction) {
-            let of_this = work.until_commit();
-            left = Some(left.map_or(of_this, |left: Duration| left.min(of_this)));
-            awaited |= idle && work.is_awaited();
-        }
-        let left = left?;
-        if !awaited {
-            return Some(left);
-        }
-        let per_interval = match transaction {
-            Transaction::Records => IDLE_COMMITS_PER_INTERVAL,
-            Transaction::Timers => TIMER_COMMITS_PER_INTERVAL,
-        };
-        let pause = self.setup.config.commit_interval / per_interval;
-        Some(left.min(pause.saturating_sub(committer.last_finished.elapsed())))
     }
 
-    /// The components whose next commit is in this transaction, and can begin.
-    fn next_in(&self, transaction: Transaction) -> impl Iterator<Item = (Component, &Work<'_>)> {
-        let free = self.iter().filter(|(_, work)| !work.is_committing);
-        free.filter(move |(_, work)| self.committers.next_of(work) == transaction)
+    /// The components of which no commit is under way.
+    fn free(&self) -> impl Iterator<Item = (Component, &Work<'_>)> {
+        let committers = &self.committers;
+        self.iter()
+            .filter(|(component, _)| !committers.is_committing(*component))
     }
 
     /// Commits what all tasks have done, all together, and waits for it.
@@ -352,8 +328,7 @@ impl Works<'_> {
     /// Whether there is so much that no commit has begun of, that there has to be room for what
     /// comes while one is under way.
     fn is_half_full(&self) -> bool {
-        let free = self.iter().filter(|(_, work)| !work.is_committing);
-        let bytes: usize = free.map(|(_, work)| work.uncommitted_bytes()).sum();
+        let bytes: usize = self.free().map(|(_, work)| work.uncommitted_bytes()).sum();
         bytes >= self.setup.config.uncommitted_bytes_max / 2
     }
 

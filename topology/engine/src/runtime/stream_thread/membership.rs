@@ -150,7 +150,7 @@ impl<'a> Membership<'a> {
     fn wait(&self) {
         let now = clock::now();
         let until_due = self.works.next_due(now).map_or(IDLE, |due| due.since(now));
-        let mut limit = until_due.min(IDLE).min(self.works.until_commit(true));
+        let mut limit = until_due.min(IDLE).min(self.works.until_commit());
         let consumers = self.consumers.iter();
         for joining in consumers.filter(|consumer| !self.ownership.has_assigned(&consumer.group)) {
             joining.nudge();

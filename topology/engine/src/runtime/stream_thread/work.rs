@@ -36,8 +36,6 @@ pub(super) struct Work<'a> {
     shortcuts: Shortcuts,
     /// What was sent, and is in no transaction yet.
     pub(super) outbox: Outbox,
-    /// A commit of what was sealed is under way.
-    pub(super) is_committing: bool,
     /// Some of what was sent is in the open transaction of the records.
     pub(super) has_joined: bool,
     /// When the last commit began.
@@ -58,7 +56,6 @@ impl<'a> Work<'a> {
             changelogs: BTreeMap::new(),
             shortcuts,
             outbox: Outbox::default(),
-            is_committing: false,
             has_joined: false,
             last_begun: Instant::now(),
             timers_fired: 0,
@@ -276,7 +273,6 @@ impl<'a> Work<'a> {
         self.shortcuts.sealed();
         self.timers_fired = 0;
         self.has_joined = false;
-        self.is_committing = true;
         sealed
     }
 
@@ -362,7 +358,6 @@ impl<'a> Work<'a> {
         let slots = &self.slots;
         self.shortcuts.committed(|slot| slots.next_offset(slot));
         self.open_shortcuts();
-        self.is_committing = false;
     }
 
     /// Moves on to these positions, past the markers of transactions; the tasks that have

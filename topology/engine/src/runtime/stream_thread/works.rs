@@ -110,14 +110,14 @@ impl<'a> Works<'a> {
         let now = clock::now();
         for reader in readers {
             let component = self.components.component(reader.task.subtopology);
-            let Component(number) = component.ok_or_else(|| unrouted(reader.task))?;
-            let Some(work) = self.works.get_mut(number) else {
+            let component = component.ok_or_else(|| unrouted(reader.task))?;
+            let Some(work) = self.works.get_mut(component.0) else {
                 return Err(unrouted(reader.task));
             };
             if !work.process(*reader, record, now)? {
                 return Err(unrouted(reader.task));
             }
-            self.committers.take_early(work)?;
+            self.committers.take_early(component, work)?;
         }
         let metrics = &self.setup.metrics;
         metrics
