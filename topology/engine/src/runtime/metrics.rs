@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::transactions::Transaction;
 use super::{ChangelogRestoration, RestoreListener};
 use crate::task::Processed;
 use crate::{Offset, TaskId, TaskStatus};
@@ -19,9 +20,9 @@ pub struct Metrics {
     rekeyed: IntCounterVec,
     dead_letters: IntCounterVec,
     pub(crate) process_latency: Histogram,
-    pub(crate) commit_latency: Histogram,
+    commit_latency: HistogramVec,
     pub(crate) end_to_end_latency: Histogram,
-    pub(crate) commits: IntCounter,
+    commits: IntCounterVec,
     pub(crate) rejoins: IntCounterVec,
     pub(crate) consumer_lag: IntGaugeVec,
     tasks: IntGaugeVec,
@@ -47,6 +48,10 @@ const LATENCIES_S: [f64; 16] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 10.0,
 ];
+
+fn latency_opts(name: &str, help: &str) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(LATENCIES_S.to_vec())
+}
 
 struct Registrar<'a>(&'a Registry);
 
@@ -79,9 +84,16 @@ impl Registrar<'_> {
     }
 
     fn latency(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
-        self.add(Histogram::with_opts(
-            HistogramOpts::new(name, help).buckets(LATENCIES_S.to_vec()),
-        )?)
+        self.add(Histogram::with_opts(latency_opts(name, help))?)
+    }
+
+    fn latencies(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        self.add(HistogramVec::new(latency_opts(name, help), labels)?)
     }
 }
 
@@ -112,12 +124,16 @@ impl Metrics {
                 &["subtopology", "topic", "reason"],
             )?,
             process_latency: add.latency("turnstile_process_latency_seconds", "Time to process one record, in all tasks that read it.")?,
-            commit_latency: add.latency("turnstile_commit_latency_seconds", "Time of one commit.")?,
+            commit_latency: add.latencies("turnstile_commit_latency_seconds", "Time of one commit, by transaction of a stream thread.", &["transaction"])?,
             end_to_end_latency: add.latency(
                 "turnstile_end_to_end_latency_seconds",
                 "From a record's timestamp to the end of its processing.",
             )?,
-            commits: add.add(IntCounter::new("turnstile_commits_total", "Committed transactions.")?)?,
+            commits: add.counters(
+                "turnstile_commits_total",
+                "Committed transactions, by transaction of a stream thread.",
+                &["transaction"],
+            )?,
             rejoins: add.counters(
                 "turnstile_rejoins_total",
                 "Times a stream thread dropped its tasks and joined anew, by reason.",
@@ -236,6 +252,14 @@ impl Metrics {
     /// How many tasks all threads together hold in part for longer than a session.
     pub(crate) fn set_misfits(&self, tasks: usize) {
         self.misfits.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+    }
+
+    /// A transaction is committed and stored, which took so long.
+    pub(crate) fn committed(&self, transaction: Transaction, took: Duration) {
+        let label = [transaction.name()];
+        self.commits.with_label_values(&label).inc();
+        let latency = self.commit_latency.with_label_values(&label);
+        latency.observe(took.as_secs_f64());
     }
 
     pub(crate) fn observe_lateness(&self, lateness: Duration) {

@@ -27,6 +27,14 @@ impl Transaction {
         }
     }
 
+    /// What metrics call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::Timers => "timers",
+        }
+    }
+
     /// The transactional id on a thread of an instance.
     pub(crate) fn id(self, application_id: &str, instance: &str, thread: usize) -> String {
         let member = member_id(instance, thread);

@@ -308,12 +308,12 @@ impl Works<'_> {
             ends,
             ..
         } = self;
-        for committer in committers.0.values_mut() {
+        for (transaction, committer) in &mut committers.0 {
             if committer.under_way.is_some()
                 && is_committed(&mut committer.producer)?
                 && let Some(under_way) = committer.under_way.take()
             {
-                finish(setup, works, ends, under_way)?;
+                finish(setup, works, ends, *transaction, under_way)?;
                 committer.last_finished = Instant::now();
             }
         }
@@ -343,6 +343,7 @@ fn finish(
     setup: &ThreadSetup,
     works: &mut [Work<'_>],
     ends: &mut ChangelogEnds,
+    transaction: Transaction,
     UnderWay { begun, parts }: UnderWay,
 ) -> Result<(), ThreadFault> {
     has_done(setup, works, CommitStep::TransactionCommitted);
@@ -361,11 +362,7 @@ fn finish(
         part(works, component).finish();
     }
     has_done(setup, works, CommitStep::AllStored);
-    setup.metrics.commits.inc();
-    setup
-        .metrics
-        .commit_latency
-        .observe(begun.elapsed().as_secs_f64());
+    setup.metrics.committed(transaction, begun.elapsed());
     Ok(())
 }
 
