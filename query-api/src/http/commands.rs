@@ -5,7 +5,8 @@
 //!    shows whether its owner can be reached; a command whose outcome could not be seen is
 //!    503, and not written. Nor is one whose refusal is known without asking, unless it may
 //!    have been written before: then its owner decides, for what was refused here could
-//!    succeed there.
+//!    succeed there. An outcome that is another body's frees the key, as far as it is noted
+//!    here, from the body that it came with.
 //! 3. The command is written with acks=all.
 //! 4. Its outcome is awaited.
 //!
@@ -104,16 +105,19 @@ impl Api {
             command: command.id.clone(),
         };
         let attempt = command.attempt.clone().expect("it was given one above");
+        let uses = &self.shared.key_uses;
         let answer_in = |outcome: &Outcome| match outcome.reply_to(fingerprint, &attempt) {
             Reply::Answer(answer) => {
                 Some(Problem::of_answer(answer, not_found).map_or_else(|| Ok(answer.clone()), Err))
             }
-            Reply::OtherBody => Some(Err(Problem::new(ProblemKind::IdempotencyKeyReused))),
+            Reply::OtherBody => {
+                uses.release_from(name, &outcome_key.command, fingerprint);
+                Some(Err(Problem::new(ProblemKind::IdempotencyKeyReused)))
+            }
             Reply::NotYet => None,
         };
 
         // 1.
-        let uses = &self.shared.key_uses;
         let key_use = if key.is_given() {
             uses.note(name, &command.id, fingerprint)
         } else {

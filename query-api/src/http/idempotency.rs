@@ -198,6 +198,16 @@ impl KeyUses {
         }
     }
 
+    /// Frees a key from `body`, which is not the one that its owner knows it by. Where it was
+    /// bound to another one since, it stays so.
+    pub fn release_from(&self, route: &'static str, command: &CommandId, body: Fingerprint) {
+        let key = (route, command.clone());
+        let mut uses = self.uses.lock();
+        if let Some(last) = uses.last.get_mut(&key).filter(|last| last.body == body) {
+            last.is_free = true;
+        }
+    }
+
     /// Forgets a key whose command is decided, where the outcome is not kept.
     pub fn forget(&self, route: &'static str, command: &CommandId) {
         // Its place in the queue stays: at worst the next use of it is forgotten early.
@@ -307,6 +317,21 @@ mod tests {
         uses.forget("orders", &command);
         send("a");
         assert_eq!(note("a"), KeyUse::Sent);
+    }
+
+    #[test]
+    fn a_key_is_freed_from_the_body_that_was_wrong_and_from_no_other() {
+        let uses = KeyUses::default();
+        let command = IdempotencyKey::given(b"k").unwrap().command(&user("u"));
+        let note = |ticket| uses.note("orders", &command, body(&command, ticket));
+        let release_from = |ticket| uses.release_from("orders", &command, body(&command, ticket));
+        assert_eq!(note("wrong"), KeyUse::New);
+        assert_eq!(note("right"), KeyUse::OtherBody);
+        release_from("wrong");
+        assert_eq!(note("right"), KeyUse::New);
+        // Somebody asked with the wrong one at the same time, and hears of it later.
+        release_from("wrong");
+        assert_eq!(note("wrong"), KeyUse::OtherBody);
     }
 
     #[test]
