@@ -1,5 +1,8 @@
 //! The name of a request: the one it came with in `x-request-id`, or else one of ours.
 //!
+//! One that came is kept where it is short and of visible ASCII characters: it is logged, and it
+//! goes on to other instances, whose connection would end with a head that is too long.
+//!
 //! Ours are UUIDs of the random kind. They are drawn from a keyed hash of a counter, whose
 //! keys the system gave the process at random: asking the system for each request would
 //! cost a system call each. They are names, not secrets.
@@ -15,6 +18,9 @@ use crate::peers::wire::REQUEST_ID_HEADER;
 
 /// The header that names a request, in both directions.
 pub(super) const HEADER: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
+
+/// The longest name that is kept, in bytes.
+const BYTES_MAX: usize = 128;
 
 /// Where our names come from.
 struct Names {
@@ -38,7 +44,14 @@ impl Names {
 
 /// The name of a request with these headers.
 pub(super) fn of(headers: &HeaderMap) -> HeaderValue {
-    headers.get(HEADER).cloned().unwrap_or_else(made_up)
+    let given = headers.get(HEADER).filter(|name| is_kept(name));
+    given.cloned().unwrap_or_else(made_up)
+}
+
+/// Whether a name that came is kept.
+fn is_kept(name: &HeaderValue) -> bool {
+    let bytes = name.as_bytes();
+    (1..=BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
 }
 
 fn made_up() -> HeaderValue {
@@ -65,5 +78,27 @@ mod tests {
         }
         headers.insert(HEADER, HeaderValue::from_static("mine"));
         assert_eq!(of(&headers), "mine");
+    }
+
+    #[test]
+    fn a_name_that_came_is_short_and_visible_or_is_not_kept() {
+        let name = |came: &[u8]| {
+            let came = HeaderValue::from_bytes(came).unwrap();
+            of(&HeaderMap::from_iter([(HEADER, came)]))
+        };
+        for kept in [&b"m"[..], b"~!", &[b'm'; 128]] {
+            assert_eq!(name(kept).as_bytes(), kept);
+        }
+        for other in [
+            &b""[..],
+            b"a b",
+            b"a\tb",
+            b"\xc3\xa9",
+            &[b'm'; 129],
+            &[b'm'; 70_000],
+        ] {
+            let name = name(other);
+            assert!(Uuid::parse_str(name.to_str().unwrap()).is_ok(), "{name:?}");
+        }
     }
 }

@@ -34,6 +34,11 @@ const STREAMS_MAX: u32 = 16_384;
 /// whose clients go away all at once.
 const RESET_STREAMS_MAX: usize = 4_096;
 
+/// The longest head of an HTTP/1.1 request, and the most that is read ahead on its connection.
+/// Heads that do not end take this times the connections that are open. (With HTTP/2 a head has
+/// 16 KiB at the most, as hyper has it.)
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
 /// How many connections are open beyond those for everybody.
 const RESERVED: usize = 256;
 
@@ -142,6 +147,7 @@ impl Kind {
         // A head that is slow makes an idle connection, whose time is watched anyway: a
         // timer for each request is not needed.
         builder.http1().header_read_timeout(None);
+        builder.http1().max_buf_size(HEAD_BYTES_MAX);
         // Answers are short: to copy one behind its head costs less than to hand the
         // system two pieces.
         builder.http1().writev(false);

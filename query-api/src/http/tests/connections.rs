@@ -1,4 +1,4 @@
-//! Connections that are idle end, and others do not.
+//! Connections that are idle end, and others do not; heads are bounded.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -60,6 +60,30 @@ async fn a_connection_is_closed_some_time_after_its_last_answer() {
     let said = String::from_utf8(all(stream).await).unwrap();
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
     assert!(said.ends_with(r#"{"status":"live"}"#), "{said}");
+}
+
+/// A head of so many bytes that does not end yet.
+fn head(bytes: usize) -> Vec<u8> {
+    let mut head = b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Long: ".to_vec();
+    head.resize(bytes, b'a');
+    head
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_431_and_the_next_request_is_answered() {
+    let (mut stream, _go_on) = connect(&Served::new()).await;
+    let address = stream.peer_addr().unwrap();
+    // No more than is read: what is left would have the connection reset.
+    stream.write_all(&head(64 << 10)).await.unwrap();
+    let said = String::from_utf8(all(stream).await).unwrap();
+    assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
+
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut request = head(32 << 10);
+    request.extend_from_slice(b"\r\n\r\n");
+    stream.write_all(&request).await.unwrap();
+    let said = String::from_utf8(all(stream).await).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
 }
 
 #[tokio::test]
