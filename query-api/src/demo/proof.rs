@@ -2,7 +2,8 @@
 //!
 //! An order held its ticket for certain from the moment its 201 came until the last
 //! moment at which it was known not to have ended. Two orders whose certain times
-//! overlap were given the same ticket, whatever they say later.
+//! overlap were given the same ticket, whatever they say later. One that had ended when
+//! its 201 came, or may have, has no certain time.
 
 use std::fmt;
 
@@ -71,9 +72,7 @@ fn violations_of(ticket: &FinalTicket, orders: &[Won]) -> Vec<Violation> {
     for (number, one) in orders.iter().enumerate() {
         for other in orders.iter().skip(number + 1) {
             let live_together = holds(one) && holds(other);
-            if live_together
-                || (one.held_from <= other.held_until && other.held_from <= one.held_until)
-            {
+            if live_together || overlap(one, other) {
                 let orders = [one.id.clone(), other.id.clone()];
                 violations.push(Violation::HeldTwice {
                     ticket: ticket.id.clone(),
@@ -102,22 +101,35 @@ fn violations_of(ticket: &FinalTicket, orders: &[Won]) -> Vec<Violation> {
     violations
 }
 
+/// Whether there was a moment at which both held their ticket for certain.
+fn overlap(one: &Won, other: &Won) -> bool {
+    match (one.held_until, other.held_until) {
+        (Some(one_until), Some(other_until)) => {
+            one.held_from <= other_until && other.held_from <= one_until
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
 
-    /// Orders of one ticket: id, status, and the seconds at which they certainly held it.
-    fn judge(orders: &[(&str, &str, u64, u64)], names: Option<&str>) -> Vec<Violation> {
+    /// Orders of one ticket: id, status, the second of their 201, and how long they certainly
+    /// held it from then on.
+    type Orders<'a> = [(&'a str, &'a str, u64, Option<u64>)];
+
+    fn judge(orders: &Orders<'_>, names: Option<&str>) -> Vec<Violation> {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let order = |(id, status, from, until): &(&str, &str, u64, u64)| Won {
+        let order = |(id, status, from, held): &(&str, &str, u64, Option<u64>)| Won {
             id: (*id).to_owned(),
             buyer: "b".to_owned(),
             ticket: "t".to_owned(),
             held_from: at(*from),
-            held_until: at(*until),
+            held_until: held.map(|seconds| at(from + seconds)),
             payment_asked: None,
             status: (*status).to_owned(),
         };
@@ -141,23 +153,38 @@ mod tests {
     #[test]
     fn one_after_the_other_is_right() {
         let orders = [
-            ("a", "cancelled", 0, 3),
-            ("b", "failed", 4, 5),
-            ("c", "completed", 6, 9),
+            ("a", "cancelled", 0, Some(3)),
+            ("b", "failed", 4, Some(1)),
+            ("c", "completed", 6, Some(3)),
         ];
         assert_eq!(judge(&orders, Some("c")), []);
     }
 
     #[test]
     fn two_that_are_live_in_the_end_are_found() {
-        let orders = [("a", "completed", 0, 1), ("b", "completed", 5, 6)];
+        let orders = [
+            ("a", "completed", 0, Some(1)),
+            ("b", "completed", 5, Some(1)),
+        ];
         assert_eq!(judge(&orders, Some("a")), [twice("a", "b")]);
     }
 
     #[test]
     fn two_that_were_live_at_once_are_found_though_one_has_ended() {
-        let orders = [("a", "cancelled", 0, 6), ("b", "completed", 5, 9)];
+        let orders = [
+            ("a", "cancelled", 0, Some(6)),
+            ("b", "completed", 5, Some(4)),
+        ];
         assert_eq!(judge(&orders, Some("b")), [twice("a", "b")]);
+    }
+
+    #[test]
+    fn one_that_had_ended_when_its_answer_came_is_not_in_the_way() {
+        let orders = [("a", "cancelled", 5, None), ("b", "completed", 4, Some(5))];
+        assert_eq!(judge(&orders, Some("b")), []);
+        // Unless it shows to have been live after all.
+        let orders = [("a", "completed", 5, None), ("b", "completed", 4, Some(5))];
+        assert_eq!(judge(&orders, Some("a")), [twice("a", "b")]);
     }
 
     #[test]
@@ -168,7 +195,7 @@ mod tests {
             names,
             holder: holder.clone(),
         };
-        let orders = [("a", "completed", 0, 1)];
+        let orders = [("a", "completed", 0, Some(1))];
         assert_eq!(judge(&orders, None), [disagrees(None)]);
         assert_eq!(judge(&orders, Some("z")), [disagrees(Some("z".to_owned()))]);
     }
@@ -178,7 +205,7 @@ mod tests {
         let unsold = [Violation::Unsold {
             ticket: "t".to_owned(),
         }];
-        assert_eq!(judge(&[("a", "failed", 0, 1)], None), unsold);
+        assert_eq!(judge(&[("a", "failed", 0, Some(1))], None), unsold);
         assert_eq!(judge(&[], None), unsold);
     }
 }

@@ -8,6 +8,8 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use turnstile_engine::clock;
+use turnstile_ticketing::iso8601;
 
 use super::client::{Client, Reply};
 use super::tally::Tally;
@@ -35,10 +37,10 @@ pub(super) struct Won {
     pub(super) buyer: String,
     /// Its ticket.
     pub(super) ticket: String,
-    /// From here on it held the ticket for certain.
+    /// When its 201 came: from here on it held the ticket, if it did not end before.
     pub(super) held_from: Instant,
-    /// Until here at least it did.
-    pub(super) held_until: Instant,
+    /// Until here at least it did, where any time is certain.
+    pub(super) held_until: Option<Instant>,
     /// When its payment was asked for, if it was.
     pub(super) payment_asked: Option<Instant>,
     /// Its status as it was read last.
@@ -170,10 +172,19 @@ impl Race {
 
 /// Whether the order holds its ticket, by its status.
 pub(super) fn holds(order: &Won) -> bool {
-    matches!(
-        order.status.as_str(),
-        "created" | "pending_payment" | "completed"
-    )
+    is_live_status(&order.status)
+}
+
+fn is_live_status(status: &str) -> bool {
+    matches!(status, "created" | "pending_payment" | "completed")
+}
+
+/// Whether the order that an answer shows still holds its ticket for certain when it comes, at `now`
+/// as ISO-8601. An order that is asked for again after a while may have ended, or be about to.
+fn is_live(answer: &Reply, now: &str) -> bool {
+    let status = answer.text("status");
+    let may_have_expired = status != "completed" && answer.text("expiresAt").as_str() <= now;
+    is_live_status(&status) && !may_have_expired
 }
 
 /// The results of all `works`, which go on side by side, in their order.
@@ -225,13 +236,14 @@ impl Play {
         let (now, won) = (Instant::now(), reply.status == 201);
         self.tally
             .order_answered(won, begun.elapsed(), reply.repeats);
+        let held_until = is_live(&reply, &iso8601(clock::now())).then_some(now);
         let (id, status) = (reply.text("id"), reply.text("status"));
         Ok(won.then_some(Won {
             id,
             buyer,
             ticket,
             held_from: now,
-            held_until: now,
+            held_until,
             payment_asked: None,
             status,
         }))
@@ -274,7 +286,7 @@ impl Play {
                 self.tally.order_expired();
                 return Ok(order);
             }
-            order.held_until = asked;
+            order.held_until = Some(asked);
             sleep(LOOK_AGAIN).await;
         }
         let what = format!("the expiry of order {}", order.id);
@@ -296,13 +308,10 @@ impl Play {
         let asked = Instant::now();
         order.status = self.read_order(&order).await?.text("status");
         if holds(&order) {
-            order.held_until = asked;
+            order.held_until = Some(asked);
         } else if order.status == "failed" {
             // Only its payment could end it like that, so it was live when that was asked for.
-            order.held_until = order
-                .payment_asked
-                .unwrap_or(order.held_until)
-                .max(order.held_until);
+            order.held_until = order.held_until.max(order.payment_asked);
         }
         Ok(order)
     }
@@ -328,6 +337,34 @@ impl Play {
                 return Ok(FinalTicket { id, order });
             }
             sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_live_for_certain_until_it_ends_or_may_expire() {
+        let expires_at = "2026-01-31T09:30:00.000Z";
+        let (before, after) = ("2026-01-31T09:29:59.999Z", "2026-01-31T09:30:00.001Z");
+        let live = |status: &str, now: &str| {
+            let answer = Reply {
+                status: 201,
+                body: json!({"status": status, "expiresAt": expires_at}),
+                repeats: 0,
+            };
+            is_live(&answer, now)
+        };
+        for status in ["created", "pending_payment"] {
+            assert!(live(status, before), "{status}");
+            assert!(!live(status, expires_at), "{status}");
+            assert!(!live(status, after), "{status}");
+        }
+        assert!(live("completed", after));
+        for status in ["cancelled", "failed", ""] {
+            assert!(!live(status, before), "{status}");
         }
     }
 }
