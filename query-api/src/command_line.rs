@@ -93,9 +93,9 @@ impl CommandLine {
         let file = self.file.as_deref().map(layers::file).transpose()?;
         let environment = layers::environment(variable);
         Ok(Layers {
+            flags: self.flags.flags,
             environment,
-            file: file.unwrap_or_default(),
-            ..self.flags
+            ..file.unwrap_or_default()
         })
     }
 }

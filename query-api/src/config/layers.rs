@@ -3,7 +3,7 @@
 //! An empty environment variable counts as not set: that is how compose files pass
 //! on what nobody has said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::ConfigError;
@@ -19,6 +19,8 @@ pub struct Layers {
     pub environment: BTreeMap<&'static str, String>,
     /// Of the configuration file.
     pub file: BTreeMap<&'static str, String>,
+    /// Which of those of the file are tables there.
+    pub tables: BTreeSet<&'static str>,
 }
 
 impl Layers {
@@ -35,6 +37,13 @@ impl Layers {
             .find_map(|(layer, origin)| Some((layer.get(setting.name)?.as_str(), origin)));
         said.unwrap_or((setting.default, Origin::Default))
     }
+
+    /// Whether what is in force for `setting` was said as a table, so that its values are taken as
+    /// they are.
+    #[must_use]
+    pub fn is_table(&self, setting: &Setting) -> bool {
+        self.value(setting).1 == Origin::File && self.tables.contains(setting.name)
+    }
 }
 
 /// The settings that `variable` knows.
@@ -46,12 +55,12 @@ pub fn environment(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<&'stat
     SETTINGS.iter().filter_map(said).collect()
 }
 
-/// The settings of the TOML file at `path`.
+/// The layer of the TOML file at `path`, alone.
 ///
 /// # Errors
 ///
 /// When it cannot be read, is no TOML, or has a key that is no setting.
-pub fn file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+pub fn file(path: &Path) -> Result<Layers, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::UnreadableFile {
         path: path.to_owned(),
         source,
@@ -62,16 +71,19 @@ pub fn file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError> 
     })
 }
 
-fn settings_of(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
+fn settings_of(text: &str) -> Result<Layers, String> {
     let table: toml::Table = text.parse().map_err(|error| complaint(text, &error))?;
-    let mut values = BTreeMap::new();
+    let mut layers = Layers::default();
     for (name, value) in &table {
         let setting = SETTINGS.iter().find(|setting| setting.key() == *name);
         let setting = setting.ok_or_else(|| format!("there is no setting {name}"))?;
+        if value.is_table() {
+            layers.tables.insert(setting.name);
+        }
         let value = text_of(value).ok_or_else(|| format!("{name} is no text, number or list"))?;
-        values.insert(setting.name, value);
+        layers.file.insert(setting.name, value);
     }
-    Ok(values)
+    Ok(layers)
 }
 
 /// What is wrong with `text`, and in which line; never the line itself, which may hold a
@@ -121,7 +133,7 @@ mod tests {
             (value.to_owned(), origin)
         };
         assert_eq!(in_force(&layers), ("4".to_owned(), Origin::Default));
-        layers.file = settings_of("partitions = 5").unwrap();
+        layers.file = settings_of("partitions = 5").unwrap().file;
         assert_eq!(in_force(&layers), ("5".to_owned(), Origin::File));
         layers.environment = environment(|name| (name == "PARTITIONS").then(|| "6".to_owned()));
         assert_eq!(in_force(&layers), ("6".to_owned(), Origin::Environment));
@@ -136,10 +148,11 @@ mod tests {
 
     #[test]
     fn a_file_says_lists_and_tables_in_its_own_way() {
-        let values = settings_of(
+        let layers = settings_of(
             "services = [\"tickets\", \"orders\"]\ndev_auth = true\n[kafka_properties]\n\"sasl.mechanism\" = \"PLAIN\"\nretries = 3",
         )
         .unwrap();
+        let values = layers.file;
         assert_eq!(values["services"], "tickets,orders");
         assert_eq!(values["dev-auth"], "true");
         assert_eq!(values["kafka-properties"], "retries=3,sasl.mechanism=PLAIN");
@@ -147,23 +160,36 @@ mod tests {
 
     #[test]
     fn a_value_of_a_table_may_have_commas() {
-        let values = settings_of(
+        let layers = settings_of(
             "[kafka_properties]\n\"sasl.oauthbearer.extensions\" = \"a=1,b=2\"\n\"sasl.password\" = 'p,\\,='\ndebug = [\"broker\", \"topic\"]",
         )
         .unwrap();
         assert_eq!(
-            values["kafka-properties"],
+            layers.file["kafka-properties"],
             r"debug=broker\,topic,sasl.oauthbearer.extensions=a=1\,b=2,sasl.password=p\,\\\,="
         );
-        let layers = Layers {
-            file: values,
-            ..Layers::default()
-        };
         let properties = Config::read(&layers).unwrap().kafka_properties;
         assert_eq!(properties["sasl.oauthbearer.extensions"], "a=1,b=2");
         assert_eq!(properties["sasl.password"], r"p,\,=");
         assert_eq!(properties["debug"], "broker,topic");
         assert_eq!(properties.len(), 3);
+    }
+
+    #[test]
+    fn a_value_of_a_table_keeps_its_blanks_and_one_of_a_text_does_not() {
+        let password = |layers: &Layers| {
+            let properties = Config::read(layers).unwrap().kafka_properties;
+            properties["sasl.password"].clone()
+        };
+        let table = "[kafka_properties]\n\"sasl.password\" = \" a, b\\t \"";
+        let mut layers = settings_of(table).unwrap();
+        assert_eq!(password(&layers), " a, b\t ");
+        let text = "kafka_properties = \"sasl.password = a \"";
+        assert_eq!(password(&settings_of(text).unwrap()), "a");
+        // A flag goes before the table.
+        let flag = "sasl.password = a ".to_owned();
+        layers.flags.insert("kafka-properties", flag);
+        assert_eq!(password(&layers), "a");
     }
 
     #[test]

@@ -28,7 +28,9 @@ impl Config {
         };
         Ok(Self {
             kafka_brokers: from.read(&setting::KAFKA_BROKERS, brokers)?,
-            kafka_properties: from.read(&setting::KAFKA_PROPERTIES, properties)?,
+            kafka_properties: from.read(&setting::KAFKA_PROPERTIES, |text| {
+                properties(text, layers.is_table(&setting::KAFKA_PROPERTIES))
+            })?,
             application_id: from.read(&setting::APPLICATION_ID, name)?,
             instance_id,
             http_addr: from.read(&setting::HTTP_ADDR, address)?,
@@ -188,15 +190,17 @@ fn brokers(text: &str) -> Result<String, String> {
 
 /// A piece without `=` belongs to the value before it: such values can have commas that are
 /// not escaped. What cannot be a name is refused: whoever does not know a name shows it, and
-/// this may be a part of a password.
-fn properties(text: &str) -> Result<BTreeMap<String, String>, String> {
+/// this may be a part of a password. Blanks around a value are left out, unless `as_they_are` says
+/// that they are part of it.
+fn properties(text: &str, as_they_are: bool) -> Result<BTreeMap<String, String>, String> {
     let mut properties: BTreeMap<String, String> = BTreeMap::new();
     let mut last: Option<String> = None;
     let said = pieces::split(text).into_iter();
     for piece in said.filter(|piece| !piece.trim().is_empty()) {
         match (piece.split_once('='), &last) {
             (Some((key, value)), _) if is_name(key.trim()) => {
-                properties.insert(key.trim().to_owned(), value.trim().to_owned());
+                let value = if as_they_are { value } else { value.trim() };
+                properties.insert(key.trim().to_owned(), value.to_owned());
                 last = Some(key.trim().to_owned());
             }
             (None, Some(key)) => {
