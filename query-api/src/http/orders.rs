@@ -70,7 +70,7 @@ pub struct OrderView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     payment_id: Option<PaymentId>,
-    /// True where a payment has to be given back.
+    /// True where a payment was found that has to be given back; it stays so when that is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     refund_due: Option<bool>,
 }
