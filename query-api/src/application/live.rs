@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 use thiserror::Error;
 use turnstile_engine::runtime::{
     EventProducer, InstanceStatus, KafkaFault, Metrics, StartError, Streams, StreamsFailure,
+    TopicError,
 };
 use turnstile_engine::{Plan, TopologyFaults};
 use turnstile_ticketing::topology;
@@ -20,8 +21,11 @@ pub enum StartFailure {
     /// The topology is wrong.
     #[error(transparent)]
     Topology(#[from] TopologyFaults),
-    /// The cluster cannot be reached, or is not what the application needs.
-    #[error("the Kafka cluster at {brokers} cannot be used (see KAFKA_BROKERS)")]
+    /// The cluster cannot be reached, or has refused.
+    #[error(
+        "the Kafka cluster at {brokers} cannot be used{}",
+        where_to_look(source)
+    )]
     Cluster {
         /// The brokers that were to be asked.
         brokers: String,
@@ -29,7 +33,7 @@ pub enum StartFailure {
         #[source]
         source: Box<StartError>,
     },
-    /// The stream threads cannot run.
+    /// The stream threads cannot run, as the configuration, the state or the topics are.
     #[error(transparent)]
     Streams(Box<StartError>),
     /// Commands cannot be written.
@@ -37,7 +41,26 @@ pub enum StartFailure {
     Producer(#[from] KafkaFault),
 }
 
+/// What to look at first where the cluster has not answered. Where it was asked for topics it had
+/// answered before.
+fn where_to_look(error: &StartError) -> &'static str {
+    match error {
+        StartError::Topics(_) => "",
+        _ => " (see KAFKA_BROKERS)",
+    }
+}
+
 impl StartFailure {
+    fn of(error: StartError, brokers: &str) -> Self {
+        match error {
+            StartError::Kafka(_) | StartError::Topics(TopicError::Kafka(_)) => Self::Cluster {
+                brokers: brokers.to_owned(),
+                source: Box::new(error),
+            },
+            error => Self::Streams(Box::new(error)),
+        }
+    }
+
     /// Whether the configuration is what is wrong.
     #[must_use]
     pub fn is_of_configuration(&self) -> bool {
@@ -76,13 +99,7 @@ impl LiveApplication {
             streams_config.clone(),
             metrics,
         );
-        let streams = streams.map_err(|source| match source {
-            StartError::Kafka(_) | StartError::Topics(_) => StartFailure::Cluster {
-                brokers: config.kafka_brokers.clone(),
-                source: Box::new(source),
-            },
-            source => StartFailure::Streams(Box::new(source)),
-        })?;
+        let streams = streams.map_err(|error| StartFailure::of(error, &config.kafka_brokers))?;
         let producer = EventProducer::new(&streams_config)?;
         streams.on_failure(on_failure);
         let owners = Arc::new(streams.cluster());
@@ -141,5 +158,53 @@ impl Application for LiveApplication {
             let sent = self.producer.send(topic, key, command).await;
             sent.map_err(|error| SendFailure(Box::new(error)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault() -> KafkaFault {
+        KafkaFault::Retriable {
+            action: "ask",
+            reason: "nobody answers".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_brokers_are_to_be_looked_at_where_they_do_not_answer() {
+        let said = |error: StartError| StartFailure::of(error, "kafka:9092").to_string();
+        let unreachable = said(fault().into());
+        assert_eq!(
+            unreachable,
+            "the Kafka cluster at kafka:9092 cannot be used (see KAFKA_BROKERS)"
+        );
+        let refused = said(StartError::Topics(TopicError::Kafka(fault())));
+        assert_eq!(refused, "the Kafka cluster at kafka:9092 cannot be used");
+    }
+
+    #[test]
+    fn topics_that_do_not_fit_are_lasting_and_speak_for_themselves() {
+        let topics = [
+            TopicError::PartitionCount {
+                topic: "orders".to_owned(),
+                found: 1,
+                needed: 4,
+            },
+            TopicError::CleanupPolicy {
+                topic: "orders".to_owned(),
+                found: "delete".to_owned(),
+                needed: "compact",
+            },
+        ];
+        for error in topics {
+            let text = error.to_string();
+            let failure = StartFailure::of(error.into(), "kafka:9092");
+            assert_eq!(failure.to_string(), text);
+            assert!(failure.is_of_configuration(), "{failure}");
+        }
+        let unreachable = StartFailure::of(fault().into(), "kafka:9092");
+        assert!(!unreachable.is_of_configuration());
     }
 }

@@ -69,6 +69,18 @@ fn a_broker_that_cannot_be_reached_is_named() {
 }
 
 #[test]
+fn more_replicas_than_brokers_name_the_setting() {
+    let broker = Broker::take();
+    let launch = Launch::new(&broker, "a").set("REPLICATION_FACTOR", "100");
+    let mut instance = launch.spawn();
+    // Other brokers may be about to start.
+    assert_eq!(instance.exit().code(), Some(1));
+    let log = instance.log();
+    assert!(log.contains("REPLICATION_FACTOR"), "{log}");
+    assert!(!log.contains("see KAFKA_BROKERS"), "{log}");
+}
+
+#[test]
 fn topics_with_other_partition_counts_are_rekeyed() {
     let broker = Broker::with_partitions(|topic| match topic {
         ORDERS => 5,

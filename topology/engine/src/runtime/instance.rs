@@ -68,13 +68,13 @@ pub enum StartError {
     /// The state directory cannot be used.
     #[error("the state directory (STATE_DIR) cannot be used")]
     State(#[from] StateError),
-    /// The cluster could not be reached or refused.
+    /// The cluster could not be reached, or refused something else than topics.
     #[error(transparent)]
     Kafka(#[from] KafkaFault),
     /// The application is new on the cluster, and its groups are not.
     #[error(transparent)]
     ForeignPosition(#[from] ForeignPosition),
-    /// The topics of the cluster are not what the application needs.
+    /// The topics of the cluster, which has answered, are not what the application needs.
     #[error(transparent)]
     Topics(#[from] TopicError),
     /// The topology does not fit the topics.
@@ -86,13 +86,19 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the configuration is what is wrong.
+    /// Whether the configuration is what is wrong, or does not fit the cluster: a new start
+    /// changes nothing.
     #[must_use]
     pub fn is_of_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::NoStreamThreads | Self::ReservedProperty { .. } | Self::Property(_)
-        )
+        match self {
+            Self::NoStreamThreads
+            | Self::ReservedProperty { .. }
+            | Self::Property(_)
+            | Self::State(StateError::OtherApplication { .. })
+            | Self::ForeignPosition(_) => true,
+            Self::Topics(error) => error.is_lasting(),
+            Self::State(_) | Self::Kafka(_) | Self::Topology(_) | Self::Thread(_) => false,
+        }
     }
 }
 
@@ -156,7 +162,7 @@ impl Streams {
         let state_dir = Arc::new(StateDir::lock(&config.state_dir, &config.application_id)?);
         // 2.
         let admin = Admin::connect(&config)?;
-        let counts = ensure_external(&admin, topics)?;
+        let counts = ensure_external(&admin, topics, admin.partition_counts()?)?;
         // 3.
         let plan = Arc::new(topology.resolve(&config.application_id, &counts)?);
         // 4.
@@ -365,6 +371,7 @@ mod tests {
 
     use super::*;
     use crate::topology::TopologyBuilder;
+    use crate::{Offset, Partition};
 
     #[test]
     fn an_instance_without_threads_is_refused_before_anything_is_touched() {
@@ -393,6 +400,65 @@ mod tests {
             config.kafka_properties.insert(name.to_owned(), value);
             let refused = start(config).map(drop).unwrap_err().to_string();
             assert!(refused.contains(&format!("{name} is")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_a_new_start_does_not_mend_is_of_the_configuration() {
+        let topic = || "app-stores-changelog".to_owned();
+        let too_few_brokers = TopicError::TooFewBrokers {
+            topic: topic(),
+            replicas: 3,
+        };
+        let said = too_few_brokers.to_string();
+        assert!(said.contains("REPLICATION_FACTOR"), "{said}");
+        let lasting: [StartError; 4] = [
+            ForeignPosition {
+                group: "group".to_owned(),
+                topic: "topic".to_owned(),
+                partition: Partition(0),
+                position: Offset(1),
+                application_id: "app".to_owned(),
+            }
+            .into(),
+            StateError::OtherApplication {
+                path: "state".into(),
+                expected: "app".to_owned(),
+                found: "other".to_owned(),
+            }
+            .into(),
+            TopicError::PartitionCount {
+                topic: topic(),
+                found: 1,
+                needed: 4,
+            }
+            .into(),
+            TopicError::CleanupPolicy {
+                topic: topic(),
+                found: "delete".to_owned(),
+                needed: "compact",
+            }
+            .into(),
+        ];
+        for error in lasting {
+            assert!(error.is_of_configuration(), "{error}");
+        }
+
+        let fault = || KafkaFault::Retriable {
+            action: "list topics",
+            reason: "nobody answers".to_owned(),
+        };
+        let locked = StateError::Locked {
+            path: "state".into(),
+            holder: None,
+        };
+        for error in [
+            StartError::Kafka(fault()),
+            StartError::Topics(TopicError::Kafka(fault())),
+            StartError::Topics(too_few_brokers),
+            StartError::State(locked),
+        ] {
+            assert!(!error.is_of_configuration(), "{error}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use super::cluster::instances_topic;
-use super::kafka::{Admin, KafkaFault, NewTopicSpec};
+use super::kafka::{Admin, CreateFault, KafkaFault, NewTopicSpec};
 use super::task_stores::TOMBSTONES_KEPT;
 use super::{StreamsConfig, TopicSpec};
 use crate::record::MESSAGE_BYTES_MAX;
@@ -14,9 +14,19 @@ use crate::topology::{InternalTopic, InternalTopicKind, Plan};
 /// What is wrong with the topics of the cluster.
 #[derive(Debug, Error)]
 pub enum TopicError {
-    /// The cluster could not be asked.
+    /// The cluster could not be asked, or refused.
     #[error(transparent)]
     Kafka(#[from] KafkaFault),
+    /// A topic cannot be created with as many replicas as it is to have.
+    #[error(
+        "topic {topic} cannot be created with {replicas} replicas: set REPLICATION_FACTOR to no more than there are brokers, or start as many"
+    )]
+    TooFewBrokers {
+        /// The topic.
+        topic: String,
+        /// How many replicas it is to have.
+        replicas: i32,
+    },
     /// An internal topic has another partition count than its stores or readers.
     #[error(
         "internal topic {topic} has {found} partitions, but its tasks need {needed}: the partition count of an input topic has changed, or the topic belongs to another application; to begin anew, stop all instances, use another application id, and have the groups read from the start (kafka-consumer-groups.sh --reset-offsets --to-earliest)"
@@ -43,12 +53,37 @@ pub enum TopicError {
     },
 }
 
-/// Creates those of the application's external topics that do not exist; all topics' partition counts.
+impl TopicError {
+    /// Whether it is there again after a new start, until somebody changes the configuration or
+    /// the topics.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            // The others may be about to start.
+            Self::Kafka(_) | Self::TooFewBrokers { .. } => false,
+            Self::PartitionCount { .. } | Self::CleanupPolicy { .. } => true,
+        }
+    }
+}
+
+impl From<CreateFault> for TopicError {
+    fn from(fault: CreateFault) -> Self {
+        match fault {
+            CreateFault::TooFewBrokers { topic, replicas } => {
+                Self::TooFewBrokers { topic, replicas }
+            }
+            CreateFault::Kafka(fault) => Self::Kafka(fault),
+        }
+    }
+}
+
+/// Creates those of the application's external topics that are not among `counts`; all topics'
+/// partition counts.
 pub(crate) fn ensure_external(
     admin: &Admin,
     topics: &[TopicSpec],
+    counts: BTreeMap<String, i32>,
 ) -> Result<BTreeMap<String, i32>, TopicError> {
-    let counts = admin.partition_counts()?;
     let missing: Vec<NewTopicSpec> = topics
         .iter()
         .filter(|topic| !counts.contains_key(&topic.name))

@@ -122,6 +122,7 @@ impl From<TaskError> for ThreadFault {
             | TaskError::Processor { .. }
             | TaskError::Panicked { .. }
             | TaskError::Changelog { .. }
+            | TaskError::ChangelogLost { .. }
             | TaskError::State { .. } => Self::stop(with_sources(&error)),
         }
     }

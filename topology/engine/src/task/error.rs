@@ -67,6 +67,20 @@ pub enum TaskError {
         /// What is wrong with it.
         source: UnreadableChangelog,
     },
+    /// The changelog is gone, so what lies on disk may be the last copy of the stores: find out
+    /// before anything of it is removed.
+    #[error(
+        "{changelog}-{} holds nothing, but the stores of task {task} hold its records up to offset {reached}: the topic was deleted and made anew, or brokers have lost it. What instances have in their state directories may be the last copy: save it first. To go on without it stop all instances, remove their state directories, and have the groups read from the start what topics still have (kafka-consumer-groups.sh --reset-offsets --to-earliest)",
+        task.partition
+    )]
+    ChangelogLost {
+        /// The task.
+        task: TaskId,
+        /// The topic.
+        changelog: String,
+        /// The stores hold everything of their own before it.
+        reached: Offset,
+    },
     /// The disk failed: see to it, then start again.
     #[error("the stores of task {task} failed")]
     State {
@@ -87,6 +101,7 @@ impl TaskError {
             | Self::Panicked { task, .. }
             | Self::Corrupted { task, .. }
             | Self::Changelog { task, .. }
+            | Self::ChangelogLost { task, .. }
             | Self::State { task, .. } => *task,
         }
     }

@@ -36,7 +36,7 @@ pub use context::Context;
 pub(crate) use context::LetterCause;
 pub(crate) use dispatch::Dispatch;
 pub use error::TaskError;
-pub(crate) use restore::ChangelogRestore;
+pub(crate) use restore::{ChangelogRestore, Contents};
 pub use status::TaskStatus;
 
 use self::context::{RecordContext, TaskCore};

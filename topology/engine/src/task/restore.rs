@@ -4,9 +4,12 @@
 //! is, and how records are applied. It runs off the thread that processes, on the backend
 //! alone, while the task waits. [`super::dispatch`] finds the task that a record is for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use turnstile_state::{Backend, Batch, ChangelogRecord, StoreId, StoreTag, UnreadableChangelog};
+use turnstile_state::{
+    Backend, Batch, ChangelogRecord, KeyRange, ScanDirection, StoreId, StoreTag,
+    UnreadableChangelog,
+};
 
 use super::error::TaskError;
 use crate::timer::Timers;
@@ -26,6 +29,35 @@ pub(crate) struct ChangelogRestore {
     /// The records of the batch.
     pending: u64,
     in_bulk: bool,
+}
+
+/// Whether the stores of a task hold anything. It does not keep them open.
+pub(crate) struct Contents {
+    task: TaskId,
+    backend: Weak<dyn Backend>,
+    stores: Vec<StoreId>,
+}
+
+impl Contents {
+    /// Whether there is any row; not, where nobody has the stores open any more.
+    ///
+    /// # Errors
+    ///
+    /// When the stores cannot be read.
+    pub(crate) fn any(&self) -> Result<bool, TaskError> {
+        let Some(backend) = self.backend.upgrade() else {
+            return Ok(false);
+        };
+        let mut any = false;
+        for store in &self.stores {
+            let rows = backend.scan(*store, &KeyRange::all(), ScanDirection::Forward);
+            let first = rows.and_then(|mut rows| rows.next().transpose());
+            any |= first
+                .map_err(|error| TaskError::of_state(self.task, error))?
+                .is_some();
+        }
+        Ok(any)
+    }
 }
 
 struct RestoredStore {
@@ -90,15 +122,32 @@ impl ChangelogRestore {
         stores.map(|store| store.name.clone()).collect()
     }
 
+    /// Whether these stores hold anything, to be asked later.
+    pub(crate) fn contents(&self) -> Contents {
+        Contents {
+            task: self.task,
+            backend: Arc::downgrade(&self.backend),
+            stores: self.stores.iter().map(|store| store.id).collect(),
+        }
+    }
+
     /// The tags of these stores, in their order.
     pub(super) fn tags(&self) -> impl Iterator<Item = StoreTag> {
         self.stores.iter().map(|store| store.tag)
     }
 
     /// The fault of stores that hold more than their changelog: the topic was made
-    /// anew or has lost records, and the stores are those of another history.
+    /// anew or has lost records, and the stores are those of another history. Where nothing was
+    /// ever written to it, there is none that they could be restored from.
     pub(crate) fn is_ahead_of(&self, end: Offset) -> TaskError {
         let next = self.next.unwrap_or(Offset(0));
+        if end == Offset(0) {
+            return TaskError::ChangelogLost {
+                task: self.task,
+                changelog: self.changelog.to_string(),
+                reached: next,
+            };
+        }
         let found = format!(
             "the stores hold changelog records up to offset {next}, but {} ends at {end}",
             self.changelog

@@ -8,6 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 
@@ -116,6 +117,17 @@ impl Cluster {
             let metadata = metadata.expect("the broker answers");
             metadata.topics().iter().all(|of| of.name() != topic)
         });
+    }
+
+    /// Deletes a group with its positions; says whether that is done: it has no members then.
+    pub(crate) fn delete_group(&self, group: &str) -> bool {
+        let admin = self.admin();
+        let deleted = runtime().block_on(admin.delete_groups(&[group], &AdminOptions::new()));
+        let deleted = deleted.expect("the broker answers");
+        deleted.iter().all(|of| match of {
+            Ok(_) => true,
+            Err((_, code)) => *code == RDKafkaErrorCode::GroupIdNotFound,
+        })
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {

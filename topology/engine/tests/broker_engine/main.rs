@@ -7,6 +7,7 @@ mod commit;
 mod crash;
 mod fence;
 mod instances;
+mod lost;
 mod restore;
 mod shared_changelog;
 mod shared_topic;
@@ -112,31 +113,6 @@ fn bad_records_become_dead_letters() {
     counting.stop();
 }
 
-/// A topic that was made anew ends before the positions of its groups: its records are not
-/// passed over until it has grown as long as the old one was.
-#[test]
-fn a_log_that_ends_before_its_position_stops_the_instance() {
-    let cluster = Cluster::new("anew");
-    let counting = Counting::start(&cluster, "a");
-    cluster.send(&counting.words(), "w1", "x");
-    cluster.read_committed(&counting.counts(), 1);
-    let (group, topic) = (counting.group("words"), counting.words());
-    counting.stop();
-    for partition in 0..PARTITIONS {
-        eventually("the position can be moved", LIMIT, || {
-            cluster.commit(&group, &topic, partition, 1_000)
-        });
-    }
-    let counting = Counting::launch(&cluster, "a", |_| {});
-    eventually("the instance says why it stops", LIMIT, || {
-        counting.failure().is_some()
-    });
-    let reason = counting.failure().unwrap_or_default();
-    assert!(reason.starts_with(&format!("{topic}-")), "{reason}");
-    assert!(reason.contains("1000"), "{reason}");
-    counting.stop();
-}
-
 /// An application of a new id has empty stores: where its groups have read for another, what they
 /// have read would be missing, unless they read it again.
 #[test]
@@ -170,29 +146,6 @@ fn a_new_application_does_not_go_on_where_another_has_stopped() {
         [
             ("w1".to_owned(), "1".to_owned()),
             ("w1".to_owned(), "1".to_owned())
-        ]
-    );
-    counting.stop();
-}
-
-/// The topic of the announcements can be lost alone: that the application has run is seen by its
-/// changelog, and its stores are as they were.
-#[test]
-fn an_application_whose_announcements_are_lost_goes_on() {
-    let cluster = Cluster::new("unannounced");
-    let counting = Counting::start(&cluster, "a");
-    cluster.send(&counting.words(), "w1", "x");
-    cluster.read_committed(&counting.counts(), 1);
-    counting.stop();
-    cluster.delete_topic(&format!("{}-instances", cluster.application()));
-    let counting = Counting::start(&cluster, "a");
-    assert_eq!(counting.stored("w1"), Some(1));
-    cluster.send(&counting.words(), "w1", "x");
-    assert_eq!(
-        cluster.read_committed(&counting.counts(), 2),
-        [
-            ("w1".to_owned(), "1".to_owned()),
-            ("w1".to_owned(), "2".to_owned())
         ]
     );
     counting.stop();

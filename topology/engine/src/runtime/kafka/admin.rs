@@ -26,6 +26,36 @@ pub(crate) struct NewTopicSpec {
     pub(crate) settings: Vec<(&'static str, String)>,
 }
 
+/// Why topics were not created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CreateFault {
+    /// There are fewer brokers than a topic is to have replicas.
+    TooFewBrokers { topic: String, replicas: i32 },
+    /// The call failed, or the cluster refused.
+    Kafka(KafkaFault),
+}
+
+impl CreateFault {
+    /// What the cluster says of `topic`.
+    fn of(topic: String, code: RDKafkaErrorCode, replicas: i32) -> Self {
+        match code {
+            RDKafkaErrorCode::InvalidReplicationFactor => Self::TooFewBrokers { topic, replicas },
+            code => Self::Kafka(KafkaFault::Fatal {
+                action: CREATE,
+                reason: format!("{topic}: {code}"),
+            }),
+        }
+    }
+}
+
+impl From<KafkaFault> for CreateFault {
+    fn from(fault: KafkaFault) -> Self {
+        Self::Kafka(fault)
+    }
+}
+
+const CREATE: &str = "create topics";
+
 /// Looks at and creates topics. Its calls block.
 pub(crate) struct Admin {
     client: AdminClient<ClientLog>,
@@ -76,8 +106,7 @@ impl Admin {
     }
 
     /// Creates those of `topics` that do not exist.
-    pub(crate) fn create(&self, topics: &[NewTopicSpec]) -> Result<(), KafkaFault> {
-        const ACTION: &str = "create topics";
+    pub(crate) fn create(&self, topics: &[NewTopicSpec]) -> Result<(), CreateFault> {
         if topics.is_empty() {
             return Ok(());
         }
@@ -98,14 +127,11 @@ impl Admin {
         let created = self
             .runtime
             .block_on(self.client.create_topics(&new, &options));
-        for result in created.map_err(|error| KafkaFault::of(ACTION, &error))? {
+        for result in created.map_err(|error| KafkaFault::of(CREATE, &error))? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
-                    return Err(KafkaFault::Fatal {
-                        action: ACTION,
-                        reason: format!("{topic}: {code}"),
-                    });
+                    return Err(CreateFault::of(topic, code, self.replication_factor));
                 }
             }
         }
@@ -132,7 +158,7 @@ impl Admin {
             if begun.elapsed() > self.limit {
                 let reason = format!("topic {} was created but does not appear", unknown.name);
                 return Err(KafkaFault::Retriable {
-                    action: "create topics",
+                    action: CREATE,
                     reason,
                 });
             }
@@ -229,5 +255,17 @@ mod tests {
         let known = admin.wait_until_known(&wanted).expect("both are there");
         let expected = [("orders".to_owned(), 4), ("tickets".to_owned(), 1)];
         assert_eq!(known, expected.into());
+    }
+
+    #[test]
+    fn too_few_brokers_are_told_from_other_refusals() {
+        let refused = |code| CreateFault::of("orders".to_owned(), code, 3);
+        let too_few = CreateFault::TooFewBrokers {
+            topic: "orders".to_owned(),
+            replicas: 3,
+        };
+        assert_eq!(refused(RDKafkaErrorCode::InvalidReplicationFactor), too_few);
+        let other = refused(RDKafkaErrorCode::TopicAuthorizationFailed);
+        assert!(matches!(other, CreateFault::Kafka(_)), "{other:?}");
     }
 }

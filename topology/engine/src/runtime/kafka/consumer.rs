@@ -280,6 +280,24 @@ fn leave(consumer: Arc<BaseConsumer<GroupContext>>, group: &Arc<str>) {
 
 const FETCH_COMMITTED: &str = "fetch committed offsets";
 
+/// Where a group goes on reading a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupPosition {
+    /// Where it has committed.
+    Committed(Offset),
+    /// At the start of the log, as it has committed nothing.
+    LogStart(Offset),
+}
+
+impl GroupPosition {
+    /// The offset of the next record.
+    pub(crate) fn next(self) -> Offset {
+        match self {
+            Self::Committed(offset) | Self::LogStart(offset) => offset,
+        }
+    }
+}
+
 /// Fetches committed offsets of a group, once no transaction on them is pending.
 #[derive(Clone)]
 pub(crate) struct CommittedReader {
@@ -288,7 +306,7 @@ pub(crate) struct CommittedReader {
 }
 
 impl CommittedReader {
-    /// The committed position of each partition, or else the start of its log; nothing, where a
+    /// Where the group goes on reading each partition; nothing, where a
     /// transaction is pending on any of them for as long as `patience`, or the coordinator does
     /// not answer for so long. Which of the two it is the client does not tell.
     pub(crate) fn committed(
@@ -296,18 +314,18 @@ impl CommittedReader {
         partitions: &[TopicPartition],
         patience: Duration,
         limit: Duration,
-    ) -> Result<Option<Vec<Position>>, KafkaFault> {
+    ) -> Result<Option<Vec<(TopicPartition, GroupPosition)>>, KafkaFault> {
         let Some(committed) = self.known(partitions, patience)? else {
             return Ok(None);
         };
         let mut complete = Vec::with_capacity(partitions.len());
         for place in partitions {
             let found = committed.iter().find(|(committed, _)| committed == place);
-            let offset = match found {
-                Some((_, offset)) => *offset,
-                None => self.log_start(place, limit)?,
+            let position = match found {
+                Some((_, offset)) => GroupPosition::Committed(*offset),
+                None => GroupPosition::LogStart(self.log_start(place, limit)?),
             };
-            complete.push((place.clone(), offset));
+            complete.push((place.clone(), position));
         }
         Ok(Some(complete))
     }

@@ -21,9 +21,9 @@ mod offsets;
 mod producer;
 mod settings;
 
-pub(crate) use admin::{Admin, NewTopicSpec};
+pub(crate) use admin::{Admin, CreateFault, NewTopicSpec};
 pub(crate) use changelog_reader::{ChangelogEvent, ChangelogReader};
-pub(crate) use consumer::{CommittedReader, GroupConsumer, GroupEvent};
+pub(crate) use consumer::{CommittedReader, GroupConsumer, GroupEvent, GroupPosition};
 pub use event_producer::{EventProducer, SendError};
 pub use fault::KafkaFault;
 pub(crate) use fetcher::{Fetcher, LaneId};

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use super::worker::{HANGING, Job, Worker};
 use super::{RestoreFault, RestoreJob, Ticket};
+use crate::Partition;
 use crate::runtime::cluster::instances_topic;
-use crate::runtime::kafka::{CommittedReader, Position, TopicPartition};
-use crate::{Offset, Partition};
+use crate::runtime::kafka::{CommittedReader, GroupPosition, TopicPartition};
 
 /// How long new jobs wait together for the transactions that are pending on any of their positions.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,9 +32,9 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 /// A partition that a group reads.
 type GroupPartition = (Arc<str>, TopicPartition);
-type Committed = BTreeMap<GroupPartition, Offset>;
-/// The committed positions of one job, by group.
-type Positions = Vec<(Arc<str>, TopicPartition, Offset)>;
+type Committed = BTreeMap<GroupPartition, GroupPosition>;
+/// Where one job goes on, by group.
+pub(super) type Positions = Vec<(Arc<str>, TopicPartition, GroupPosition)>;
 
 /// A job of which all positions are known.
 pub(super) type Positioned = (Job, Positions);
@@ -126,7 +126,7 @@ impl Worker {
             for place in partitions {
                 let group = reader.group.clone();
                 match self.committed_alone(reader, place, patience)? {
-                    Some(offset) => positions.push((group, place.clone(), offset)),
+                    Some(at) => positions.push((group, place.clone(), at)),
                     None => return Ok(Err((group, place.clone()))),
                 }
             }
@@ -134,7 +134,7 @@ impl Worker {
         Ok(Ok(positions))
     }
 
-    /// The committed positions of new jobs, but for those on which transactions are pending.
+    /// Where new jobs go on, but for those on which transactions are pending.
     fn committed(&self, jobs: &[Job]) -> Result<Committed, RestoreFault> {
         let limit = self.config.request_timeout;
         let begun = Instant::now();
@@ -160,12 +160,12 @@ impl Worker {
         &self,
         reader: &CommittedReader,
         partitions: &[TopicPartition],
-    ) -> Result<Vec<Position>, RestoreFault> {
+    ) -> Result<Vec<(TopicPartition, GroupPosition)>, RestoreFault> {
         let patience = self.patience(reader)?;
         let mut stable = Vec::with_capacity(partitions.len());
         for place in partitions {
-            let offset = self.committed_alone(reader, place, patience)?;
-            stable.extend(offset.map(|offset| (place.clone(), offset)));
+            let position = self.committed_alone(reader, place, patience)?;
+            stable.extend(position.map(|at| (place.clone(), at)));
         }
         Ok(stable)
     }
@@ -181,18 +181,18 @@ impl Worker {
         Ok((answer_time * 4).clamp(ALONE_MIN, ALONE_MAX))
     }
 
-    /// What a group has committed on one partition, unless a transaction is pending on it.
+    /// Where a group goes on reading one partition, unless a transaction is pending on it.
     fn committed_alone(
         &self,
         reader: &CommittedReader,
         place: &TopicPartition,
         patience: Duration,
-    ) -> Result<Option<Offset>, RestoreFault> {
+    ) -> Result<Option<GroupPosition>, RestoreFault> {
         self.check_stopped()?;
         let limit = self.config.request_timeout;
         let positions = reader.committed(slice::from_ref(place), patience, limit)?;
         let position = positions.and_then(|positions| positions.into_iter().next());
-        Ok(position.map(|(_, offset)| offset))
+        Ok(position.map(|(_, at)| at))
     }
 }
 
@@ -217,7 +217,7 @@ fn positions_of(job: &RestoreJob, committed: &Committed) -> Result<Positions, Ve
         for place in partitions {
             let read = (reader.group.clone(), place.clone());
             match committed.get(&read) {
-                Some(offset) => positions.push((read.0, read.1, *offset)),
+                Some(at) => positions.push((read.0, read.1, *at)),
                 None => pending.push(read),
             }
         }
@@ -233,6 +233,7 @@ fn positions_of(job: &RestoreJob, committed: &Committed) -> Result<Positions, Ve
 mod tests {
     use super::super::CalledOff;
     use super::*;
+    use crate::Offset;
     use crate::runtime::StreamsConfig;
     use crate::runtime::kafka::{GroupConsumer, KafkaFault};
     use crate::runtime::wake::Waker;
@@ -289,14 +290,29 @@ mod tests {
     fn a_job_goes_on_when_all_positions_of_all_its_groups_are_known() {
         let (_, job) = job(&[&reader("one"), &reader("other")], 3);
         let all = [
-            (read("one", "orders", 3), Offset(5)),
-            (read("one", "payments", 3), Offset(0)),
-            (read("other", "orders", 3), Offset(7)),
-            (read("other", "payments", 3), Offset(9)),
+            (
+                read("one", "orders", 3),
+                GroupPosition::Committed(Offset(5)),
+            ),
+            (
+                read("one", "payments", 3),
+                GroupPosition::LogStart(Offset(0)),
+            ),
+            (
+                read("other", "orders", 3),
+                GroupPosition::Committed(Offset(7)),
+            ),
+            (
+                read("other", "payments", 3),
+                GroupPosition::Committed(Offset(9)),
+            ),
         ];
         let mut committed = Committed::new();
         // Another partition is no matter.
-        committed.insert(read("one", "orders", 2), Offset(1));
+        committed.insert(
+            read("one", "orders", 2),
+            GroupPosition::Committed(Offset(1)),
+        );
         for known in 0..all.len() {
             let pending = positions_of(&job, &committed).unwrap_err();
             let expected = all[known..].iter().map(|(read, _)| read.clone());
@@ -304,7 +320,7 @@ mod tests {
             committed.insert(all[known].0.clone(), all[known].1);
         }
         let positions = positions_of(&job, &committed).unwrap();
-        let expected = all.map(|((group, place), offset)| (group, place, offset));
+        let expected = all.map(|((group, place), at)| (group, place, at));
         assert_eq!(positions, expected);
     }
 

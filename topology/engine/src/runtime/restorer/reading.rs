@@ -300,7 +300,10 @@ impl Worker {
             return Ok(());
         }
         let starts = [(place, Some(next))];
-        let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
+        // From the leader, which was asked: a follower that is near may not know of that end.
+        let mut config = self.config.clone();
+        config.kafka_properties.remove("client.rack");
+        let reader = ChangelogReader::start(&config, &starts, Waker::default())?;
         reading.ended = Ended::Anywhere;
         self.read_to_end(&reader, reading)?;
         reader.close();

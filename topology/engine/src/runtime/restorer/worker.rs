@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::positions::{Positioned, PositionsWait};
+use super::positions::{Positioned, Positions, PositionsWait};
 use super::reading::Reading;
 use super::{
     CalledOff, RestoreFault, RestoreJob, RestoreResult, Restored, Ticket, changelog_of, offset_of,
@@ -17,10 +17,12 @@ use super::{
 use crate::Offset;
 use crate::runtime::StreamsConfig;
 use crate::runtime::cluster::instances_topic;
-use crate::runtime::kafka::{EndOffsets, Isolation, KafkaFault, Position, TopicPartition};
+use crate::runtime::kafka::{
+    EndOffsets, GroupPosition, Isolation, KafkaFault, Position, TopicPartition,
+};
 use crate::runtime::restore_listener::{RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
-use crate::task::ChangelogRestore;
+use crate::task::{ChangelogRestore, Contents};
 
 /// Between two looks at what cannot be waited for by an event.
 pub(super) const RECHECK: Duration = Duration::from_millis(20);
@@ -44,6 +46,48 @@ pub(super) struct Worker {
 struct Found {
     ticket: Ticket,
     restored: Restored,
+    /// Of a task whose groups have committed nothing: its stores, if it has any.
+    unread: Option<Contents>,
+}
+
+impl Found {
+    fn of((ticket, job): &Job, positions: Positions, repartition_ends: Vec<Position>) -> Self {
+        let mut positions_of_groups = positions.iter().map(|(.., at)| at);
+        let nothing = positions_of_groups.all(|at| matches!(at, GroupPosition::LogStart(_)));
+        let stores = job.restore.as_ref().filter(|_| nothing);
+        let positions = positions.into_iter();
+        Self {
+            ticket: ticket.clone(),
+            unread: stores.map(ChangelogRestore::contents),
+            restored: Restored {
+                positions: positions
+                    .map(|(group, place, at)| (group, place, at.next()))
+                    .collect(),
+                repartition_ends,
+            },
+        }
+    }
+
+    /// Stores that hold anything are of a task that has committed: what it does joins the
+    /// transaction of its positions. Where these are gone it would do all again that topics still
+    /// have.
+    fn check(&self) -> Result<(), RestoreFault> {
+        let Some(stores) = &self.unread else {
+            return Ok(());
+        };
+        if !stores.any()? {
+            return Ok(());
+        }
+        let groups = self.restored.positions.iter().map(|(group, ..)| &**group);
+        let groups = Vec::from_iter(BTreeSet::from_iter(groups)).join(", ");
+        let task = self.ticket.task;
+        Err(RestoreFault::Kafka(KafkaFault::Fatal {
+            action: "tell where a task goes on",
+            reason: format!(
+                "the stores of task {task} hold what it has done, but none of its groups ({groups}) has a committed position: brokers forget those of groups without members after offsets.retention.minutes, or somebody has deleted them; from the start of the topics on everything that is still there would be done twice. Have the groups go on where you want (kafka-consumer-groups.sh --reset-offsets, for example --to-datetime of the last stop), and start again"
+            ),
+        }))
+    }
 }
 
 /// Tasks with stores of one changelog partition, which wait until their end of it is stable.
@@ -166,15 +210,11 @@ impl Worker {
         let positioned = self.find_positions(new, &mut waiting.positions)?;
         // 2.
         let ends = self.ends_for(&positioned)?;
-        for ((ticket, job), positions) in positioned {
+        for (job, positions) in positioned {
             let repartitions = ends.iter();
-            let repartitions = repartitions.filter(|(place, _)| job.repartitions.contains(place));
-            let restored = Restored {
-                positions,
-                repartition_ends: repartitions.cloned().collect(),
-            };
-            let task = Found { ticket, restored };
-            match job.restore {
+            let repartitions = repartitions.filter(|(place, _)| job.1.repartitions.contains(place));
+            let task = Found::of(&job, positions, repartitions.cloned().collect());
+            match job.1.restore {
                 None => done.push(task),
                 Some(stores) => {
                     let place = changelog_of(&stores);
@@ -200,6 +240,7 @@ impl Worker {
             readings.push(Reading::of(wait.place, wait.end, stores)?);
         }
         let records = self.read_changelogs(readings)?;
+        done.iter().try_for_each(Found::check)?;
         Ok(told(done, records))
     }
 
@@ -293,9 +334,9 @@ fn told(done: Vec<Found>, records: u64) -> Vec<RestoreResult> {
     }
     let wanted = done.into_iter().filter(|task| task.ticket.is_wanted());
     wanted
-        .map(|Found { ticket, restored }| RestoreResult {
-            ticket,
-            outcome: Ok(restored),
+        .map(|task| RestoreResult {
+            ticket: task.ticket,
+            outcome: Ok(task.restored),
         })
         .collect()
 }
