@@ -1,6 +1,7 @@
 //! Several instances: what they know of each other, and what it saves them.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -11,7 +12,8 @@ use turnstile_engine::partitioner::partition_of;
 use turnstile_engine::runtime::{
     ChangelogRestoration, InstancePhase, RestoreListener, StreamsConfig,
 };
-use turnstile_engine::{Offset, TaskId};
+use turnstile_engine::{Offset, Partition, TaskId};
+use turnstile_state::{StateDir, TaskDirName};
 
 use crate::application::Counting;
 use crate::cluster::{Cluster, eventually};
@@ -211,6 +213,52 @@ fn a_standby_is_stale_while_commits_cannot_be_seen() {
         .abort_transaction(LIMIT)
         .expect("the broker takes it");
     eventually("the standby has that too", LIMIT, || has(2, FRESH));
+    b.stop();
+    a.stop();
+}
+
+/// A standby whose folder holds what is not ours is left alone until that is gone, and keeps no
+/// other from being followed.
+#[test]
+fn a_standby_that_cannot_be_opened_keeps_no_other_from_being_followed() {
+    const FRESH: Duration = Duration::from_secs(3);
+    let cluster = Cluster::new("foreign");
+    // In the folder of the first task that the second instance keeps a standby of.
+    let thesis = {
+        let state = StateDir::lock(cluster.state("b"), &cluster.application());
+        let state = state.expect("nobody has the state of an instance that is to start");
+        let folder = state.task_path(&TaskDirName::new(0, 0));
+        fs::create_dir(&folder).expect("a folder can be made");
+        folder.join("thesis.txt")
+    };
+    fs::write(&thesis, "ten years of work").expect("a file can be written");
+    let a = Counting::start(&cluster, "a");
+    let b = Counting::start(&cluster, "b");
+    eventually("each has tasks", LIMIT, || {
+        a.running() == 2 && b.running() == 2
+    });
+    let word_in = |partition: Partition| {
+        let mut words = (0..WORDS).map(|n| format!("w{n}"));
+        let word = words.find(|word| partition_of(word.as_bytes(), PARTITIONS) == partition);
+        word.expect("each partition has some")
+    };
+    let (left_alone, followed) = (word_in(Partition(0)), word_in(Partition(1)));
+    let has = |word: &str, count| {
+        let stored = b.stored_on_standby(word, FRESH);
+        stored.is_ok_and(|stored| stored == Some(count))
+    };
+    for count in 1..=3 {
+        for word in [&left_alone, &followed] {
+            cluster.send(&a.words(), word, "x");
+        }
+        cluster.flush();
+        eventually("the other is followed", LIMIT, || has(&followed, count));
+        assert!(b.stored_on_standby(&left_alone, LIMIT).is_err());
+    }
+    assert!(thesis.exists(), "what is not ours is left alone");
+
+    fs::remove_file(&thesis).expect("a file can be removed");
+    eventually("it is tried again", LIMIT, || has(&left_alone, 3));
     b.stop();
     a.stop();
 }

@@ -1,7 +1,8 @@
 //! The ends of partitions.
 
+use std::slice;
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
@@ -11,7 +12,10 @@ use super::consumer::{connect, positions};
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
+use crate::Offset;
 use crate::runtime::StreamsConfig;
+
+const ACTION: &str = "ask for the ends of partitions";
 
 /// Asks where partitions end.
 pub(crate) struct EndOffsets {
@@ -41,30 +45,78 @@ impl EndOffsets {
 
     /// The end of each of `partitions`, in no particular order.
     pub(crate) fn of(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, KafkaFault> {
-        const ACTION: &str = "ask for the ends of partitions";
+        let ends = self.of_led(partitions, self.limit)?;
+        let is_missing = |place: &&TopicPartition| !ends.iter().any(|(found, _)| found == *place);
+        match partitions.iter().find(is_missing) {
+            Some(place) => Err(no_answer(place)),
+            None => Ok(ends),
+        }
+    }
+
+    /// The end of each of `partitions` that has a leader, in no particular order. It is a fault
+    /// where none of them has one, or where any leader does not answer within `limit`.
+    pub(crate) fn of_led(
+        &self,
+        partitions: &[TopicPartition],
+        limit: Duration,
+    ) -> Result<Vec<Position>, KafkaFault> {
         let Some(TopicPartition { topic, .. }) = partitions.first() else {
             return Ok(Vec::new());
         };
         self.connect(topic);
+        self.ask(partitions, limit)
+    }
+
+    /// The end of one partition, from whoever leads it now, within `limit`.
+    pub(crate) fn of_one(
+        &self,
+        place: &TopicPartition,
+        limit: Duration,
+    ) -> Result<Offset, KafkaFault> {
+        let begun = Instant::now();
+        let TopicPartition { topic, partition } = place;
+        // The client may not have noticed yet that it is led again.
+        let metadata = self.client.fetch_metadata(Some(topic.as_ref()), limit);
+        let metadata = metadata.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        let mut partitions = metadata.topics().iter().flat_map(|of| of.partitions());
+        if !partitions.any(|of| of.id() == partition.0 && of.leader() >= 0) {
+            let fault = KafkaFault::Retriable {
+                action: ACTION,
+                reason: "no broker leads it".to_owned(),
+            };
+            return Err(fault.at(topic, partition.0));
+        }
+        let ends = self.ask(
+            slice::from_ref(place),
+            limit.saturating_sub(begun.elapsed()),
+        );
+        let ends = ends.map_err(|fault| fault.at(topic, partition.0))?;
+        let end = ends.first().map(|(_, end)| *end);
+        end.ok_or_else(|| no_answer(place))
+    }
+
+    fn ask(
+        &self,
+        partitions: &[TopicPartition],
+        limit: Duration,
+    ) -> Result<Vec<Position>, KafkaFault> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for TopicPartition { topic, partition } in partitions {
             let added = list.add_partition_offset(topic, partition.0, ClientOffset::End);
             added.map_err(|error| KafkaFault::of(ACTION, &error))?;
         }
-        let ends = self.client.offsets_for_times(list, self.limit);
-        let ends = positions(&ends.map_err(|error| KafkaFault::of(ACTION, &error))?);
-        if ends.len() == partitions.len() {
-            return Ok(ends);
-        }
-        let missing = partitions
-            .iter()
-            .find(|place| !ends.iter().any(|(found, _)| found == *place));
-        Err(KafkaFault::Retriable {
-            action: ACTION,
-            reason: format!(
-                "no answer for {:?}",
-                missing.map(|place| (&place.topic, place.partition.0))
-            ),
-        })
+        let ends = self.client.offsets_for_times(list, limit);
+        // Those without a leader come back without an offset.
+        Ok(positions(
+            &ends.map_err(|error| KafkaFault::of(ACTION, &error))?,
+        ))
     }
+}
+
+fn no_answer(TopicPartition { topic, partition }: &TopicPartition) -> KafkaFault {
+    let fault = KafkaFault::Retriable {
+        action: ACTION,
+        reason: "no answer".to_owned(),
+    };
+    fault.at(topic, partition.0)
 }

@@ -13,19 +13,24 @@
 //! ```
 //!
 //! - [`Standbys`]: what the stream threads and the standby thread share.
+//! - [`known_until`]: until when a standby is known to hold everything, and when it is too old.
 //! - [`follower`]: the standby thread.
 
 mod follower;
+mod known_until;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use follower::{StandbySetup, start as start_following};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use turnstile_state::Backend;
 
+use self::known_until::KnownUntil;
 use super::kafka::TopicPartition;
 use super::metrics::Metrics;
 use super::queries::Queries;
@@ -38,6 +43,16 @@ use crate::{Offset, TaskId};
 /// was committed until this long ago. Ends are asked for every second.
 const ACCEPTABLE_AGE: Duration = Duration::from_secs(3);
 
+/// A look at where a changelog ends.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    end: Offset,
+    /// When it was taken: by then everything before `end` had been written.
+    at: Instant,
+    /// The same by the wall clock, which goes on while the machine is suspended.
+    time: SystemTime,
+}
+
 /// A task whose stores follow their changelog.
 struct Standby {
     backend: Arc<dyn Backend>,
@@ -45,26 +60,65 @@ struct Standby {
     place: TopicPartition,
     /// The offset up to which it holds everything.
     reached: Offset,
-    /// Where its changelog ended at the last sample, pending transactions included.
+    /// Where its changelog ended when that was last known, pending transactions included.
     end: Option<Offset>,
-    /// Where it ended at the sample that is to be reached.
-    goal: Option<Offset>,
-    /// When the sample was taken that it is to reach; nothing: it has reached the last one.
-    sampled: Option<Instant>,
-    /// The latest of such moments whose end it has reached.
+    /// Whether the last look at it has found that end.
+    end_is_current: bool,
+    /// The sample that it is to reach; nothing: it has reached the last one.
+    goal: Option<Sample>,
+    /// When the latest sample was taken whose end it has reached.
     as_of: Option<Instant>,
+    known_until: KnownUntil,
 }
 
 impl Standby {
-    /// Changelog records beyond its stores, at the last sample; nothing: none was taken.
+    /// One that was just opened.
+    fn of(
+        backend: Arc<dyn Backend>,
+        stores: ChangelogRestore,
+        place: TopicPartition,
+        known_until: KnownUntil,
+    ) -> Self {
+        Self {
+            backend,
+            reached: stores.next.unwrap_or(Offset(0)),
+            stores,
+            place,
+            end: None,
+            end_is_current: false,
+            goal: None,
+            as_of: None,
+            known_until,
+        }
+    }
+
+    /// Takes in where its changelog ended, or that nobody could say so.
+    fn take_sample(&mut self, sample: Option<Sample>) {
+        self.end_is_current = sample.is_some();
+        if let Some(sample) = sample {
+            self.end = Some(sample.end);
+            // A sample that was not reached yet stays the goal: one that is always a little
+            // behind reaches every goal in the end.
+            self.goal.get_or_insert(sample);
+        }
+    }
+
+    /// Whether it has reached its goal by `now`, and when that sample was taken. It does not count
+    /// where the standby is too old.
+    fn reach_goal(&mut self, now: SystemTime) -> Option<Instant> {
+        let reached = self.reached;
+        let goal = self.goal.take_if(|goal| reached >= goal.end)?;
+        if !self.known_until.reach(goal.time, now) {
+            return None;
+        }
+        self.as_of = Some(goal.at);
+        self.as_of
+    }
+
+    /// Changelog records beyond its stores, when that was last known; nothing: it never was.
     fn behind(&self) -> Option<u64> {
         let behind = self.end?.0.saturating_sub(self.reached.0);
         Some(u64::try_from(behind).unwrap_or(0))
-    }
-
-    /// Whether it holds everything up to the end of the sample that it is to reach.
-    fn has_reached_its_goal(&self) -> bool {
-        self.goal.is_some_and(|goal| self.reached >= goal)
     }
 
     /// Whether it held everything that there was a moment ago.
@@ -129,19 +183,26 @@ impl Standbys {
     }
 
     /// Takes a task out of the hands of the standby thread, which leaves it alone until
-    /// it is given back; its open stores, if it was followed.
+    /// it is given back; its open stores, if it was followed. Those that are too old are closed
+    /// instead: whoever opens them finds that out, and restores from scratch.
     pub(crate) fn take(&self, task: TaskId) -> Option<Arc<dyn Backend>> {
-        let mut state = self.shared.state.lock();
-        *state.taken.entry(task).or_default() += 1;
-        state.changes += 1;
-        state.warming.remove(&task);
-        let standby = state.standbys.remove(&task);
-        self.shared.queries.clear_standby(task);
-        self.shared.metrics.forget_standby(task);
-        standby.map(|mut standby| {
-            standby.settle();
-            standby.backend
-        })
+        let standby = {
+            let mut state = self.shared.state.lock();
+            *state.taken.entry(task).or_default() += 1;
+            state.changes += 1;
+            state.warming.remove(&task);
+            self.shared.queries.clear_standby(task);
+            self.shared.metrics.forget_standby(task);
+            state.standbys.remove(&task)
+        };
+        // Not under the lock, as to close stores takes its time.
+        let mut standby = standby?;
+        if standby.known_until.is_too_old(SystemTime::now()) {
+            tracing::warn!(%task, "a standby was not up to date for too long to be used");
+            return None;
+        }
+        standby.settle();
+        Some(standby.backend)
     }
 
     /// Gives back a task whose stores are closed.
