@@ -13,7 +13,7 @@ use crate::instance::{Instance, Launch};
 use crate::record::text;
 
 /// The families that operators build on, with their types.
-const FAMILIES: [(&str, &str); 26] = [
+const FAMILIES: [(&str, &str); 27] = [
     ("turnstile_records_processed_total", "counter"),
     ("turnstile_records_dropped_total", "counter"),
     ("turnstile_records_dead_lettered_total", "counter"),
@@ -30,6 +30,7 @@ const FAMILIES: [(&str, &str); 26] = [
     ("turnstile_timers_pending", "gauge"),
     ("turnstile_timers_fired_total", "counter"),
     ("turnstile_timer_lateness_seconds", "histogram"),
+    ("turnstile_hanging_transactions", "gauge"),
     ("turnstile_store_keys", "gauge"),
     ("turnstile_store_bytes", "gauge"),
     ("turnstile_rocksdb_block_cache_bytes", "gauge"),

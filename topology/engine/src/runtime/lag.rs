@@ -35,14 +35,20 @@ impl LagBoard {
             .collect()
     }
 
-    /// Sets the gauges to the distance from the committed positions to the ends of the committed records.
-    pub(crate) fn sample(&self, ends: &EndOffsets, metrics: &Metrics) -> Result<(), KafkaFault> {
+    /// Sets the gauges to the distance from the committed positions to the ends of the committed
+    /// records, which it returns.
+    pub(crate) fn sample(
+        &self,
+        ends: &EndOffsets,
+        metrics: &Metrics,
+    ) -> Result<Vec<Position>, KafkaFault> {
         let committed = self.0.lock().clone();
         let mut places: Vec<TopicPartition> =
             committed.keys().map(|(_, place)| place.clone()).collect();
         places.sort();
         places.dedup();
-        let ends: HashMap<TopicPartition, Offset> = ends.of(&places)?.into_iter().collect();
+        let stable = ends.of(&places)?;
+        let ends: HashMap<TopicPartition, Offset> = stable.iter().cloned().collect();
         metrics.consumer_lag.reset();
         for ((group, place), offset) in committed {
             let end = ends.get(&place).copied().unwrap_or(offset);
@@ -51,7 +57,7 @@ impl LagBoard {
                 .with_label_values(&[&*group, &*place.topic, &place.partition.to_string()])
                 .set(end.0.saturating_sub(offset.0).max(0));
         }
-        Ok(())
+        Ok(stable)
     }
 }
 
@@ -97,7 +103,7 @@ mod tests {
         // Nothing is asked of any broker where nothing is owned.
         let config = StreamsConfig::new("app", "localhost:1", "instance", "unused");
         let ends = EndOffsets::new(&config, Isolation::ReadCommitted).unwrap();
-        board.sample(&ends, &metrics).unwrap();
+        assert!(board.sample(&ends, &metrics).unwrap().is_empty());
         assert!(metrics.consumer_lag.collect()[0].get_metric().is_empty());
     }
 }

@@ -25,6 +25,7 @@ pub struct Metrics {
     commits: IntCounterVec,
     pub(crate) rejoins: IntCounterVec,
     pub(crate) consumer_lag: IntGaugeVec,
+    pub(crate) hanging_transactions: IntGauge,
     tasks: IntGaugeVec,
     restored: IntCounterVec,
     restore_remaining: IntGaugeVec,
@@ -143,6 +144,10 @@ impl Metrics {
                 "turnstile_consumer_lag_records",
                 "Committed records that the group has not passed yet, on partitions owned here.",
                 &["group", "topic", "partition"],
+            )?,
+            hanging_transactions: add.gauge(
+                "turnstile_hanging_transactions",
+                "Partitions read here on which a transaction has been pending for longer than a minute.",
             )?,
             tasks: add.gauges("turnstile_tasks", "Tasks of this instance by state.", &["state"])?,
             restored: add.counters(

@@ -11,6 +11,7 @@ mod cluster;
 mod config;
 mod fence;
 mod first_start;
+mod hanging;
 mod instance;
 mod internal_topics;
 mod kafka;

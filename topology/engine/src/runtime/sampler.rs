@@ -1,16 +1,18 @@
 //! The housekeeping of an instance: samples what is too costly to keep up to date
-//! (lag, sizes, pending timers), purges repartition topics, and closes stores that were
-//! opened ahead in vain.
+//! (lag, sizes, pending timers), looks for transactions that hang, purges repartition
+//! topics, closes stores that were opened ahead in vain, and removes those of tasks that
+//! went elsewhere long ago.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use turnstile_state::RocksMemory;
 
 use super::StreamsConfig;
 use super::cluster::Cluster;
-use super::kafka::{EndOffsets, Isolation, KafkaFault};
+use super::hanging::Hanging;
+use super::kafka::{EndOffsets, Isolation, KafkaFault, TopicPartition};
 use super::lag::LagBoard;
 use super::metrics::Metrics;
 use super::purge::Purger;
@@ -22,6 +24,8 @@ use crate::topology::{Plan, PlanStoreKind};
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Between two looks for stores that were left alone for too long.
+const REMOVAL_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// What the sampler looks at.
 pub(crate) struct Sampler {
@@ -36,6 +40,22 @@ pub(crate) struct Sampler {
     pub(crate) stores: TaskStores,
 }
 
+/// Asks where the partitions that are read here end.
+struct Ends {
+    /// Up to the first pending transaction.
+    stable: EndOffsets,
+    log: EndOffsets,
+}
+
+impl Ends {
+    fn new(config: &StreamsConfig) -> Result<Self, KafkaFault> {
+        Ok(Self {
+            stable: EndOffsets::new(config, Isolation::ReadCommitted)?,
+            log: EndOffsets::new(config, Isolation::ReadUncommitted)?,
+        })
+    }
+}
+
 impl Sampler {
     /// Samples until `stopped`; `waker` ends a wait early.
     pub(crate) fn run(
@@ -44,19 +64,25 @@ impl Sampler {
         stopped: impl Fn() -> bool,
         waker: &Waker,
     ) {
-        let mut ends: Option<EndOffsets> = None;
+        let mut ends: Option<Ends> = None;
+        let mut hanging = Hanging::default();
+        let mut removed: Option<Instant> = None;
         while !stopped() {
             self.sample_tasks();
             if self.board.all_joined() {
                 self.stores.close_unclaimed();
+                if removed.is_none_or(|at| at.elapsed() >= REMOVAL_INTERVAL) {
+                    self.remove_left(&stopped);
+                    removed = Some(Instant::now());
+                }
             }
             self.sample_stores();
             self.sample_cluster();
             // Not while it starts, which is the time of other clients.
             if (ends.is_some() || self.board.all_joined())
-                && let Err(fault) = self.sample_lag(&mut ends, config)
+                && let Err(fault) = self.sample_ends(&mut ends, &mut hanging, config)
             {
-                tracing::debug!(%fault, "could not sample the consumer lag");
+                tracing::debug!(%fault, "could not sample the ends of what is read here");
             }
             if let Err(fault) = self.purger.purge_if_due(&self.lag) {
                 tracing::warn!(%fault, "repartition topics were not purged; trying again later");
@@ -70,16 +96,37 @@ impl Sampler {
         self.metrics.set_misfits(self.board.misfits());
     }
 
-    fn sample_lag(
+    /// Removes stores that were left alone for too long. Each takes its time, and the instance may
+    /// stop meanwhile.
+    fn remove_left(&self, stopped: &impl Fn() -> bool) {
+        for task in self.stores.on_disk() {
+            if stopped() {
+                return;
+            }
+            self.stores.remove_if_left(task);
+        }
+    }
+
+    /// Samples the consumer lag, and what it does not show: transactions that hang.
+    fn sample_ends(
         &self,
-        ends: &mut Option<EndOffsets>,
+        ends: &mut Option<Ends>,
+        hanging: &mut Hanging,
         config: &StreamsConfig,
     ) -> Result<(), KafkaFault> {
-        let client = match ends {
-            Some(client) => client,
-            None => ends.insert(EndOffsets::new(config, Isolation::ReadCommitted)?),
+        let ends = match ends {
+            Some(ends) => ends,
+            None => ends.insert(Ends::new(config)?),
         };
-        self.lag.sample(client, &self.metrics)
+        let stable = self.lag.sample(&ends.stable, &self.metrics)?;
+        let places = stable.iter().map(|(place, _)| place.clone());
+        let log = ends.log.of(&places.collect::<Vec<TopicPartition>>())?;
+        for TopicPartition { topic, partition } in hanging.take_in(&stable, &log, Instant::now()) {
+            tracing::error!(%topic, %partition, "a transaction on a partition that is read here does not end, and nothing behind it is read: its producer hangs, or brokers have lost its marker; find it by kafka-transactions.sh find-hanging and end it by kafka-transactions.sh abort");
+        }
+        let number = i64::try_from(hanging.number()).unwrap_or(i64::MAX);
+        self.metrics.hanging_transactions.set(number);
+        Ok(())
     }
 
     fn sample_cluster(&self) {

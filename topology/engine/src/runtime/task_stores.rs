@@ -4,11 +4,16 @@
 //! A changelog keeps the tombstone of a deleted row for a day. Stores that were left
 //! alone for longer could miss it, and bring the row back when they are used again. So
 //! stores say on disk until when they were kept up to date, and those that are too old
-//! are removed and restored from scratch.
+//! are removed and restored from scratch. Those that nobody uses again, for their tasks went
+//! elsewhere, are removed as well when they are too old.
 //!
 //! Opening stores takes its time, mostly that of the disk. Those that the instance is going
 //! to need are opened ahead, while it joins; whoever opens a task gets them then. Which
 //! they are is a forecast, so what nobody has asked for is closed again.
+
+mod folders;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -22,6 +27,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Condvar, Mutex};
 use turnstile_state::{Backend, RocksBackend, RocksOptions, StateDir, StateError, TaskDirName};
 
+use self::folders::{Folders, OpenStores};
 use crate::topology::Plan;
 use crate::{Partition, SubtopologyId, TaskId};
 
@@ -29,7 +35,7 @@ use crate::{Partition, SubtopologyId, TaskId};
 pub(crate) const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Stores that were left alone for longer are not used again. Well before the tombstones
 /// go, since restoring takes its time too.
-const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
+pub(crate) const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 /// The file in a task's folder whose time of change says until when its stores were kept
 /// up to date.
 const KEPT_UNTIL: &str = "KEPT_UNTIL";
@@ -60,6 +66,7 @@ pub(crate) struct TaskStores {
     plan: Arc<Plan>,
     rocks: RocksOptions,
     ahead: Arc<Ahead>,
+    folders: Folders,
 }
 
 impl TaskStores {
@@ -69,6 +76,7 @@ impl TaskStores {
             plan,
             rocks,
             ahead: Arc::default(),
+            folders: Folders::default(),
         }
     }
 
@@ -89,10 +97,11 @@ impl TaskStores {
             .plan
             .subtopology(task.subtopology)
             .expect("tasks are of subtopologies of the plan");
+        let folder = self.folders.enter(task);
         self.drop_lone_note(task);
         let path = self.state_dir.task_path(&dir_name(task));
         let backend = RocksBackend::open(&path, &plan.store_specs(), &self.rocks)?;
-        Ok(Arc::new(backend))
+        Ok(Arc::new(OpenStores::new(backend, folder)))
     }
 
     /// Opens the stores of `tasks` in the background, except for those that somebody has
@@ -207,12 +216,13 @@ impl TaskStores {
         }
     }
 
-    fn is_too_old(&self, task: TaskId) -> bool {
+    /// Whether the stores of a task were left alone for so long that they are not used again.
+    pub(crate) fn is_too_old(&self, task: TaskId) -> bool {
         self.age(task).is_some_and(|age| age > AGE_MAX)
     }
 
     /// How long the stores of a task were left alone, if there are any.
-    fn age(&self, task: TaskId) -> Option<Duration> {
+    pub(crate) fn age(&self, task: TaskId) -> Option<Duration> {
         let noted = fs::metadata(self.kept_until(task)).and_then(|file| file.modified());
         let kept_until = match noted {
             Ok(time) => time,
@@ -231,6 +241,36 @@ impl TaskStores {
     /// Removes the stores of a task, so that they are restored.
     pub(crate) fn wipe(&self, task: TaskId) -> Result<(), StateError> {
         drop(self.claim(task));
+        let _folder = self.folders.enter(task);
+        self.remove(task)
+    }
+
+    /// Removes the stores of a task if they are too old and nobody has them open: they would be
+    /// wiped at their next use.
+    pub(crate) fn remove_if_left(&self, task: TaskId) {
+        if !self.is_too_old(task) {
+            return;
+        }
+        let Some(_folder) = self.folders.keep_out(task) else {
+            return;
+        };
+        // Whoever had them open until a moment ago may have kept them up to date.
+        if !self.is_too_old(task) {
+            return;
+        }
+        match self.remove(task) {
+            // An empty folder stays.
+            Ok(()) if self.state_dir.task_path(&dir_name(task)).exists() => {}
+            Ok(()) => {
+                tracing::info!(%task, "removed stores that were left alone for too long: their task is not here any more");
+            }
+            Err(error) => {
+                tracing::warn!(%task, error = &error as &dyn std::error::Error, "cannot remove stores that were left alone for too long");
+            }
+        }
+    }
+
+    fn remove(&self, task: TaskId) -> Result<(), StateError> {
         self.drop_lone_note(task);
         self.state_dir.remove_task(&dir_name(task))
     }
@@ -245,138 +285,4 @@ fn dir_name(id: TaskId) -> TaskDirName {
         u32::from(subtopology),
         u32::try_from(partition).expect("partitions are not negative"),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use turnstile_state::{Batch, RocksMemory, StoreId};
-
-    use super::*;
-    use crate::quiet;
-
-    /// Stores of a topology with one store, in a folder of the test.
-    fn stores(folder: &std::path::Path) -> (TaskStores, TaskId) {
-        let (plan, _) = quiet::plan(&[("words", 1, &["counts"])]);
-        let state_dir = Arc::new(StateDir::lock(folder, "app").unwrap());
-        let rocks = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
-        let task = plan.tasks()[0];
-        (TaskStores::new(state_dir, plan, rocks), task)
-    }
-
-    /// Whether a row that was written, flushed and noted is there when the stores are
-    /// opened `later`.
-    fn survives(later: Duration) -> bool {
-        let folder = tempfile::tempdir().unwrap();
-        let (stores, task) = stores(folder.path());
-        let backend = stores.open(task).unwrap();
-        let mut batch = Batch::new();
-        batch.put(StoreId(0), *b"row", *b"value");
-        backend.write(batch).unwrap();
-        backend.flush().unwrap();
-        stores.note_kept(task, SystemTime::now() - later);
-        drop(backend);
-        let backend = stores.open(task).unwrap();
-        backend.get(StoreId(0), b"row").unwrap().is_some()
-    }
-
-    fn open_ahead_and_wait(stores: &TaskStores, task: TaskId) {
-        stores.open_ahead([task]);
-        let mut state = stores.ahead.state.lock();
-        while !state.waiting.is_empty() || !state.opening.is_empty() {
-            stores.ahead.opened.wait(&mut state);
-        }
-    }
-
-    #[test]
-    fn stores_that_were_opened_ahead_go_to_whoever_opens_them_and_to_nobody_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let (stores, task) = stores(folder.path());
-        open_ahead_and_wait(&stores, task);
-        assert!(stores.ahead.state.lock().open.contains_key(&task));
-        let backend = stores.open(task).unwrap();
-        assert!(stores.open(task).is_err());
-        // Somebody has them now.
-        stores.open_ahead([task]);
-        assert!(stores.ahead.state.lock().waiting.is_empty());
-        drop(backend);
-        drop(stores.open(task).unwrap());
-    }
-
-    #[test]
-    fn stores_that_were_opened_ahead_in_vain_are_closed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (stores, task) = stores(folder.path());
-        open_ahead_and_wait(&stores, task);
-        assert!(stores.open_on_disk(task).is_err());
-        stores.close_unclaimed();
-        drop(stores.open_on_disk(task).unwrap());
-    }
-
-    #[test]
-    fn what_was_opened_ahead_is_wiped_like_the_rest_when_it_is_too_old() {
-        let folder = tempfile::tempdir().unwrap();
-        let (stores, task) = stores(folder.path());
-        open_ahead_and_wait(&stores, task);
-        let ahead = stores.ahead.state.lock().open[&task].clone();
-        let mut batch = Batch::new();
-        batch.put(StoreId(0), *b"row", *b"value");
-        ahead.write(batch).unwrap();
-        ahead.flush().unwrap();
-        drop(ahead);
-        stores.note_kept(task, SystemTime::now() - AGE_MAX * 2);
-        let backend = stores.open(task).unwrap();
-        assert_eq!(backend.get(StoreId(0), b"row").unwrap(), None);
-    }
-
-    #[test]
-    fn stores_that_may_have_missed_a_tombstone_are_not_used_again() {
-        assert!(survives(Duration::ZERO));
-        assert!(survives(AGE_MAX - Duration::from_secs(60)));
-        assert!(!survives(AGE_MAX + Duration::from_secs(60)));
-        assert!(AGE_MAX < TOMBSTONES_KEPT);
-    }
-
-    #[test]
-    fn a_note_of_stores_that_are_gone_is_nothing() {
-        for age in [Duration::ZERO, AGE_MAX * 2] {
-            let folder = tempfile::tempdir().unwrap();
-            let (stores, task) = stores(folder.path());
-            fs::create_dir(stores.state_dir.task_path(&dir_name(task))).unwrap();
-            stores.note_kept(task, SystemTime::now() - age);
-            stores.wipe(task).unwrap();
-            stores.note_kept(task, SystemTime::now() - age);
-            drop(stores.open(task).unwrap());
-        }
-    }
-
-    #[test]
-    fn a_note_beside_what_is_not_ours_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let (stores, task) = stores(folder.path());
-        let of_task = stores.state_dir.task_path(&dir_name(task));
-        fs::create_dir(&of_task).unwrap();
-        fs::write(of_task.join("thesis.txt"), "ten years of work").unwrap();
-        stores.note_kept(task, SystemTime::now());
-        let refused = stores.open(task).map(drop).unwrap_err();
-        assert!(
-            matches!(refused, StateError::ForeignFormat { .. }),
-            "{refused}"
-        );
-        assert!(stores.wipe(task).is_err());
-        assert_eq!(fs::read_dir(&of_task).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn stores_without_a_note_are_as_old_as_their_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        let (stores, task) = stores(folder.path());
-        assert_eq!(stores.age(task), None);
-        drop(stores.open(task).unwrap());
-        assert!(stores.age(task).is_some_and(|age| age < AGE_MAX));
-        let of_task = File::open(stores.state_dir.task_path(&dir_name(task))).unwrap();
-        of_task
-            .set_modified(SystemTime::now() - AGE_MAX * 2)
-            .unwrap();
-        assert!(stores.age(task).is_some_and(|age| age > AGE_MAX));
-    }
 }

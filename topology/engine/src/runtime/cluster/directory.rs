@@ -4,15 +4,24 @@
 //! heard of; what it claimed before is void then. Of two that claim a task the one that
 //! began later has it: the other has not noticed yet that it lost it.
 //!
+//! What was said last of an instance that is gone for good is forgotten after a day, here and in
+//! the topic: instances that get a new name at each start would fill both.
+//!
 //! Pure: the caller says what time it is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::TRANSACTIONS_END;
 use super::announcement::{Announcement, InstancePhase, StandbyReport};
 use super::assignment::Members;
 use crate::TaskId;
+
+/// Who was silent for longer is forgotten. Nobody needs to know him any more: his place in the
+/// groups has ended with his session, his transactions by [`TRANSACTIONS_END`], after which they
+/// are not fenced either. His claims matter only if he comes back, and then he makes them anew.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An instance that was heard of.
 #[derive(Debug, Clone)]
@@ -98,6 +107,24 @@ impl Directory {
         let running = |of: &&Neighbour| of.said.phase == InstancePhase::Running;
         let neighbours = self.neighbours.values().filter(running);
         neighbours.filter(move |of| !of.is_alive(now))
+    }
+
+    /// Those that are to be forgotten, by a process that has listened from `since` on and has heard
+    /// everything that was said until then.
+    ///
+    /// How long ago it was that something was said before `since`, two clocks tell, and one may be
+    /// wrong by days. So whoever lives is given the time to speak, and whoever has just died is
+    /// remembered for as long as he has to be, whatever they say.
+    pub(crate) fn to_forget(
+        &self,
+        since: Instant,
+        until: Instant,
+    ) -> impl Iterator<Item = &Neighbour> {
+        let has_listened = until.saturating_duration_since(since) > TRANSACTIONS_END;
+        self.neighbours.values().filter(move |of| {
+            let silence = until.saturating_duration_since(of.heard);
+            has_listened && !of.is_alive(until) && silence > FORGOTTEN_AFTER
+        })
     }
 
     /// An instance by its name, dead or alive.
@@ -237,6 +264,52 @@ mod tests {
         );
         let with = directory.members_with(now, Some(("b".into(), 1)));
         assert_eq!(with, Members::of([("a".into(), 1), ("b".into(), 1)]));
+    }
+
+    fn to_forget(directory: &Directory, since: Instant, until: Instant) -> Vec<&str> {
+        let names = directory.to_forget(since, until);
+        names.map(|of| of.name.as_ref()).collect()
+    }
+
+    #[test]
+    fn who_is_silent_for_a_day_is_forgotten_whatever_he_did_last() {
+        const MOMENT: Duration = Duration::from_millis(1);
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        let mut stopped = says(1, &[]);
+        stopped.phase = InstancePhase::Stopped;
+        directory.hear("stopped", Some(stopped), now, true);
+        directory.hear("lost", Some(says(1, &[("0_0", 10)])), now, true);
+        let mut patient = says(1, &[]);
+        patient.session_timeout_ms = u64::MAX;
+        directory.hear("patient", Some(patient), now, true);
+        directory.hear("alive", Some(says(1, &[])), now + FORGOTTEN_AFTER, true);
+        let day = now + FORGOTTEN_AFTER;
+        assert_eq!(to_forget(&directory, now, day), [""; 0]);
+        assert_eq!(
+            to_forget(&directory, now, day + MOMENT),
+            ["lost", "stopped"]
+        );
+        // Who comes back is remembered, and who is forgotten is not to be forgotten again.
+        directory.hear("lost", Some(says(1, &[("0_0", 10)])), day, true);
+        directory.hear("stopped", None, day, true);
+        assert_eq!(to_forget(&directory, now, day + MOMENT), [""; 0]);
+        assert!(FORGOTTEN_AFTER > TRANSACTIONS_END);
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_makes_nobody_forgotten_who_lives_or_has_just_died() {
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        // Said a moment before this process listened, and two days ago by its clock.
+        for name in ["alive", "dead"] {
+            directory.hear(name, Some(says(1, &[])), now, false);
+        }
+        let since = now + FORGOTTEN_AFTER * 2;
+        assert_eq!(to_forget(&directory, since, since), [""; 0]);
+        let until = since + TRANSACTIONS_END;
+        assert_eq!(to_forget(&directory, since, until), [""; 0]);
+        directory.hear("alive", Some(says(1, &[])), until, true);
+        let later = until + Duration::from_millis(1);
+        assert_eq!(to_forget(&directory, since, later), ["dead"]);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! 1. Reads the topic from its start. What is there already was said some time ago.
 //! 2. Says what has changed at once, but not more often than every 20 ms; and every
 //!    second that it is alive, or four times a session where that is shorter.
-//! 3. At the end says that it has stopped.
+//! 3. Has everybody forget those that were silent for a day: any instance may write their
+//!    tombstones, and one that comes twice does no harm.
+//! 4. At the end says that it has stopped.
 //!
 //! A fault of the cluster ends nothing: the neighbours are heard of later, and those
 //! that are not heard of for too long count as gone.
@@ -30,6 +32,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 const FAULT_PAUSE: Duration = Duration::from_millis(500);
 /// How long the last announcement may take.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+/// Instances that are forgotten with one announcement.
+const FORGOTTEN_AT_ONCE: usize = 4;
 /// Announcements that are read in one turn.
 const TURN: usize = 1_000;
 
@@ -51,6 +55,7 @@ pub(crate) fn start(
         },
         producer: EventProducer::new(&config)?,
         heartbeat: HEARTBEAT_MAX.min(config.session_timeout / 4),
+        listens_since: None,
         last: None,
         config,
     };
@@ -75,6 +80,8 @@ struct Messages {
     heartbeat: Duration,
     /// Up to where the others were heard; nothing: not at all yet.
     next: Option<Offset>,
+    /// Since when everything is heard as it is said; nothing: there is more that was said before.
+    listens_since: Option<Instant>,
     /// What was said last, and when.
     last: Option<(Announcement, Instant)>,
 }
@@ -84,11 +91,12 @@ impl Messages {
         while !stop.load(Ordering::Relaxed) {
             if let Err(fault) = self.exchange_until_fault(stop) {
                 tracing::warn!(%fault, "cannot hear the other instances; trying again");
+                self.listens_since = None;
                 self.announce_if_due();
                 self.news().wait(FAULT_PAUSE);
             }
         }
-        // 3.
+        // 4.
         self.cluster.enter(InstancePhase::Stopped);
         self.say(self.cluster.announcement());
         self.producer.flush(FAREWELL_LIMIT);
@@ -114,12 +122,12 @@ impl Messages {
             Some(reader) => reader,
             None => self.read_on()?,
         };
-        let mut complete = false;
         while !stop.load(Ordering::Relaxed) {
             let heard = self.listen(&reader, end)?;
             let reached = self.next.unwrap_or(Offset(0));
-            if !complete && (reached >= end || self.position(&reader)? >= end) {
-                complete = true;
+            let listens = self.listens_since.is_some();
+            if !listens && (reached >= end || self.position(&reader)? >= end) {
+                self.listens_since = Some(Instant::now());
                 self.cluster.set_complete();
             }
             // 2.
@@ -148,6 +156,7 @@ impl Messages {
             cluster,
             place,
             next,
+            last,
             ..
         } = self;
         reader.read(place, TURN, |event| -> Result<(), KafkaFault> {
@@ -166,6 +175,10 @@ impl Messages {
                     return Ok(());
                 }
             };
+            if said.is_none() && *name == *cluster.shared.own.name {
+                // Somebody has taken this instance for gone: it says at once that it is not.
+                *last = None;
+            }
             let now = Instant::now();
             let live = offset >= end;
             let age = said
@@ -192,7 +205,26 @@ impl Messages {
             }
         }
         self.say(announcement);
+        // 3.
+        self.forget_the_gone();
         self.heartbeat
+    }
+
+    fn forget_the_gone(&self) {
+        let Some(since) = self.listens_since else {
+            return;
+        };
+        let gone = self.cluster.to_forget(since).into_iter();
+        for instance in gone.take(FORGOTTEN_AT_ONCE) {
+            tracing::info!(%instance, "an instance was not heard of for a day, and is forgotten");
+            let erased = self.producer.erase_unwatched(&self.place.topic, &instance);
+            if let Err(error) = erased {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "could not forget an instance"
+                );
+            }
+        }
     }
 
     fn say(&mut self, announcement: Announcement) {

@@ -117,6 +117,8 @@ struct Shared {
     news: Waker,
     /// When this instance last heard itself.
     heard_itself: Mutex<Instant>,
+    /// When it said that: it has heard everything that others had said by then.
+    heard_until: Mutex<Option<Instant>>,
 }
 
 /// What is known of the instances of the application; cheap to clone.
@@ -156,6 +158,7 @@ impl Cluster {
                 completed: Condvar::new(),
                 news,
                 heard_itself: Mutex::new(Instant::now()),
+                heard_until: Mutex::default(),
             }),
         }
     }
@@ -231,6 +234,13 @@ impl Cluster {
                 of.name
             )
         }));
+        problems.extend(self.elders_at_this_address(&directory, now).map(|of| {
+            format!(
+                "instance {} is announced at {} as well, so that the others cannot reach both: give each instance its own ADVERTISED_ADDR",
+                of.name,
+                own.address.as_deref().unwrap_or_default()
+            )
+        }));
         problems
     }
 
@@ -249,6 +259,19 @@ impl Cluster {
         })
     }
 
+    /// Other instances that are alive and were there first.
+    fn elders<'a>(
+        &'a self,
+        directory: &'a Directory,
+        now: Instant,
+    ) -> impl Iterator<Item = &'a Neighbour> {
+        let own = &self.shared.own;
+        directory.alive(now).filter(|of| {
+            let is_elder = (of.said.started, &of.name) < (own.started, &own.name);
+            of.name != own.name && is_elder
+        })
+    }
+
     /// Those that were there first, and run another topology: with them in the groups
     /// this instance would read and write what belongs to other tasks.
     fn elders_that_differ<'a>(
@@ -257,12 +280,22 @@ impl Cluster {
         now: Instant,
     ) -> impl Iterator<Item = &'a Neighbour> {
         let own = &self.shared.own;
-        directory.alive(now).filter(|of| {
-            let is_elder = (of.said.started, &of.name) < (own.started, &own.name);
-            of.name != own.name
-                && is_elder
-                && of.said.phase == InstancePhase::Running
-                && of.said.topology != own.topology
+        self.elders(directory, now).filter(|of| {
+            of.said.phase == InstancePhase::Running && of.said.topology != own.topology
+        })
+    }
+
+    /// Those that were there first, and are announced at the address of this instance: whoever
+    /// asks there for what one of them has may come to the other. The first one stays ready, for
+    /// if nobody were, nothing would be answered at all.
+    fn elders_at_this_address<'a>(
+        &'a self,
+        directory: &'a Directory,
+        now: Instant,
+    ) -> impl Iterator<Item = &'a Neighbour> {
+        let address = self.shared.own.address.as_deref();
+        self.elders(directory, now).filter(move |of| {
+            address.is_some() && of.address.as_deref() == address && !of.has_stopped()
         })
     }
 
@@ -378,6 +411,17 @@ impl Cluster {
         all.any(|of| of.name == silent.instance && of.said.started == silent.started)
     }
 
+    /// The instances that nobody needs to know any more, if this one has listened from `since`
+    /// on.
+    fn to_forget(&self, since: Instant) -> Vec<Arc<str>> {
+        let Some(until) = *self.shared.heard_until.lock() else {
+            return Vec::new();
+        };
+        let directory = self.shared.directory.read();
+        let gone = directory.to_forget(since, until);
+        gone.map(|of| of.name.clone()).collect()
+    }
+
     /// What this instance says now.
     fn announcement(&self) -> Announcement {
         let Shared { own, .. } = &*self.shared;
@@ -410,6 +454,7 @@ impl Cluster {
             // The brokers took it when it was said, which can be long ago for somebody who
             // was frozen meanwhile.
             let age = clock::now().since(said.said);
+            *self.shared.heard_until.lock() = heard.checked_sub(age);
             if let Some(left) = own.session_timeout.checked_sub(age) {
                 self.shared.queries.extend_lease(heard + left);
             }

@@ -15,9 +15,15 @@ struct Fixture {
 
 /// Its stream thread is stuck when it has said nothing for as long as `patience`.
 fn fixture(patience: Duration) -> Fixture {
+    fixture_at(None, patience)
+}
+
+/// The same, announced at this address.
+fn fixture_at(address: Option<&str>, patience: Duration) -> Fixture {
     let (plan, stores) = quiet::plan(&[("topic", 1, &["rows"])]);
     let backend = Arc::new(MemoryBackend::new(&plan.subtopologies[0].store_specs()));
-    let config = StreamsConfig::new("app", "localhost:1", "a", "state");
+    let mut config = StreamsConfig::new("app", "localhost:1", "a", "state");
+    config.advertised_address = address.map(str::to_owned);
     let queries = Queries::new(plan.clone());
     let board = StatusBoard::new(1, patience);
     board.set_thread(0, ThreadReport::default());
@@ -190,4 +196,79 @@ fn who_takes_a_task_over_is_its_owner_whatever_the_clock_of_the_one_before() {
     fixture.hear(says("b", 1, Some(since)));
     assert!(fixture.answers());
     assert_eq!(fixture.owner().as_deref(), Some("a"));
+}
+
+#[test]
+fn an_address_is_for_one_instance_and_the_later_one_says_so() {
+    let own_address = "host:8080";
+    let says_at = |name: &str, started: i64, address: Option<&str>| Announcement {
+        address: address.map(str::to_owned),
+        ..says(name, started, None)
+    };
+    let fixture = fixture_at(Some(own_address), PATIENCE);
+    fixture.hear_itself();
+    let later = clock::now().plus(MINUTE).0;
+    fixture.hear(says_at("a-later-one", later, Some(own_address)));
+    fixture.hear(says_at("elsewhere", 1, Some("host:8081")));
+    fixture.hear(says_at("nowhere", 1, None));
+    assert_eq!(fixture.problems(), "");
+
+    fixture.hear(says_at("b", 1, Some(own_address)));
+    let problems = fixture.problems();
+    for part in ["instance b ", own_address, "ADVERTISED_ADDR"] {
+        assert!(problems.contains(part), "{problems}");
+    }
+
+    // It has stopped, was moved, or is lost.
+    let mut stopped = says_at("b", 1, Some(own_address));
+    stopped.phase = InstancePhase::Stopped;
+    fixture.hear(stopped);
+    assert_eq!(fixture.problems(), "");
+    fixture.hear(says_at("b", 2, Some("host:8082")));
+    assert_eq!(fixture.problems(), "");
+    let long_ago = Instant::now().checked_sub(MINUTE).unwrap();
+    fixture.hear_at(says_at("b", 3, Some(own_address)), long_ago);
+    assert_eq!(fixture.problems(), "");
+
+    // Who has no address shares none.
+    let unannounced = fixture_at(None, PATIENCE);
+    unannounced.hear_itself();
+    unannounced.hear(says_at("b", 1, None));
+    assert_eq!(unannounced.problems(), "");
+}
+
+#[test]
+fn who_was_cut_off_forgets_nobody_before_it_has_heard_what_was_said_meanwhile() {
+    let days = MINUTE * 60 * 48;
+    let fixture = fixture(PATIENCE);
+    let begun = Instant::now();
+    let forgotten = || {
+        let names = fixture.cluster.to_forget(begun).into_iter();
+        names.map(|name| name.to_string()).collect::<Vec<_>>()
+    };
+    fixture.hear_at(says("b", 1, None), begun);
+    assert_eq!(forgotten(), [""; 0]);
+    // It comes to its own words of that time first, and those of the others are behind them.
+    let later = begun + days;
+    let mut own = fixture.cluster.announcement();
+    own.said = TimestampMs(own.said.0 - i64::try_from(days.as_millis()).unwrap());
+    fixture.hear_at(own, later);
+    assert_eq!(forgotten(), [""; 0]);
+    fixture.hear_at(fixture.cluster.announcement(), later);
+    assert_eq!(forgotten(), ["b"]);
+    fixture.cluster.hear("b", None, later, true);
+    assert_eq!(forgotten(), [""; 0]);
+}
+
+#[test]
+fn who_is_forgotten_is_not_fenced_any_more() {
+    let fixture = fixture(PATIENCE);
+    let long_ago = Instant::now().checked_sub(MINUTE).unwrap();
+    fixture.hear_at(says("b", 1, Some(TimestampMs(1))), long_ago);
+    let silent = fixture.cluster.silent_owners(&[task()]);
+    assert_eq!(silent.len(), 1);
+    assert!(fixture.cluster.is_silent(&silent[0]));
+    fixture.cluster.hear("b", None, Instant::now(), true);
+    assert!(!fixture.cluster.is_silent(&silent[0]));
+    assert!(fixture.cluster.silent_owners(&[task()]).is_empty());
 }

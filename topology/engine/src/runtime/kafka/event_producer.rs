@@ -127,7 +127,7 @@ impl EventProducer {
     ///
     /// When it was not acknowledged in time; it may have been written all the same.
     pub async fn send(&self, topic: &str, key: &str, value: Vec<u8>) -> Result<(), SendError> {
-        let acknowledged = self.hand_over(topic, key, &value)?;
+        let acknowledged = self.hand_over(topic, key, Some(value.as_slice()))?;
         // The client tells what became of each event, unless it is gone.
         let acknowledged = acknowledged.await.unwrap_or(Err(KafkaError::Canceled));
         acknowledged.map_err(|source| failed(topic, source))
@@ -141,18 +141,27 @@ impl EventProducer {
         key: &str,
         value: &[u8],
     ) -> Result<(), SendError> {
-        self.hand_over(topic, key, value).map(drop)
+        self.hand_over(topic, key, Some(value)).map(drop)
+    }
+
+    /// Hands a tombstone of `key` to the client, as [`Self::send_unwatched`] does an event.
+    pub(crate) fn erase_unwatched(&self, topic: &str, key: &str) -> Result<(), SendError> {
+        self.hand_over(topic, key, None).map(drop)
     }
 
     fn hand_over(
         &self,
         topic: &str,
         key: &str,
-        value: &[u8],
+        value: Option<&[u8]>,
     ) -> Result<oneshot::Receiver<Result<(), KafkaError>>, SendError> {
         let (sender, acknowledged) = oneshot::channel();
-        let record = BaseRecord::with_opaque_to(topic, Box::new(sender));
-        let sent = self.client().send(record.key(key).payload(value));
+        let record = BaseRecord::with_opaque_to(topic, Box::new(sender)).key(key);
+        let record = match value {
+            Some(value) => record.payload(value),
+            None => record,
+        };
+        let sent = self.client().send(record);
         sent.map_err(|(source, _)| failed(topic, source))?;
         Ok(acknowledged)
     }

@@ -1,0 +1,232 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use turnstile_state::{Batch, RocksMemory, StoreId};
+
+use super::*;
+use crate::quiet;
+
+/// Stores of a topology with one store, in a folder of the test.
+fn stores(folder: &std::path::Path) -> (TaskStores, TaskId) {
+    let (plan, _) = quiet::plan(&[("words", 1, &["counts"])]);
+    let state_dir = Arc::new(StateDir::lock(folder, "app").unwrap());
+    let rocks = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
+    let task = plan.tasks()[0];
+    (TaskStores::new(state_dir, plan, rocks), task)
+}
+
+/// Whether a row that was written, flushed and noted is there when the stores are
+/// opened `later`.
+fn survives(later: Duration) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    let backend = stores.open(task).unwrap();
+    let mut batch = Batch::new();
+    batch.put(StoreId(0), *b"row", *b"value");
+    backend.write(batch).unwrap();
+    backend.flush().unwrap();
+    stores.note_kept(task, SystemTime::now() - later);
+    drop(backend);
+    let backend = stores.open(task).unwrap();
+    backend.get(StoreId(0), b"row").unwrap().is_some()
+}
+
+fn open_ahead_and_wait(stores: &TaskStores, task: TaskId) {
+    stores.open_ahead([task]);
+    let mut state = stores.ahead.state.lock();
+    while !state.waiting.is_empty() || !state.opening.is_empty() {
+        stores.ahead.opened.wait(&mut state);
+    }
+}
+
+#[test]
+fn stores_that_were_opened_ahead_go_to_whoever_opens_them_and_to_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    open_ahead_and_wait(&stores, task);
+    assert!(stores.ahead.state.lock().open.contains_key(&task));
+    let backend = stores.open(task).unwrap();
+    assert!(stores.open(task).is_err());
+    // Somebody has them now.
+    stores.open_ahead([task]);
+    assert!(stores.ahead.state.lock().waiting.is_empty());
+    drop(backend);
+    drop(stores.open(task).unwrap());
+}
+
+#[test]
+fn stores_that_were_opened_ahead_in_vain_are_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    open_ahead_and_wait(&stores, task);
+    assert!(stores.open_on_disk(task).is_err());
+    stores.close_unclaimed();
+    drop(stores.open_on_disk(task).unwrap());
+}
+
+#[test]
+fn what_was_opened_ahead_is_wiped_like_the_rest_when_it_is_too_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    open_ahead_and_wait(&stores, task);
+    let ahead = stores.ahead.state.lock().open[&task].clone();
+    let mut batch = Batch::new();
+    batch.put(StoreId(0), *b"row", *b"value");
+    ahead.write(batch).unwrap();
+    ahead.flush().unwrap();
+    drop(ahead);
+    stores.note_kept(task, SystemTime::now() - AGE_MAX * 2);
+    let backend = stores.open(task).unwrap();
+    assert_eq!(backend.get(StoreId(0), b"row").unwrap(), None);
+}
+
+#[test]
+fn stores_that_may_have_missed_a_tombstone_are_not_used_again() {
+    assert!(survives(Duration::ZERO));
+    assert!(survives(AGE_MAX - Duration::from_secs(60)));
+    assert!(!survives(AGE_MAX + Duration::from_secs(60)));
+    assert!(AGE_MAX < TOMBSTONES_KEPT);
+}
+
+#[test]
+fn a_note_of_stores_that_are_gone_is_nothing() {
+    for age in [Duration::ZERO, AGE_MAX * 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, task) = stores(folder.path());
+        fs::create_dir(stores.state_dir.task_path(&dir_name(task))).unwrap();
+        stores.note_kept(task, SystemTime::now() - age);
+        stores.wipe(task).unwrap();
+        stores.note_kept(task, SystemTime::now() - age);
+        drop(stores.open(task).unwrap());
+    }
+}
+
+#[test]
+fn a_note_beside_what_is_not_ours_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    let of_task = stores.state_dir.task_path(&dir_name(task));
+    fs::create_dir(&of_task).unwrap();
+    fs::write(of_task.join("thesis.txt"), "ten years of work").unwrap();
+    stores.note_kept(task, SystemTime::now());
+    let refused = stores.open(task).map(drop).unwrap_err();
+    assert!(
+        matches!(refused, StateError::ForeignFormat { .. }),
+        "{refused}"
+    );
+    assert!(stores.wipe(task).is_err());
+    assert_eq!(fs::read_dir(&of_task).unwrap().count(), 2);
+}
+
+#[test]
+fn stores_without_a_note_are_as_old_as_their_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    assert_eq!(stores.age(task), None);
+    drop(stores.open(task).unwrap());
+    assert!(stores.age(task).is_some_and(|age| age < AGE_MAX));
+    let of_task = File::open(stores.state_dir.task_path(&dir_name(task))).unwrap();
+    of_task
+        .set_modified(SystemTime::now() - AGE_MAX * 2)
+        .unwrap();
+    assert!(stores.age(task).is_some_and(|age| age > AGE_MAX));
+}
+
+/// Writes a row to stores, and brings it to disk.
+fn write(backend: &Arc<dyn Backend>) -> Result<(), StateError> {
+    let mut batch = Batch::new();
+    batch.put(StoreId(0), *b"row", *b"value");
+    backend.write(batch)?;
+    backend.flush()
+}
+
+fn note_as_too_old(stores: &TaskStores, task: TaskId) {
+    stores.note_kept(task, SystemTime::now() - AGE_MAX * 2);
+}
+
+#[test]
+fn stores_that_nobody_has_opened_for_too_long_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    // There are none.
+    stores.remove_if_left(task);
+    write(&stores.open(task).unwrap()).unwrap();
+    for age in [Duration::ZERO, AGE_MAX - Duration::from_secs(60)] {
+        stores.note_kept(task, SystemTime::now() - age);
+        stores.remove_if_left(task);
+        assert_eq!(stores.on_disk(), [task]);
+    }
+    note_as_too_old(&stores, task);
+    stores.remove_if_left(task);
+    assert!(stores.on_disk().is_empty());
+    // They come back as those of a task that was never here.
+    let backend = stores.open(task).unwrap();
+    assert_eq!(backend.get(StoreId(0), b"row").unwrap(), None);
+}
+
+#[test]
+fn stores_that_somebody_has_open_are_not_removed_however_old_their_note_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    let of_task = stores.open(task).unwrap();
+    note_as_too_old(&stores, task);
+    // A query may hold on to them for longer than their task.
+    let of_query = of_task.clone();
+    for backend in [of_task, of_query] {
+        stores.remove_if_left(task);
+        write(&backend).unwrap();
+    }
+    stores.remove_if_left(task);
+    assert!(stores.on_disk().is_empty());
+}
+
+#[test]
+fn stores_that_were_opened_ahead_are_not_removed_before_they_are_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    open_ahead_and_wait(&stores, task);
+    note_as_too_old(&stores, task);
+    stores.remove_if_left(task);
+    assert_eq!(stores.on_disk(), [task]);
+    stores.close_unclaimed();
+    stores.remove_if_left(task);
+    assert!(stores.on_disk().is_empty());
+}
+
+#[test]
+fn what_is_not_ours_is_not_removed_however_old_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    let of_task = stores.state_dir.task_path(&dir_name(task));
+    fs::create_dir(&of_task).unwrap();
+    fs::write(of_task.join("thesis.txt"), "ten years of work").unwrap();
+    let time = SystemTime::now() - AGE_MAX * 2;
+    File::open(&of_task).unwrap().set_modified(time).unwrap();
+    assert!(stores.is_too_old(task));
+    stores.remove_if_left(task);
+    assert_eq!(fs::read_dir(&of_task).unwrap().count(), 1);
+    note_as_too_old(&stores, task);
+    stores.remove_if_left(task);
+    assert_eq!(fs::read_dir(&of_task).unwrap().count(), 2);
+}
+
+#[test]
+fn stores_can_be_opened_at_any_moment_of_their_removal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    let removing = stores.clone();
+    let done = &AtomicBool::new(false);
+    thread::scope(|threads| {
+        threads.spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                removing.remove_if_left(task);
+            }
+        });
+        let used = (0..30).try_for_each(|_| {
+            let backend = stores.open(task)?;
+            note_as_too_old(&stores, task);
+            write(&backend)
+        });
+        done.store(true, Ordering::Relaxed);
+        used.unwrap();
+    });
+}
