@@ -36,7 +36,8 @@ pub struct Found<T> {
 /// How stale an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Staleness {
-    /// It was all there was so long ago.
+    /// All that was committed so long ago is there. Of later transactions parts may be, so that
+    /// rows need not be of one moment.
     pub age: Duration,
     /// How many changes the standby had still to take in, by its latest report.
     pub records_behind: Option<u64>,

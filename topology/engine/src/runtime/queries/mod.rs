@@ -4,7 +4,8 @@
 //! they read the backend that the task writes its committed batches to. A task is
 //! readable from the moment it runs until another may run it: in a rebalance it is
 //! suspended, and read on, until its partition is assigned elsewhere, or another process says
-//! that it runs it, or it is restored here.
+//! that it runs it, or it is restored here. A standby is read for those who put up with it: its rows
+//! are committed, but need not be of one moment.
 
 mod places;
 mod presence;
