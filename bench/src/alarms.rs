@@ -175,7 +175,7 @@ impl Application {
         config.restore_listener = restore_listener;
         let registry = Registry::new();
         let metrics = Metrics::new(&registry)?;
-        let streams = Streams::start(topology, &topics, config, metrics)?;
+        let streams = Streams::start(topology, &topics, &config, metrics)?;
         let begun = Instant::now();
         while !streams.status().ready {
             if let Some(reason) = streams.failure() {

@@ -96,7 +96,7 @@ impl LiveApplication {
         let streams = Streams::start(
             ticketing.topology.clone(),
             &config.topics(),
-            streams_config.clone(),
+            &streams_config,
             metrics,
         );
         let streams = streams.map_err(|error| StartFailure::of(error, &config.kafka_brokers))?;

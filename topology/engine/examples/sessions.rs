@@ -217,7 +217,7 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
         partitions: 4,
     });
     let metrics = Metrics::new(&Registry::new())?;
-    let streams = Streams::start(application.topology, &topics, config, metrics)?;
+    let streams = Streams::start(application.topology, &topics, &config, metrics)?;
     while !streams.status().ready {
         if let Some(reason) = streams.failure() {
             return Err(reason.into());

@@ -27,7 +27,7 @@ use super::cluster::{Cluster, MessengerFault, start_messenger};
 use super::fence::Fence;
 use super::first_start::{self, ForeignPosition};
 use super::internal_topics::{ensure_external, ensure_internal};
-use super::kafka::{Admin, KafkaFault, check_properties};
+use super::kafka::{Admin, Ends, KafkaFault, check_properties};
 use super::lag::LagBoard;
 use super::purge::Purger;
 use super::sampler::Sampler;
@@ -148,7 +148,7 @@ impl Streams {
     pub fn start(
         topology: Arc<Topology>,
         topics: &[TopicSpec],
-        config: StreamsConfig,
+        config: &StreamsConfig,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         if config.num_stream_threads == 0 {
@@ -157,11 +157,11 @@ impl Streams {
         if let Some(name) = config.reserved_property() {
             return Err(StartError::ReservedProperty { name });
         }
-        check_properties(&config).map_err(StartError::Property)?;
+        check_properties(config).map_err(StartError::Property)?;
         // 1.
         let state_dir = Arc::new(StateDir::lock(&config.state_dir, &config.application_id)?);
         // 2.
-        let admin = Admin::connect(&config)?;
+        let admin = Admin::connect(config)?;
         let counts = ensure_external(&admin, topics, admin.partition_counts()?)?;
         // 3.
         let plan = Arc::new(topology.resolve(&config.application_id, &counts)?);
@@ -170,14 +170,15 @@ impl Streams {
         let stores = TaskStores::new(state_dir, plan.clone(), RocksOptions::new(memory.clone()));
         stores.open_ahead(stores.on_disk());
         // 5.
-        first_start::check(&admin, &plan, &config, &counts)?;
-        ensure_internal(&admin, &plan, &config, counts)?;
+        first_start::check(&admin, &plan, config, &counts)?;
+        ensure_internal(&admin, &plan, config, counts)?;
         // 6.
         let board = StatusBoard::new(config.num_stream_threads, config.session_timeout);
         let queries = Queries::new(plan.clone());
         let lag = LagBoard::default();
-        let cluster = Cluster::new(&config, &plan, queries.clone(), board.clone());
-        let messenger = start_messenger(cluster.clone(), &config)?;
+        let cluster = Cluster::new(config, &plan, queries.clone(), board.clone());
+        let ends = Ends::new(config)?;
+        let messenger = start_messenger(cluster.clone(), config, &ends.log)?;
         let standbys = Standbys::new(queries.clone(), metrics.clone());
         let standby_thread = start_following(StandbySetup {
             config: config.clone(),
@@ -185,6 +186,7 @@ impl Streams {
             cluster: cluster.clone(),
             standbys: standbys.clone(),
             stores: stores.clone(),
+            log_ends: ends.log.clone(),
             metrics: metrics.clone(),
         });
         let mut streams = Self {
@@ -198,7 +200,7 @@ impl Streams {
             standby_thread: Some(standby_thread.map_err(StartError::Thread)?),
             messenger: Some(messenger),
         };
-        let fence = Fence::new(&config, cluster.clone());
+        let fence = Fence::new(config, cluster.clone());
         for number in 0..config.num_stream_threads {
             let setup = ThreadSetup {
                 number,
@@ -212,26 +214,25 @@ impl Streams {
                 stores: stores.clone(),
                 standbys: standbys.clone(),
                 fence: fence.clone(),
+                ends: ends.clone(),
                 stop: streams.stop.clone(),
                 waker: Waker::default(),
             };
             streams.spawn_stream_thread(setup)?;
         }
         let purger = Purger::new(admin, &plan, config.purge_interval);
-        streams.spawn_sampler(
-            Sampler {
-                plan,
-                metrics,
-                queries,
-                board,
-                cluster,
-                memory,
-                lag,
-                purger,
-                stores,
-            },
-            config,
-        )?;
+        streams.spawn_sampler(Sampler {
+            plan,
+            metrics,
+            queries,
+            board,
+            cluster,
+            memory,
+            lag,
+            ends,
+            purger,
+            stores,
+        })?;
         Ok(streams)
     }
 
@@ -262,17 +263,13 @@ impl Streams {
         Ok(())
     }
 
-    fn spawn_sampler(
-        &mut self,
-        mut sampler: Sampler,
-        config: StreamsConfig,
-    ) -> Result<(), StartError> {
+    fn spawn_sampler(&mut self, mut sampler: Sampler) -> Result<(), StartError> {
         let waker = Waker::default();
         let (stop, wake) = (self.stop.clone(), waker.clone());
         let thread = thread::Builder::new()
             .name("sampler".to_owned())
             .spawn(move || {
-                sampler.run(&config, || stop.load(Ordering::Relaxed), &wake);
+                sampler.run(|| stop.load(Ordering::Relaxed), &wake);
             });
         self.threads
             .push((waker, thread.map_err(StartError::Thread)?));
@@ -380,7 +377,7 @@ mod tests {
         // Nothing listens there: whoever asked the cluster first would say so.
         let mut config = StreamsConfig::new("app", "localhost:1", "instance", &state_dir);
         config.num_stream_threads = 0;
-        assert!(matches!(start(config), Err(StartError::NoStreamThreads)));
+        assert!(matches!(start(&config), Err(StartError::NoStreamThreads)));
         assert!(!state_dir.exists());
     }
 
@@ -398,7 +395,7 @@ mod tests {
             let mut config = StreamsConfig::new("app", "localhost:1", "instance", folder.path());
             let value = "read_uncommitted".to_owned();
             config.kafka_properties.insert(name.to_owned(), value);
-            let refused = start(config).map(drop).unwrap_err().to_string();
+            let refused = start(&config).map(drop).unwrap_err().to_string();
             assert!(refused.contains(&format!("{name} is")), "{refused}");
         }
     }
@@ -462,7 +459,7 @@ mod tests {
         }
     }
 
-    fn start(config: StreamsConfig) -> Result<Streams, StartError> {
+    fn start(config: &StreamsConfig) -> Result<Streams, StartError> {
         Streams::start(
             Arc::new(TopologyBuilder::new().build().unwrap()),
             &[],

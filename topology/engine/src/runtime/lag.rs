@@ -67,7 +67,7 @@ mod tests {
     use prometheus::core::Collector;
 
     use super::super::StreamsConfig;
-    use super::super::kafka::Isolation;
+    use super::super::kafka::Ends;
     use super::*;
     use crate::Partition;
 
@@ -102,8 +102,8 @@ mod tests {
         gauge.set(7);
         // Nothing is asked of any broker where nothing is owned.
         let config = StreamsConfig::new("app", "localhost:1", "instance", "unused");
-        let ends = EndOffsets::new(&config, Isolation::ReadCommitted).unwrap();
-        assert!(board.sample(&ends, &metrics).unwrap().is_empty());
+        let ends = Ends::new(&config).unwrap();
+        assert!(board.sample(&ends.stable, &metrics).unwrap().is_empty());
         assert!(metrics.consumer_lag.collect()[0].get_metric().is_empty());
     }
 }

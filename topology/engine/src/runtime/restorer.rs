@@ -33,7 +33,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use self::worker::Worker;
 use super::StreamsConfig;
-use super::kafka::{CommittedReader, KafkaFault, Position, TopicPartition};
+use super::kafka::{CommittedReader, Ends, KafkaFault, Position, TopicPartition};
 use super::metrics::Metrics;
 use super::restore_listener::RestoreListener;
 use super::wake::Waker;
@@ -146,6 +146,7 @@ impl Restorer {
     pub(crate) fn start(
         config: &StreamsConfig,
         metrics: Metrics,
+        ends: Ends,
         waker: Waker,
     ) -> Result<Self, KafkaFault> {
         let (jobs, to_do) = unbounded();
@@ -153,7 +154,7 @@ impl Restorer {
         let stopped = CalledOff::default();
         let mut listeners: Vec<Arc<dyn RestoreListener>> = vec![Arc::new(metrics)];
         listeners.extend(config.restore_listener.clone());
-        let worker = Worker::new(config, listeners, stopped.clone())?;
+        let worker = Worker::new(config, listeners, ends, stopped.clone());
         let thread = thread::Builder::new()
             .name("restore".to_owned())
             .spawn(move || worker.serve(&to_do, &done, &waker));

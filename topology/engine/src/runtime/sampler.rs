@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use turnstile_state::RocksMemory;
 
-use super::StreamsConfig;
 use super::cluster::Cluster;
 use super::hanging::Hanging;
-use super::kafka::{EndOffsets, Isolation, KafkaFault, TopicPartition};
+use super::kafka::{Ends, KafkaFault, TopicPartition};
 use super::lag::LagBoard;
 use super::metrics::Metrics;
 use super::purge::Purger;
@@ -36,35 +35,15 @@ pub(crate) struct Sampler {
     pub(crate) cluster: Cluster,
     pub(crate) memory: RocksMemory,
     pub(crate) lag: LagBoard,
+    pub(crate) ends: Ends,
     pub(crate) purger: Purger,
     pub(crate) stores: TaskStores,
 }
 
-/// Asks where the partitions that are read here end.
-struct Ends {
-    /// Up to the first pending transaction.
-    stable: EndOffsets,
-    log: EndOffsets,
-}
-
-impl Ends {
-    fn new(config: &StreamsConfig) -> Result<Self, KafkaFault> {
-        Ok(Self {
-            stable: EndOffsets::new(config, Isolation::ReadCommitted)?,
-            log: EndOffsets::new(config, Isolation::ReadUncommitted)?,
-        })
-    }
-}
-
 impl Sampler {
     /// Samples until `stopped`; `waker` ends a wait early.
-    pub(crate) fn run(
-        &mut self,
-        config: &StreamsConfig,
-        stopped: impl Fn() -> bool,
-        waker: &Waker,
-    ) {
-        let mut ends: Option<Ends> = None;
+    pub(crate) fn run(&mut self, stopped: impl Fn() -> bool, waker: &Waker) {
+        let mut samples_ends = false;
         let mut hanging = Hanging::default();
         let mut removed: Option<Instant> = None;
         while !stopped() {
@@ -79,9 +58,8 @@ impl Sampler {
             self.sample_stores();
             self.sample_cluster();
             // Not while it starts, which is the time of other clients.
-            if (ends.is_some() || self.board.all_joined())
-                && let Err(fault) = self.sample_ends(&mut ends, &mut hanging, config)
-            {
+            samples_ends |= self.board.all_joined();
+            if samples_ends && let Err(fault) = self.sample_ends(&mut hanging) {
                 tracing::debug!(%fault, "could not sample the ends of what is read here");
             }
             if let Err(fault) = self.purger.purge_if_due(&self.lag) {
@@ -108,19 +86,10 @@ impl Sampler {
     }
 
     /// Samples the consumer lag, and what it does not show: transactions that hang.
-    fn sample_ends(
-        &self,
-        ends: &mut Option<Ends>,
-        hanging: &mut Hanging,
-        config: &StreamsConfig,
-    ) -> Result<(), KafkaFault> {
-        let ends = match ends {
-            Some(ends) => ends,
-            None => ends.insert(Ends::new(config)?),
-        };
-        let stable = self.lag.sample(&ends.stable, &self.metrics)?;
+    fn sample_ends(&self, hanging: &mut Hanging) -> Result<(), KafkaFault> {
+        let stable = self.lag.sample(&self.ends.stable, &self.metrics)?;
         let places = stable.iter().map(|(place, _)| place.clone());
-        let log = ends.log.of(&places.collect::<Vec<TopicPartition>>())?;
+        let log = self.ends.log.of(&places.collect::<Vec<TopicPartition>>())?;
         for TopicPartition { topic, partition } in hanging.take_in(&stable, &log, Instant::now()) {
             tracing::error!(%topic, %partition, "a transaction on a partition that is read here does not end, and nothing behind it is read: its producer hangs, or brokers have lost its marker; find it by kafka-transactions.sh find-hanging and end it by kafka-transactions.sh abort");
         }

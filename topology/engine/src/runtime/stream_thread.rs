@@ -40,7 +40,7 @@ use self::clients::Clients;
 use self::membership::Membership;
 use super::cluster::{Cluster, InstancePhase, member_id};
 use super::fence::Fence;
-use super::kafka::KafkaFault;
+use super::kafka::{Ends, KafkaFault};
 use super::lag::LagBoard;
 use super::metrics::Metrics;
 use super::queries::Queries;
@@ -69,6 +69,7 @@ pub(crate) struct ThreadSetup {
     pub(crate) stores: TaskStores,
     pub(crate) standbys: Standbys,
     pub(crate) fence: Fence,
+    pub(crate) ends: Ends,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) waker: Waker,
 }

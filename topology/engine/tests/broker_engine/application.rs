@@ -175,7 +175,7 @@ impl Counting {
         let metrics = Metrics::new(&registry).expect("a new registry takes the metrics");
         Ok(Self {
             application,
-            streams: Streams::start(topology, &topics, config, metrics)?,
+            streams: Streams::start(topology, &topics, &config, metrics)?,
             store,
             metrics: registry,
         })

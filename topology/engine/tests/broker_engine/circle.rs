@@ -104,7 +104,7 @@ fn a_circle_does_not_keep_commits_and_other_records_out() {
         partitions: 1,
     }];
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("the registry is new");
-    let streams = Streams::start(topology, &topics, config, metrics);
+    let streams = Streams::start(topology, &topics, &config, metrics);
     // Not dropped if this fails: a thread that goes round for ever would be waited for.
     let streams = ManuallyDrop::new(streams.expect("the instance starts"));
     let committed = |store| {

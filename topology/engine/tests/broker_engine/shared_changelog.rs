@@ -72,7 +72,7 @@ impl Sides {
             partitions: PARTITIONS,
         });
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("the registry is new");
-        let streams = Streams::start(topology, &topics, config, metrics);
+        let streams = Streams::start(topology, &topics, &config, metrics);
         let sides = Self {
             application,
             streams: streams.expect("the instance starts"),

@@ -45,7 +45,7 @@ impl Tallies {
             partitions: 1,
         }];
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("the registry is new");
-        let streams = Streams::start(topology, &topics, config, metrics);
+        let streams = Streams::start(topology, &topics, &config, metrics);
         Self {
             application,
             streams: streams.expect("the instance starts"),

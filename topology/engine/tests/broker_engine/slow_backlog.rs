@@ -71,7 +71,7 @@ fn commits_do_not_wait_for_a_turn_of_all_partitions() {
         partitions: PARTITIONS,
     }];
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("the registry is new");
-    let streams = Streams::start(Arc::new(topology), &topics, config, metrics);
+    let streams = Streams::start(Arc::new(topology), &topics, &config, metrics);
     let streams = streams.expect("the instance starts");
     eventually("a commit begins", Duration::from_secs(60), || {
         BEFORE_COMMIT.get().is_some()

@@ -97,7 +97,7 @@ fn start(cluster: &Cluster) -> Streams {
         partitions: PARTITIONS,
     });
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("the registry is new");
-    let streams = Streams::start(topology(name), &topics, config, metrics);
+    let streams = Streams::start(topology(name), &topics, &config, metrics);
     let streams = streams.expect("the instance starts");
     eventually("the instance is ready", LIMIT, || {
         assert_eq!(streams.failure(), None);

@@ -18,8 +18,7 @@ use super::{Cluster, InstancePhase, instances_topic};
 use crate::runtime::StreamsConfig;
 use crate::runtime::background::Background;
 use crate::runtime::kafka::{
-    ChangelogEvent, ChangelogReader, EndOffsets, EventProducer, Isolation, KafkaFault,
-    TopicPartition,
+    ChangelogEvent, ChangelogReader, EndOffsets, EventProducer, KafkaFault, TopicPartition,
 };
 use crate::runtime::wake::Waker;
 use crate::{Offset, Partition, clock};
@@ -41,6 +40,7 @@ const TURN: usize = 1_000;
 pub(crate) fn start(
     cluster: Cluster,
     config: &StreamsConfig,
+    log_ends: &EndOffsets,
 ) -> Result<Background, MessengerFault> {
     // What could not be said within a heartbeat is said anew.
     let mut config = config.clone();
@@ -54,6 +54,7 @@ pub(crate) fn start(
             partition: Partition(0),
         },
         producer: EventProducer::new(&config)?,
+        log_ends: log_ends.within(config.request_timeout),
         heartbeat: HEARTBEAT_MAX.min(config.session_timeout / 4),
         listens_since: None,
         last: None,
@@ -77,6 +78,7 @@ struct Messages {
     config: StreamsConfig,
     place: TopicPartition,
     producer: EventProducer,
+    log_ends: EndOffsets,
     heartbeat: Duration,
     /// Up to where the others were heard; nothing: not at all yet.
     next: Option<Offset>,
@@ -108,13 +110,12 @@ impl Messages {
 
     fn exchange_until_fault(&mut self, stop: &AtomicBool) -> Result<(), KafkaFault> {
         // 1.
-        let ends = EndOffsets::new(&self.config, Isolation::ReadUncommitted)?;
         // The first time everything is read: the reader need not wait for the end.
         let early = match self.next {
             None => Some(self.read_on()?),
             Some(_) => None,
         };
-        let end = ends.of(std::slice::from_ref(&self.place))?;
+        let end = self.log_ends.of(std::slice::from_ref(&self.place))?;
         let end = end.first().map_or(Offset(0), |(_, end)| *end);
         // Heard once is enough: what is read again would count as said just then.
         self.next = self.next.filter(|next| *next <= end);

@@ -27,11 +27,11 @@ pub(crate) use consumer::{CommittedReader, GroupConsumer, GroupEvent, GroupPosit
 pub use event_producer::{EventProducer, SendError};
 pub use fault::KafkaFault;
 pub(crate) use fetcher::{Fetcher, LaneId};
-pub(crate) use offsets::EndOffsets;
+pub(crate) use offsets::{EndOffsets, Ends};
 pub(crate) use producer::{
     FencingProducer, GroupOffsets, Outbox, Slot, Slots, TransactionalProducer,
 };
-pub(crate) use settings::{Isolation, check_properties};
+pub(crate) use settings::check_properties;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The ends of partitions.
 
 use std::slice;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -17,25 +17,50 @@ use crate::runtime::StreamsConfig;
 
 const ACTION: &str = "ask for the ends of partitions";
 
-/// Asks where partitions end.
+/// Where partitions end, by either measure; for all threads of an instance, since each client costs
+/// some threads and connections. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Ends {
+    /// The end of the log (its high watermark).
+    pub(crate) log: EndOffsets,
+    /// Where the first pending transaction begins (the last stable offset).
+    pub(crate) stable: EndOffsets,
+}
+
+impl Ends {
+    pub(crate) fn new(config: &StreamsConfig) -> Result<Self, KafkaFault> {
+        Ok(Self {
+            log: EndOffsets::new(config, Isolation::ReadUncommitted)?,
+            stable: EndOffsets::new(config, Isolation::ReadCommitted)?,
+        })
+    }
+}
+
+/// Asks where partitions end; cheap to clone.
+#[derive(Clone)]
 pub(crate) struct EndOffsets {
-    client: BaseConsumer<ClientLog>,
-    connected: Once,
+    client: Arc<BaseConsumer<ClientLog>>,
+    connected: Arc<Once>,
     limit: Duration,
 }
 
 impl EndOffsets {
-    /// With [`Isolation::ReadUncommitted`] the end is that of the log (its high
-    /// watermark); with [`Isolation::ReadCommitted`] it is where the first pending
-    /// transaction begins (the last stable offset).
-    pub(crate) fn new(config: &StreamsConfig, isolation: Isolation) -> Result<Self, KafkaFault> {
+    fn new(config: &StreamsConfig, isolation: Isolation) -> Result<Self, KafkaFault> {
         let client = settings::reader(config, "ends", isolation).create_with_context(ClientLog);
         let client = client.map_err(|error| KafkaFault::of("create a client", &error))?;
         Ok(Self {
-            client,
-            connected: Once::new(),
+            client: Arc::new(client),
+            connected: Arc::new(Once::new()),
             limit: config.request_timeout,
         })
+    }
+
+    /// The same, which waits for an answer for so long.
+    pub(crate) fn within(&self, limit: Duration) -> Self {
+        Self {
+            limit,
+            ..self.clone()
+        }
     }
 
     /// Connects to a broker, which the first question would wait for; for a bounded time, once.

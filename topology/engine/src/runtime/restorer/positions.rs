@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use crate::Offset;
     use crate::runtime::StreamsConfig;
-    use crate::runtime::kafka::{GroupConsumer, KafkaFault};
+    use crate::runtime::kafka::{Ends, GroupConsumer, KafkaFault};
     use crate::runtime::wake::Waker;
     use crate::{SubtopologyId, TaskId};
 
@@ -335,7 +335,8 @@ mod tests {
 
     #[test]
     fn brokers_that_are_away_are_no_pending_transaction() {
-        let worker = Worker::new(&config(), Vec::new(), CalledOff::default()).unwrap();
+        let ends = Ends::new(&config()).unwrap();
+        let worker = Worker::new(&config(), Vec::new(), ends, CalledOff::default());
         let reader = reader("group");
         let mut waiting = VecDeque::new();
         let mut fault_of = |new: Vec<Job>, known: Option<Job>| {

@@ -17,9 +17,7 @@ use super::{
 use crate::Offset;
 use crate::runtime::StreamsConfig;
 use crate::runtime::cluster::instances_topic;
-use crate::runtime::kafka::{
-    EndOffsets, GroupPosition, Isolation, KafkaFault, Position, TopicPartition,
-};
+use crate::runtime::kafka::{Ends, GroupPosition, KafkaFault, Position, TopicPartition};
 use crate::runtime::restore_listener::{RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
 use crate::task::{ChangelogRestore, Contents};
@@ -37,8 +35,7 @@ pub(super) type Job = (Ticket, RestoreJob);
 pub(super) struct Worker {
     pub(super) config: StreamsConfig,
     pub(super) listeners: RestoreListeners,
-    log_ends: EndOffsets,
-    stable_ends: EndOffsets,
+    ends: Ends,
     stopped: CalledOff,
 }
 
@@ -136,15 +133,15 @@ impl Worker {
     pub(super) fn new(
         config: &StreamsConfig,
         listeners: Vec<Arc<dyn RestoreListener>>,
+        ends: Ends,
         stopped: CalledOff,
-    ) -> Result<Self, KafkaFault> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             config: config.clone(),
             listeners: RestoreListeners(listeners),
-            log_ends: EndOffsets::new(config, Isolation::ReadUncommitted)?,
-            stable_ends: EndOffsets::new(config, Isolation::ReadCommitted)?,
+            ends,
             stopped,
-        })
+        }
     }
 
     /// Does jobs until no more can come.
@@ -173,8 +170,8 @@ impl Worker {
     /// Before there is anything to do, so that the first task need not wait for it.
     fn connect(&self) {
         let topic = instances_topic(&self.config.application_id);
-        self.log_ends.connect(&topic);
-        self.stable_ends.connect(&topic);
+        self.ends.log.connect(&topic);
+        self.ends.stable.connect(&topic);
     }
 
     /// Restores what can be restored now.
@@ -226,7 +223,7 @@ impl Worker {
         // 3.
         let awaiting = &mut waiting.changelogs;
         let places = awaiting.iter().map(|partition| &partition.wait.place);
-        let stable = self.stable_ends.of(&Vec::from_iter(places.cloned()))?;
+        let stable = self.ends.stable.of(&Vec::from_iter(places.cloned()))?;
         let is_over = |partition: &mut Awaiting| partition.wait.is_over(&stable);
         let ready: Vec<Awaiting> = awaiting.extract_if(.., is_over).collect();
         // 4.
@@ -251,7 +248,7 @@ impl Worker {
             asked.extend(job.repartitions.iter().cloned());
             asked.extend(job.restore.as_ref().map(changelog_of));
         }
-        self.log_ends.of(&Vec::from_iter(asked))
+        self.ends.log.of(&Vec::from_iter(asked))
     }
 
     /// Waits until no transaction is pending before the end of a partition, or `is_wanted` says
@@ -264,7 +261,7 @@ impl Worker {
     ) -> Result<(), RestoreFault> {
         let mut wait = StableWait::new(place.clone(), end);
         while is_wanted() {
-            let stable = self.stable_ends.of(std::slice::from_ref(place))?;
+            let stable = self.ends.stable.of(std::slice::from_ref(place))?;
             if wait.is_over(&stable) {
                 break;
             }

@@ -32,7 +32,9 @@ use super::{Sample, Standby, Standbys};
 use crate::runtime::StreamsConfig;
 use crate::runtime::background::Background;
 use crate::runtime::cluster::{Cluster, StandbyReport};
-use crate::runtime::kafka::{ChangelogEvent, ChangelogReader, KafkaFault, TopicPartition};
+use crate::runtime::kafka::{
+    ChangelogEvent, ChangelogReader, EndOffsets, KafkaFault, TopicPartition,
+};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::task_stores::TaskStores;
 use crate::task::{Dispatch, TaskError};
@@ -53,6 +55,7 @@ pub(crate) struct StandbySetup {
     pub(crate) cluster: Cluster,
     pub(crate) standbys: Standbys,
     pub(crate) stores: TaskStores,
+    pub(crate) log_ends: EndOffsets,
     pub(crate) metrics: Metrics,
 }
 
@@ -107,7 +110,8 @@ impl Follower {
     }
 
     fn follow(&mut self, stop: &AtomicBool) -> Result<(), KafkaFault> {
-        let mut ends = LogEnds::new(&self.setup.config, stop)?;
+        let limit = self.setup.config.request_timeout;
+        let mut ends = LogEnds::new(self.setup.log_ends.clone(), limit, stop);
         let mut placed: Option<(Instant, u64)> = None;
         let mut reading: Option<ChangelogReader> = None;
         while !stop.load(Ordering::Relaxed) {

@@ -43,7 +43,12 @@ impl Clients {
         let consumers = consumers.collect::<Result<_, _>>()?;
         let fetcher =
             Fetcher::connect(config, setup.plan.repartition_topics(), setup.waker.clone())?;
-        let restorer = Restorer::start(config, setup.metrics.clone(), setup.waker.clone())?;
+        let restorer = Restorer::start(
+            config,
+            setup.metrics.clone(),
+            setup.ends.clone(),
+            setup.waker.clone(),
+        )?;
         Ok(Self {
             producers,
             slots,

@@ -228,7 +228,7 @@ impl Works<'_> {
         positions: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<(), ThreadFault> {
         self.wait_until_finished()?;
-        self.catch_up();
+        self.catch_up(|_| true);
         let all = self.iter().map(|(component, _)| component).collect();
         self.begin_commit(Transaction::Records, all, consumers, positions)?;
         self.wait_until_finished()

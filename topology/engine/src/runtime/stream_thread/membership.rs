@@ -309,7 +309,6 @@ impl<'a> Membership<'a> {
             return Ok(());
         }
         self.last_flush = Instant::now();
-        self.works.catch_up();
         let tasks = self.works.tasks_mut();
         let Some((id, slot)) = tasks.min_by_key(|(_, slot)| slot.flushed) else {
             return Ok(());
@@ -321,6 +320,7 @@ impl<'a> Membership<'a> {
             .map_err(|error| TaskError::of_state(id, error))?;
         let is_kept = slot.task.status() == TaskStatus::Running;
         let before = mem::replace(&mut slot.kept_until, is_kept.then(SystemTime::now));
+        self.works.catch_up(|of| of == id);
         if let Some(time) = before {
             self.setup.stores.note_kept(id, time);
         }

@@ -144,13 +144,14 @@ impl<'a> Works<'a> {
         works.filter_map(|work| work.next_due(now)).min()
     }
 
-    /// Has those tasks take part in the next commit whose stores know less of their changelog
-    /// partition than was written to it here. Their own records are in them; but without a
-    /// commit in which their groups take part nobody can tell, and what others write for long
+    /// Has those of these tasks take part in the next commit whose stores know less of their
+    /// changelog partition than was written to it here. Their own records are in them; but without
+    /// a commit in which their groups take part nobody can tell, and what others write for long
     /// would all be read when they are restored.
-    pub(super) fn catch_up(&mut self) {
+    pub(super) fn catch_up(&mut self, which: impl Fn(TaskId) -> bool) {
         let Self { works, ends, .. } = self;
-        for (id, slot) in works.iter_mut().flat_map(|work| &mut work.tasks) {
+        let tasks = works.iter_mut().flat_map(|work| &mut work.tasks);
+        for (id, slot) in tasks.filter(|(id, _)| which(**id)) {
             slot.catch_up(ends.of(id.partition));
         }
     }

@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Offset;
-use crate::runtime::StreamsConfig;
-use crate::runtime::kafka::{EndOffsets, Isolation, KafkaFault, TopicPartition};
+use crate::runtime::kafka::{EndOffsets, TopicPartition};
 
 /// How long a partition is waited for that is asked for alone.
 const ALONE_LIMIT: Duration = Duration::from_secs(1);
@@ -29,13 +28,14 @@ pub(super) struct LogEnds<'a> {
 }
 
 impl<'a> LogEnds<'a> {
-    pub(super) fn new(config: &StreamsConfig, stop: &'a AtomicBool) -> Result<Self, KafkaFault> {
-        Ok(Self {
-            ends: EndOffsets::new(config, Isolation::ReadUncommitted)?,
-            limit: config.request_timeout,
+    /// Asks all together for as long as `limit`.
+    pub(super) fn new(ends: EndOffsets, limit: Duration, stop: &'a AtomicBool) -> Self {
+        Self {
+            ends,
+            limit,
             silent: Silent::default(),
             stop,
-        })
+        }
     }
 
     /// The ends of those of `places` for which there is an answer.
