@@ -104,7 +104,7 @@ settings! {
     REQUEST_TIMEOUT "request-timeout" = "60s": "How long one call to Kafka may take";
     FLUSH_INTERVAL "flush-interval" = "30s": "Stores are flushed to disk at least this often";
     BLOCK_CACHE "block-cache" = "64MiB": "Block cache of all stores together";
-    WRITE_BUFFERS "write-buffers" = "48MiB": "Writes of all stores that are not on disk yet";
+    WRITE_BUFFERS "write-buffers" = "40MiB": "Writes of all stores that are not on disk yet";
     UNCOMMITTED_MAX "uncommitted-max" = "16MiB": "Uncommitted writes of a thread: with half of that it commits early, with all of it it waits";
     COMMAND_TIMEOUT "command-timeout" = "10s": "How long a request waits for the outcome of its command";
     DRAIN_TIMEOUT "drain-timeout" = "15s": "How long a stop waits for requests that are under way";

@@ -134,7 +134,7 @@ impl StreamsConfig {
             session_timeout: Duration::from_secs(10),
             replication_factor: 1,
             block_cache_bytes: 64 << 20,
-            write_buffer_bytes: 48 << 20,
+            write_buffer_bytes: 40 << 20,
             uncommitted_bytes_max: 16 << 20,
             flush_interval: Duration::from_secs(30),
             purge_interval: Duration::from_secs(30),
