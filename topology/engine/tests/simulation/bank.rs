@@ -1,9 +1,10 @@
-//! A bank as a topology of two subtopologies.
+//! A bank as a topology of three subtopologies.
 //!
 //! - `debit`, by the account that pays: opens accounts, holds the amount of a transfer
 //!   back for a while under a timer, then sends the credit; a transfer that is
 //!   cancelled in time is paid back.
 //! - `credit`, by the account that receives, behind the repartition topic `credits`.
+//! - `books`, by transfer, reads the outcomes as anybody can, so it commits apart from the others.
 //!
 //! Commands come at least once and into any partition. Whether a transfer was seen
 //! before is decided by a row. Each ends in one outcome.
@@ -55,6 +56,8 @@ pub(crate) struct Bank {
     /// What an account has received.
     pub(crate) received: Store<String, u64>,
     pub(crate) outcomes: Sink<Text>,
+    /// How often the outcome of a transfer was entered.
+    pub(crate) books: Store<String, u64>,
 }
 
 struct Debit {
@@ -188,6 +191,19 @@ impl Processor for Credit {
     }
 }
 
+struct Books(Store<String, u64>);
+
+impl Processor for Books {
+    type In = Text;
+
+    fn process(&mut self, context: &mut Context<'_>, text: Text) -> Result<(), ProcessorError> {
+        let (id, _) = text.0.split_once(' ').ok_or_else(|| malformed(&text.0))?;
+        let id = id.to_owned();
+        let before = context.get(self.0, &id)?.unwrap_or(0);
+        context.put(self.0, &id, &(before + 1))
+    }
+}
+
 pub(crate) fn topology() -> (Arc<Topology>, Bank) {
     let mut builder = TopologyBuilder::new();
     let commands = builder.source(Source::new("commands", "debits", decode).keyed_by(
@@ -204,7 +220,9 @@ pub(crate) fn topology() -> (Arc<Topology>, Bank) {
         seen: builder.store("seen"),
         received: builder.store("received"),
         outcomes: builder.sink("outcomes"),
+        books: builder.store("books"),
     };
+    let ended = builder.source(Source::new("outcomes", "books", decode));
     builder
         .processor("debit", move || Debit { bank, credits })
         .input(commands)
@@ -219,6 +237,11 @@ pub(crate) fn topology() -> (Arc<Topology>, Bank) {
         .processor("credit", move || Credit(bank.received))
         .input(credited)
         .store(bank.received)
+        .done();
+    builder
+        .processor("books", move || Books(bank.books))
+        .input(ended)
+        .store(bank.books)
         .done();
     (
         Arc::new(builder.build().expect("the topology is sound")),

@@ -17,12 +17,17 @@ pub(crate) const ALWAYS: &[Checker] = &[
     ("a transfer is paid once", paid_once),
     ("a hold has a timer, and a timer its hold", no_timer_lost),
     ("no timer fires early", none_early),
+    (
+        "nothing is in the books that was not told",
+        nothing_invented,
+    ),
 ];
 
 /// When nothing is left to do.
 pub(crate) const AT_THE_END: &[Checker] = &[
     ("every hold has ended", no_hold_left),
     ("every credit has arrived", all_arrived),
+    ("every outcome is in the books", all_in_the_books),
     (
         "every transfer has an outcome that counts",
         every_transfer_ended,
@@ -92,6 +97,20 @@ fn no_hold_left(world: &World) -> Result<(), String> {
 
 fn all_arrived(world: &World) -> Result<(), String> {
     equal(&world.total_received(), &credited(world))
+}
+
+fn nothing_invented(world: &World) -> Result<(), String> {
+    let told = world.told();
+    let books = world.books().into_iter();
+    let mut invented = books.filter(|(id, times)| told.get(id).is_none_or(|told| times > told));
+    match invented.next() {
+        None => Ok(()),
+        Some((id, times)) => Err(format!("{id} {times} times")),
+    }
+}
+
+fn all_in_the_books(world: &World) -> Result<(), String> {
+    equal(&world.books().into_iter().collect(), &world.told())
 }
 
 /// One outcome a transfer; a refusal leaves no trace, so a repeated command is decided anew.

@@ -1,10 +1,10 @@
 //! The bank, its customers, and what befalls them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use turnstile_engine::driver::LogRecord;
-use turnstile_engine::{Partition, TimestampMs, TopologyTestDriver};
+use turnstile_engine::{Partition, SubtopologyId, TimestampMs, TopologyTestDriver};
 
 use super::bank::{self, Bank};
 use super::random::Random;
@@ -58,12 +58,18 @@ impl World {
                 self.driver.step(choice).expect("no command stops a task");
             }
             68..76 => drop(self.driver.fire_due().expect("no timer stops a task")),
-            76..80 => self.driver.commit(),
-            80..83 => {
+            76..78 => self.driver.commit(),
+            78..80 => {
                 self.driver.finish_commit();
                 self.driver.begin_commit();
             }
-            83..86 => self.driver.finish_commit(),
+            80..83 => {
+                let subtopology = self.any_subtopology(random);
+                self.driver.finish_commit_of(subtopology);
+                self.driver.begin_commit_of(subtopology);
+            }
+            83..85 => self.driver.finish_commit_of(self.any_subtopology(random)),
+            85 => self.driver.finish_commit(),
             86..89 => self.driver.abort(),
             89..92 => self.crash(),
             92..98 => self.move_clock(i64::try_from(random.below(80)).expect("it is below 80")),
@@ -78,6 +84,15 @@ impl World {
             let advanced = self.driver.advance(Duration::from_secs(3_600));
             advanced.expect("no command or timer stops a task");
         }
+    }
+
+    fn any_subtopology(&self, random: &mut Random) -> SubtopologyId {
+        let subtopologies = self.driver.plan().tasks().into_iter();
+        let subtopologies: BTreeSet<_> = subtopologies.map(|task| task.subtopology).collect();
+        let count = u64::try_from(subtopologies.len()).expect("they are few");
+        let chosen = usize::try_from(random.below(count)).expect("they are few");
+        let chosen = subtopologies.into_iter().nth(chosen);
+        chosen.expect("it is below their number")
     }
 
     fn ask_for_transfer(&mut self, random: &mut Random) {
@@ -147,7 +162,7 @@ impl World {
     }
 
     fn rows(&self) -> Vec<(String, String)> {
-        let numbers = [self.bank.balances, self.bank.received]
+        let numbers = [self.bank.balances, self.bank.received, self.bank.books]
             .into_iter()
             .flat_map(|store| self.driver.entries(store))
             .map(|(key, number)| (key, number.to_string()));
@@ -208,6 +223,20 @@ impl World {
             )
         };
         credits.iter().map(of).collect()
+    }
+
+    /// How often the outcome of each transfer is in the books.
+    pub(crate) fn books(&self) -> Vec<(String, u64)> {
+        self.driver.entries(self.bank.books)
+    }
+
+    /// How often the outcome of each transfer was told.
+    pub(crate) fn told(&self) -> BTreeMap<String, u64> {
+        let mut told = BTreeMap::new();
+        for record in self.driver.all("outcomes") {
+            *told.entry(word(&record.value_text(), 0)).or_default() += 1;
+        }
+        told
     }
 
     /// How transfers ended: `paid`, `cancelled`, or `refused`.
