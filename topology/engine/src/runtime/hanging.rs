@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::kafka::{Position, TopicPartition};
 use crate::Offset;
 
-/// A transaction that is pending for longer hangs: nobody is waited for that long.
-const HANGING: Duration = Duration::from_secs(60);
+/// A transaction that is pending for longer hangs: it has no owner who will end it, nor will brokers.
+pub(crate) const HANGING: Duration = Duration::from_secs(60);
 /// Who was not asked for longer may not have been there: brokers that are away end nothing.
 const UNASKED_MAX: Duration = Duration::from_secs(30);
 

@@ -47,11 +47,14 @@ impl LagBoard {
             committed.keys().map(|(_, place)| place.clone()).collect();
         places.sort();
         places.dedup();
-        let stable = ends.of(&places)?;
+        let stable = ends.of_led(&places)?;
         let ends: HashMap<TopicPartition, Offset> = stable.iter().cloned().collect();
         metrics.consumer_lag.reset();
         for ((group, place), offset) in committed {
-            let end = ends.get(&place).copied().unwrap_or(offset);
+            // Nobody leads it at the moment, so nobody knows.
+            let Some(end) = ends.get(&place) else {
+                continue;
+            };
             metrics
                 .consumer_lag
                 .with_label_values(&[&*group, &*place.topic, &place.partition.to_string()])

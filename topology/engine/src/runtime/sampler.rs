@@ -89,7 +89,10 @@ impl Sampler {
     fn sample_ends(&self, hanging: &mut Hanging) -> Result<(), KafkaFault> {
         let stable = self.lag.sample(&self.ends.stable, &self.metrics)?;
         let places = stable.iter().map(|(place, _)| place.clone());
-        let log = self.ends.log.of(&places.collect::<Vec<TopicPartition>>())?;
+        let log = self
+            .ends
+            .log
+            .of_led(&places.collect::<Vec<TopicPartition>>())?;
         for TopicPartition { topic, partition } in hanging.take_in(&stable, &log, Instant::now()) {
             tracing::error!(%topic, %partition, "a transaction on a partition that is read here does not end, and nothing behind it is read: its producer hangs, or brokers have lost its marker; find it by kafka-transactions.sh find-hanging and end it by kafka-transactions.sh abort");
         }

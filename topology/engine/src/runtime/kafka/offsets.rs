@@ -70,7 +70,7 @@ impl EndOffsets {
 
     /// The end of each of `partitions`, in no particular order.
     pub(crate) fn of(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, KafkaFault> {
-        let ends = self.of_led(partitions, self.limit)?;
+        let ends = self.of_led(partitions)?;
         let is_missing = |place: &&TopicPartition| !ends.iter().any(|(found, _)| found == *place);
         match partitions.iter().find(is_missing) {
             Some(place) => Err(no_answer(place)),
@@ -79,25 +79,21 @@ impl EndOffsets {
     }
 
     /// The end of each of `partitions` that has a leader, in no particular order. It is a fault
-    /// where none of them has one, or where any leader does not answer within `limit`.
+    /// where none of them has one, or where any leader does not answer in time.
     pub(crate) fn of_led(
         &self,
         partitions: &[TopicPartition],
-        limit: Duration,
     ) -> Result<Vec<Position>, KafkaFault> {
         let Some(TopicPartition { topic, .. }) = partitions.first() else {
             return Ok(Vec::new());
         };
         self.connect(topic);
-        self.ask(partitions, limit)
+        self.ask(partitions, self.limit)
     }
 
-    /// The end of one partition, from whoever leads it now, within `limit`.
-    pub(crate) fn of_one(
-        &self,
-        place: &TopicPartition,
-        limit: Duration,
-    ) -> Result<Offset, KafkaFault> {
+    /// The end of one partition, from whoever leads it now.
+    pub(crate) fn of_one(&self, place: &TopicPartition) -> Result<Offset, KafkaFault> {
+        let limit = self.limit;
         let begun = Instant::now();
         let TopicPartition { topic, partition } = place;
         // The client may not have noticed yet that it is led again.

@@ -16,10 +16,11 @@ use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::worker::{HANGING, Job, Worker};
+use super::worker::{Job, Worker};
 use super::{RestoreFault, RestoreJob, Ticket};
 use crate::Partition;
 use crate::runtime::cluster::instances_topic;
+use crate::runtime::hanging::HANGING;
 use crate::runtime::kafka::{CommittedReader, GroupPosition, TopicPartition};
 
 /// How long new jobs wait together for the transactions that are pending on any of their positions.

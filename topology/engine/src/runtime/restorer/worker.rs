@@ -17,6 +17,7 @@ use super::{
 use crate::Offset;
 use crate::runtime::StreamsConfig;
 use crate::runtime::cluster::instances_topic;
+use crate::runtime::hanging::HANGING;
 use crate::runtime::kafka::{Ends, GroupPosition, KafkaFault, Position, TopicPartition};
 use crate::runtime::restore_listener::{RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
@@ -27,8 +28,6 @@ pub(super) const RECHECK: Duration = Duration::from_millis(20);
 
 /// How long a job waits for others.
 const LINGER: Duration = Duration::from_millis(5);
-/// A transaction that is pending for longer has no owner who will end it, nor will brokers.
-pub(super) const HANGING: Duration = Duration::from_secs(60);
 
 pub(super) type Job = (Ticket, RestoreJob);
 

@@ -111,7 +111,7 @@ impl Follower {
 
     fn follow(&mut self, stop: &AtomicBool) -> Result<(), KafkaFault> {
         let limit = self.setup.config.request_timeout;
-        let mut ends = LogEnds::new(self.setup.log_ends.clone(), limit, stop);
+        let mut ends = LogEnds::new(&self.setup.log_ends, limit, stop);
         let mut placed: Option<(Instant, u64)> = None;
         let mut reading: Option<ChangelogReader> = None;
         while !stop.load(Ordering::Relaxed) {

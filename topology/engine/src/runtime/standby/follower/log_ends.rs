@@ -21,7 +21,8 @@ const LEFT_OUT: Duration = Duration::from_secs(5);
 
 pub(super) struct LogEnds<'a> {
     ends: EndOffsets,
-    limit: Duration,
+    /// Gives up soon.
+    alone: EndOffsets,
     silent: Silent,
     /// Whether answers are not wanted any more.
     stop: &'a AtomicBool,
@@ -29,10 +30,10 @@ pub(super) struct LogEnds<'a> {
 
 impl<'a> LogEnds<'a> {
     /// Asks all together for as long as `limit`.
-    pub(super) fn new(ends: EndOffsets, limit: Duration, stop: &'a AtomicBool) -> Self {
+    pub(super) fn new(ends: &EndOffsets, limit: Duration, stop: &'a AtomicBool) -> Self {
         Self {
-            ends,
-            limit,
+            ends: ends.within(limit),
+            alone: ends.within(ALONE_LIMIT.min(limit)),
             silent: Silent::default(),
             stop,
         }
@@ -46,13 +47,13 @@ impl<'a> LogEnds<'a> {
         let due = self.silent.due(places, Instant::now());
         let together: Vec<TopicPartition> = self.silent.others(places);
         // Where some are silent already, more may be for the same reason.
-        let limit = if self.silent.any() {
-            ALONE_LIMIT.min(self.limit)
+        let asked = if self.silent.any() {
+            &self.alone
         } else {
-            self.limit
+            &self.ends
         };
         let mut ends = BTreeMap::new();
-        match self.ends.of_led(&together, limit) {
+        match asked.of_led(&together) {
             Ok(positions) => ends.extend(positions),
             Err(fault) => {
                 tracing::debug!(%fault, "changelog partitions are asked for one by one");
@@ -79,7 +80,7 @@ impl<'a> LogEnds<'a> {
             if begun.elapsed() >= limit || self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            match self.ends.of_one(&place, ALONE_LIMIT.min(self.limit)) {
+            match self.alone.of_one(&place) {
                 Ok(end) => {
                     if self.silent.remove(&place) {
                         heard.push(name_of(&place));
