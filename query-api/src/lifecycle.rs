@@ -70,7 +70,7 @@ impl RunError {
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Failed(failure) => matches!(failure, StreamsFailure::Superseded(_)),
+            Self::Failed(StreamsFailure::Superseded(_) | StreamsFailure::Misconfigured(_)) => true,
             Self::Start(failure) => failure.is_of_configuration(),
             _ => false,
         }

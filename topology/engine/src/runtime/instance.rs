@@ -109,6 +109,9 @@ pub enum StreamsFailure {
     /// stop that one.
     #[error("{0}")]
     Superseded(String),
+    /// Brokers do not take what is configured. To start again changes nothing.
+    #[error("{0}")]
+    Misconfigured(String),
     /// Something that no thread can mend. After a new start it may be over.
     #[error("{0}")]
     Failed(String),

@@ -111,6 +111,9 @@ impl From<KafkaFault> for ThreadFault {
         match fault {
             KafkaFault::Fenced { .. } | KafkaFault::Retriable { .. } => Self::Rejoin(fault),
             KafkaFault::Fatal { .. } => Self::stop(fault.to_string()),
+            KafkaFault::Misconfigured { .. } => {
+                Self::Stop(StreamsFailure::Misconfigured(fault.to_string()))
+            }
         }
     }
 }

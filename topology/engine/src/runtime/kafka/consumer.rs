@@ -241,7 +241,9 @@ pub(super) fn fault_of(reader: &str, error: &KafkaError) -> Option<KafkaFault> {
         });
     }
     match KafkaFault::of(ACTION, error) {
-        fault @ KafkaFault::Fatal { .. } => return Some(fault),
+        fault @ (KafkaFault::Fatal { .. } | KafkaFault::Misconfigured { .. }) => {
+            return Some(fault);
+        }
         fault if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) => {
             return Some(fault);
         }

@@ -24,6 +24,14 @@ pub enum KafkaFault {
         /// What the client says.
         reason: String,
     },
+    /// Brokers do not take what is configured: stop, and do not start again before that is changed.
+    #[error("could not {action}: {reason}")]
+    Misconfigured {
+        /// What was tried.
+        action: &'static str,
+        /// What the client says, and what to change.
+        reason: String,
+    },
     /// It will not work next time either: stop.
     #[error("could not {action}: {reason}")]
     Fatal {
@@ -49,6 +57,9 @@ impl KafkaFault {
                 Some(Code::InvalidSessionTimeout) => format!(
                     "{error}: set SESSION_TIMEOUT within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
                 ),
+                Some(Code::InvalidTransactionTimeout) => format!(
+                    "{error}: set COMMIT_INTERVAL so that it and 10 s are within the brokers' transaction.max.timeout.ms"
+                ),
                 _ => error.to_string(),
             },
         };
@@ -72,15 +83,16 @@ impl KafkaFault {
                 | Code::GroupAuthorizationFailed
                 | Code::ClusterAuthorizationFailed
                 | Code::TransactionalIdAuthorizationFailed
-                | Code::InvalidSessionTimeout
                 | Code::InconsistentGroupProtocol
-                | Code::InvalidTransactionTimeout
                 | Code::Authentication
                 | Code::SaslAuthenticationFailed
                 | Code::MessageSizeTooLarge
                 | Code::InvalidTimestamp
                 | Code::InvalidRecord,
             ) => Self::Fatal { action, reason },
+            Some(Code::InvalidSessionTimeout | Code::InvalidTransactionTimeout) => {
+                Self::Misconfigured { action, reason }
+            }
             _ => Self::Retriable { action, reason },
         }
     }
@@ -89,6 +101,7 @@ impl KafkaFault {
     pub(super) fn at(mut self, topic: &str, partition: i32) -> Self {
         let (Self::Fenced { reason, .. }
         | Self::Retriable { reason, .. }
+        | Self::Misconfigured { reason, .. }
         | Self::Fatal { reason, .. }) = &mut self;
         *reason = format!("{topic}-{partition}: {reason}");
         self
@@ -134,13 +147,24 @@ mod tests {
             Code::GroupAuthorizationFailed,
             Code::ClusterAuthorizationFailed,
             Code::TransactionalIdAuthorizationFailed,
-            Code::InvalidSessionTimeout,
             Code::InconsistentGroupProtocol,
             Code::Authentication,
-            Code::InvalidTransactionTimeout,
             Code::InvalidTimestamp,
         ] {
             assert!(matches!(fault(code), KafkaFault::Fatal { .. }), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_brokers_do_not_take_names_the_setting() {
+        for (code, setting) in [
+            (Code::InvalidSessionTimeout, "SESSION_TIMEOUT"),
+            (Code::InvalidTransactionTimeout, "COMMIT_INTERVAL"),
+        ] {
+            let KafkaFault::Misconfigured { reason, .. } = fault(code) else {
+                panic!("it is of the configuration: {code:?}");
+            };
+            assert!(reason.contains(setting), "{reason}");
         }
     }
 
