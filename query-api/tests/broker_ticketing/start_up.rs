@@ -81,17 +81,6 @@ fn more_replicas_than_brokers_name_the_setting() {
 }
 
 #[test]
-fn a_session_that_brokers_do_not_take_is_of_the_configuration() {
-    let broker = Broker::take();
-    // `group.max.session.timeout.ms` is half an hour.
-    let launch = Launch::new(&broker, "a").set("SESSION_TIMEOUT", "45m");
-    let mut instance = launch.spawn();
-    assert_eq!(instance.exit().code(), Some(2));
-    let log = instance.log();
-    assert!(log.contains("set SESSION_TIMEOUT within"), "{log}");
-}
-
-#[test]
 fn topics_with_other_partition_counts_are_rekeyed() {
     let broker = Broker::with_partitions(|topic| match topic {
         ORDERS => 5,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use prometheus::Registry;
 use turnstile_engine::runtime::{
     Cluster as InstanceDirectory, Metrics, QueryError, StartError, StoreRead, Streams,
-    StreamsConfig, TopicSpec,
+    StreamsConfig, StreamsFailure, TopicSpec,
 };
 use turnstile_engine::{
     Codec, Context, DecodeError, Decoded, Encode, InputRecord, Processor, ProcessorError, Sink,
@@ -252,6 +252,12 @@ impl Counting {
     /// Why it has stopped by itself, if it has.
     pub(crate) fn failure(&self) -> Option<String> {
         self.streams.failure().map(|failure| failure.to_string())
+    }
+
+    /// Whether it has stopped as brokers do not take what is configured.
+    pub(crate) fn is_misconfigured(&self) -> bool {
+        let failure = self.streams.failure();
+        matches!(failure, Some(StreamsFailure::Misconfigured(_)))
     }
 
     /// How often a thread has dropped its tasks and joined anew.

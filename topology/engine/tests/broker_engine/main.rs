@@ -151,6 +151,23 @@ fn a_new_application_does_not_go_on_where_another_has_stopped() {
     counting.stop();
 }
 
+/// To start again changes nothing: who does so by himself need not try.
+#[test]
+fn a_session_that_brokers_do_not_take_is_of_the_configuration() {
+    let cluster = Cluster::new("session");
+    // `group.max.session.timeout.ms` is half an hour.
+    let counting = Counting::launch(&cluster, "a", |config| {
+        config.session_timeout = Duration::from_mins(45);
+    });
+    eventually("the instance says why it stops", LIMIT, || {
+        counting.failure().is_some()
+    });
+    let reason = counting.failure().unwrap_or_default();
+    assert!(reason.contains("set SESSION_TIMEOUT within"), "{reason}");
+    assert!(counting.is_misconfigured());
+    counting.stop();
+}
+
 /// A timer that was pending when the instance stopped fires when it is back.
 #[test]
 fn timers_survive_a_restart() {
