@@ -11,6 +11,7 @@
 //!
 //! It measures nothing, and it knows no threads, groups or rebalances.
 
+mod commits;
 mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,15 +20,16 @@ use std::time::Duration;
 
 use turnstile_state::{Backend, Codec, KeyRange, MemoryBackend, ScanDirection, StoreId};
 
+use self::commits::{CommitUnderWay, component};
 pub use self::log::LogRecord;
 use self::log::Logs;
 use crate::partitioner::partition_of;
 use crate::record::{Header, InputRecord, OutputRecord};
-use crate::task::{ChangelogRecords, ChangelogRestore, Dispatch, Processed, Task, TaskError};
+use crate::task::{ChangelogRestore, Dispatch, Processed, Task, TaskError};
 use crate::topology::{
     Component, Components, Plan, PlanStoreKind, Store, Topology, TopologyFaults,
 };
-use crate::{Offset, Partition, SubtopologyId, TaskId, TaskStatus, TimestampMs};
+use crate::{Offset, Partition, TaskId, TaskStatus, TimestampMs};
 
 /// How many timers one task fires in one turn.
 const TIMERS_PER_TURN: usize = 100;
@@ -47,15 +49,6 @@ pub struct TopologyTestDriver {
     results: BTreeMap<(TaskId, String), Vec<Processed>>,
     taken: BTreeMap<String, usize>,
     now: TimestampMs,
-}
-
-/// What a commit holds that has begun.
-struct CommitUnderWay {
-    components: Vec<Component>,
-    outputs: Vec<OutputRecord>,
-    /// Of all tasks of these components.
-    changelogs: BTreeMap<TaskId, Option<ChangelogRecords>>,
-    read: BTreeMap<(TaskId, usize), Offset>,
 }
 
 impl TopologyTestDriver {
@@ -256,111 +249,6 @@ impl TopologyTestDriver {
             }
         }
         Ok(any)
-    }
-
-    /// Commits what all tasks have done: finishes the commits that have begun, if there are any,
-    /// and commits the rest in one transaction.
-    pub fn commit(&mut self) {
-        self.finish_commit();
-        self.begin_commit();
-        self.finish_commit();
-    }
-
-    /// Begins to commit what all tasks have done, in one transaction. Nothing of it is seen before
-    /// [`TopologyTestDriver::finish_commit`]; what tasks do until then is of the next
-    /// transaction, and is lost with this one.
-    ///
-    /// # Panics
-    ///
-    /// When a commit has begun and is not finished.
-    pub fn begin_commit(&mut self) {
-        self.begin(self.components.all().collect());
-    }
-
-    /// Begins to commit what the tasks of a subtopology have done, and of those that repartition
-    /// topics join to it, in a transaction of their own: what others have done is not in it, as
-    /// where timers have fired.
-    ///
-    /// # Panics
-    ///
-    /// When a commit of any of them has begun and is not finished, or when there is no such
-    /// subtopology.
-    pub fn begin_commit_of(&mut self, subtopology: SubtopologyId) {
-        self.begin(vec![self.component(subtopology)]);
-    }
-
-    fn begin(&mut self, components: Vec<Component>) {
-        let is_free = components.iter().all(|component| {
-            let mut under_way = self.under_way.iter();
-            !under_way.any(|commit| commit.components.contains(component))
-        });
-        assert!(is_free, "a commit is finished before the next one begins");
-        let mut changelogs = BTreeMap::new();
-        for (id, task) in &mut self.tasks {
-            if components.contains(&component(&self.components, *id)) {
-                task.seal();
-                changelogs.insert(*id, task.changelog_records(self.now));
-            }
-        }
-        let outputs = components
-            .iter()
-            .filter_map(|of| self.uncommitted.remove(of));
-        let read = self
-            .read
-            .iter()
-            .filter(|((id, _), _)| changelogs.contains_key(id));
-        self.under_way.push(CommitUnderWay {
-            outputs: outputs.flatten().collect(),
-            read: read.map(|(from, next)| (*from, *next)).collect(),
-            changelogs,
-            components,
-        });
-    }
-
-    /// Finishes the commits that have begun, if there are any.
-    pub fn finish_commit(&mut self) {
-        for commit in std::mem::take(&mut self.under_way) {
-            self.finish(commit);
-        }
-    }
-
-    /// Finishes the commit that has begun of a subtopology, if there is one.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such subtopology.
-    pub fn finish_commit_of(&mut self, subtopology: SubtopologyId) {
-        let component = self.component(subtopology);
-        let mut under_way = self.under_way.iter();
-        let index = under_way.position(|commit| commit.components.contains(&component));
-        if let Some(index) = index {
-            let commit = self.under_way.remove(index);
-            self.finish(commit);
-        }
-    }
-
-    fn finish(&mut self, commit: CommitUnderWay) {
-        self.logs.commit(commit.outputs.into_iter());
-        for (id, records) in commit.changelogs {
-            let mut reached = None;
-            for record in records.iter().flat_map(ChangelogRecords::outputs) {
-                let offset = self.logs.append(record);
-                reached = Some(Offset(offset.0 + 1));
-            }
-            let task = self.tasks.get_mut(&id);
-            let task = task.expect("every task of the plan is open");
-            let batch = task.take_batch(reached);
-            task.backend()
-                .write(batch)
-                .expect("a memory backend with these stores takes any write");
-        }
-        self.logs.end_transaction();
-        self.committed.extend(commit.read);
-    }
-
-    fn component(&self, subtopology: SubtopologyId) -> Component {
-        let component = self.components.component(subtopology);
-        component.unwrap_or_else(|| panic!("there is no subtopology {subtopology}"))
     }
 
     /// Ends the open transaction, and those whose commits have begun, without a trace;
@@ -581,12 +469,6 @@ impl TopologyTestDriver {
         }
         Ok(())
     }
-}
-
-/// The component of a task.
-fn component(components: &Components, id: TaskId) -> Component {
-    let component = components.component(id.subtopology);
-    component.expect("tasks are of subtopologies of the plan")
 }
 
 fn rows(backend: &Arc<dyn Backend>, store: StoreId) -> Vec<turnstile_state::Entry> {
