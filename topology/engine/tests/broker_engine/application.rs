@@ -254,6 +254,14 @@ impl Counting {
         self.streams.failure().map(|failure| failure.to_string())
     }
 
+    /// Waits until it has stopped by itself; why it has.
+    pub(crate) fn why_it_stops(&self) -> String {
+        eventually("it says why it stops", Duration::from_secs(60), || {
+            self.failure().is_some()
+        });
+        self.failure().unwrap_or_default()
+    }
+
     /// Whether it has stopped as brokers do not take what is configured.
     pub(crate) fn is_misconfigured(&self) -> bool {
         let failure = self.streams.failure();

@@ -12,6 +12,8 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 
+use crate::crash::PARTITIONS;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until `holds`.
@@ -341,6 +343,15 @@ impl Cluster {
         added.expect("the offset is valid");
         let consumer = self.consumer(group);
         consumer.commit(&list, CommitMode::Sync).is_ok()
+    }
+
+    /// Sets the positions of a group without members, on all partitions of a topic.
+    pub(crate) fn move_group(&self, group: &str, topic: &str, to: impl Fn(i32) -> i64) {
+        for partition in 0..PARTITIONS {
+            eventually("the position can be moved", LIMIT, || {
+                self.commit(group, topic, partition, to(partition))
+            });
+        }
     }
 
     fn consumer(&self, group: &str) -> BaseConsumer {

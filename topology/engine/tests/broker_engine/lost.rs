@@ -23,10 +23,7 @@ fn count_once(cluster: &Cluster, word: &str) {
 /// Starts an instance that does not go on; what it says.
 fn why_it_stops(cluster: &Cluster) -> String {
     let counting = Counting::launch(cluster, "a", |_| {});
-    eventually("the instance says why it stops", LIMIT, || {
-        counting.failure().is_some()
-    });
-    let reason = counting.failure().unwrap_or_default();
+    let reason = counting.why_it_stops();
     counting.stop();
     reason
 }
@@ -80,12 +77,9 @@ fn positions_that_are_gone_stop_the_instance() {
         assert!(reason.contains("offsets.retention.minutes"), "{reason}");
     }
     let words = format!("{}-words", cluster.application());
-    for partition in 0..PARTITIONS {
-        let end = cluster.end(&words, partition);
-        eventually("the position can be set", LIMIT, || {
-            cluster.commit(&groups[0], &words, partition, end.0)
-        });
-    }
+    cluster.move_group(&groups[0], &words, |partition| {
+        cluster.end(&words, partition).0
+    });
     let counting = Counting::start(&cluster, "a");
     cluster.send(&counting.words(), "w1", "x");
     let counted = |count: &str| ("w1".to_owned(), count.to_owned());
@@ -106,19 +100,10 @@ fn a_log_that_ends_before_its_position_stops_the_instance() {
     cluster.read_committed(&counting.counts(), 1);
     let (group, topic) = (counting.group("words"), counting.words());
     counting.stop();
-    for partition in 0..PARTITIONS {
-        eventually("the position can be moved", LIMIT, || {
-            cluster.commit(&group, &topic, partition, 1_000)
-        });
-    }
-    let counting = Counting::launch(&cluster, "a", |_| {});
-    eventually("the instance says why it stops", LIMIT, || {
-        counting.failure().is_some()
-    });
-    let reason = counting.failure().unwrap_or_default();
+    cluster.move_group(&group, &topic, |_| 1_000);
+    let reason = why_it_stops(&cluster);
     assert!(reason.starts_with(&format!("{topic}-")), "{reason}");
     assert!(reason.contains("1000"), "{reason}");
-    counting.stop();
 }
 
 /// The topic of the announcements can be lost alone: that the application has run is seen by its

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use application::Counting;
 use cluster::{Cluster, eventually};
-use crash::PARTITIONS;
 use turnstile_engine::runtime::StartError;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -134,11 +133,7 @@ fn a_new_application_does_not_go_on_where_another_has_stopped() {
         }
         other => panic!("{other:?}"),
     }
-    for partition in 0..PARTITIONS {
-        eventually("the position can be moved", LIMIT, || {
-            cluster.commit(&group, &topic, partition, 0)
-        });
-    }
+    cluster.move_group(&group, &topic, |_| 0);
     let counting = renamed().expect("nothing is passed over");
     counting.wait_until_ready("b");
     assert_eq!(
@@ -159,10 +154,7 @@ fn a_session_that_brokers_do_not_take_is_of_the_configuration() {
     let counting = Counting::launch(&cluster, "a", |config| {
         config.session_timeout = Duration::from_mins(45);
     });
-    eventually("the instance says why it stops", LIMIT, || {
-        counting.failure().is_some()
-    });
-    let reason = counting.failure().unwrap_or_default();
+    let reason = counting.why_it_stops();
     assert!(reason.contains("set SESSION_TIMEOUT within"), "{reason}");
     assert!(counting.is_misconfigured());
     counting.stop();

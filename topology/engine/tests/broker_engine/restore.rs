@@ -152,10 +152,7 @@ fn a_listener_hears_of_a_restore_that_does_not_end() {
         told.get(&unreadable)
             .is_some_and(|told| !told.suspended.is_empty())
     });
-    eventually("the instance says why", LIMIT, || {
-        counting.failure().is_some()
-    });
-    let reason = counting.failure().unwrap_or_default();
+    let reason = counting.why_it_stops();
     let place = format!("{}-2@", changelog(&cluster));
     assert!(reason.contains(&place), "{reason}");
     counting.stop();
