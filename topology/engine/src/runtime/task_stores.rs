@@ -217,7 +217,7 @@ impl TaskStores {
     }
 
     /// Whether the stores of a task were left alone for so long that they are not used again.
-    pub(crate) fn is_too_old(&self, task: TaskId) -> bool {
+    fn is_too_old(&self, task: TaskId) -> bool {
         self.age(task).is_some_and(|age| age > AGE_MAX)
     }
 

@@ -48,15 +48,15 @@ impl Contents {
         let Some(backend) = self.backend.upgrade() else {
             return Ok(false);
         };
-        let mut any = false;
         for store in &self.stores {
             let rows = backend.scan(*store, &KeyRange::all(), ScanDirection::Forward);
             let first = rows.and_then(|mut rows| rows.next().transpose());
-            any |= first
-                .map_err(|error| TaskError::of_state(self.task, error))?
-                .is_some();
+            let first = first.map_err(|error| TaskError::of_state(self.task, error))?;
+            if first.is_some() {
+                return Ok(true);
+            }
         }
-        Ok(any)
+        Ok(false)
     }
 }
 

@@ -165,12 +165,13 @@ impl Plan {
             topology: &self.topology,
             application_id: Some(&self.application_id),
         };
+        let components = Components::of(self);
         TopologyDescription {
             application_id: Some(self.application_id.to_string()),
             subtopologies: self
                 .subtopologies
                 .iter()
-                .map(|subtopology| names.planned(self, subtopology))
+                .map(|subtopology| names.planned(self, &components, subtopology))
                 .collect(),
             topics: self.topics(),
         }
@@ -268,7 +269,12 @@ impl Names<'_> {
         }
     }
 
-    fn planned(&self, plan: &Plan, part: &SubtopologyPlan) -> SubtopologyDescription {
+    fn planned(
+        &self,
+        plan: &Plan,
+        components: &Components,
+        part: &SubtopologyPlan,
+    ) -> SubtopologyDescription {
         let sources = part.sources.iter().filter_map(|planned| {
             Some(self.source(self.topology.sources.get(planned.node)?, Some(planned)))
         });
@@ -280,7 +286,7 @@ impl Names<'_> {
                 .into_iter()
                 .filter(|task| task.subtopology == part.id)
                 .collect(),
-            commits_with: Components::of(plan).others(part.id),
+            commits_with: components.others(part.id),
             processors: self.processors(&part.processors, &sources),
             sources,
             stores: part.stores.iter().map(|of| store(part, of)).collect(),
