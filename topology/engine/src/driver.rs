@@ -136,7 +136,7 @@ impl TopologyTestDriver {
         self.pipe_to(topic, partition, key.map(str::as_bytes), value, &[])
     }
 
-    /// Appends a record to one partition of `topic`.
+    /// Appends a record to one partition of `topic`, of now.
     ///
     /// # Panics
     ///
@@ -149,13 +149,30 @@ impl TopologyTestDriver {
         value: Option<&[u8]>,
         headers: &[Header],
     ) -> (Partition, Offset) {
+        self.pipe_at(topic, partition, key, value, headers, self.now)
+    }
+
+    /// Appends a record of another time than now to one partition of `topic`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such partition.
+    pub fn pipe_at(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header],
+        timestamp: TimestampMs,
+    ) -> (Partition, Offset) {
         let offset = self.logs.append(OutputRecord {
             topic: topic.into(),
             partition,
             key: key.map(<[u8]>::to_vec),
             value: value.map(<[u8]>::to_vec),
             headers: headers.to_vec(),
-            timestamp: self.now,
+            timestamp,
         });
         (partition, offset)
     }

@@ -24,12 +24,15 @@ pub struct Timer {
     pub deadline: TimestampMs,
 }
 
-/// What a periodic callback goes by.
+/// What a periodic callback goes by. Both clocks begin anew whenever a task begins to run, here or
+/// on another instance, and so do the intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PunctuationType {
     /// The system clock: also when no records come.
     WallClockTime,
-    /// The greatest timestamp that the task has seen: only while records come.
+    /// The greatest timestamp of a record that the task has read since it began to run
+    /// ([`Context::stream_time`]): it goes on only while records come, the first interval with the
+    /// first of them.
     StreamTime,
 }
 
@@ -98,7 +101,9 @@ pub enum ProcessorError {
     #[error(transparent)]
     State(#[from] StateError),
     /// A row of a store is not what its codec writes.
-    #[error("store {store} holds a row that cannot be read")]
+    #[error(
+        "store {store} holds a row that cannot be read: another release wrote it in another encoding; read that too, or give the store another name, under which it begins empty"
+    )]
     UnreadableRow {
         /// The store.
         store: String,

@@ -29,10 +29,15 @@ pub struct DecodeError {
 /// large to be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ErrorPolicy {
-    /// It becomes a dead letter, in the transaction that passes it.
+    /// It becomes a dead letter, in the transaction that passes it: a record of the topic
+    /// `<application id>-dlq` with its key, value and headers as they were, and headers that tell
+    /// where it was read and what was wrong with it ([`DeadLetter`](crate::DeadLetter)). It is
+    /// counted in `turnstile_records_dead_lettered_total`, which is to be watched: a decoder with a
+    /// fault makes dead letters of a whole topic.
     #[default]
     DeadLetter,
-    /// The instance stops, before the record.
+    /// The instance stops, all its threads, before the record, and again after each start until
+    /// the record can be processed or its group is set past it.
     Stop,
 }
 
@@ -58,6 +63,15 @@ impl<T> Source<T> {
     /// Reads `topic` as a member of the consumer group `group`.
     ///
     /// `decode` turns each record into a message, passes it over, or says what is wrong with it.
+    ///
+    /// The group is named to brokers as it is: take the application id, unless groups are given
+    /// to you. Two applications in one group each get a part of the topic. A group that has read
+    /// nothing yet begins at the start of the topic.
+    ///
+    /// Records are processed where they lie: rows of one key are in one store only if its records
+    /// are in one partition. That is so where all producers partition by murmur2 of this key, as
+    /// Java's do by default, those of librdkafka with `partitioner=murmur2_random`. Where you do
+    /// not know it, use [`Source::keyed_by`].
     pub fn new(
         topic: impl Into<String>,
         group: impl Into<String>,
@@ -78,6 +92,9 @@ impl<T> Source<T> {
     /// goes, unchanged but for its key, through the internal topic
     /// `<application id>-<repartition>-repartition`. Where the topic has another
     /// number of partitions than the sources it meets, all its records do.
+    ///
+    /// `decode` is called again there, of a record whose key is the id. Of two records of one id,
+    /// one that goes that way can be overtaken by one that lies where it belongs.
     #[must_use]
     pub fn keyed_by(
         mut self,

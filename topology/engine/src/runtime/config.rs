@@ -87,7 +87,7 @@ pub enum CommitStep {
 /// What a user cannot set: with another value records of transactions that were aborted are
 /// read, positions come to be committed past what was processed, tasks have two owners, or one
 /// is read where it was after its session has ended.
-const RESERVED_PROPERTIES: [&str; 15] = [
+const RESERVED_PROPERTIES: [&str; 16] = [
     "auto.commit.enable",
     "auto.offset.reset",
     "enable.auto.commit",
@@ -101,6 +101,7 @@ const RESERVED_PROPERTIES: [&str; 15] = [
     "isolation.level",
     "max.poll.interval.ms",
     "partition.assignment.strategy",
+    "partitioner",
     "session.timeout.ms",
     "transactional.id",
 ];

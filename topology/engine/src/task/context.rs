@@ -97,17 +97,19 @@ pub(crate) struct RecordContext<'a> {
     pub(super) key: Option<&'a [u8]>,
     pub(super) origin: Option<&'a Origin>,
     pub(super) now: TimestampMs,
+    pub(super) stream_time: Option<TimestampMs>,
 }
 
 impl RecordContext<'static> {
-    /// No record: a timer or punctuator at this time.
-    pub(super) fn at(now: TimestampMs) -> Self {
+    /// No record: a timer or punctuator at these times.
+    pub(super) fn at(now: TimestampMs, stream_time: Option<TimestampMs>) -> Self {
         Self {
             timestamp: now,
             headers: &[],
             key: None,
             origin: None,
             now,
+            stream_time,
         }
     }
 }
@@ -211,13 +213,12 @@ impl TaskCore {
         &mut self,
         processor: usize,
         at: impl Display,
-        now: TimestampMs,
+        times: &RecordContext<'static>,
         callback: impl FnOnce(&mut dyn Node, &mut Context<'_>) -> Result<(), ProcessorError>,
     ) -> Result<Result<(), ProcessorError>, TaskError> {
         let unit = Unit::begin(self);
-        let called = TaskError::unless_panic(self.id, at, || {
-            self.visit(processor, &RecordContext::at(now), callback)
-        })?;
+        let called =
+            TaskError::unless_panic(self.id, at, || self.visit(processor, times, callback))?;
         unit.end(self, &called);
         Ok(called)
     }
@@ -300,10 +301,19 @@ impl Context<'_> {
         self.record.now
     }
 
-    /// The time of the record; for a timer or punctuation, [`Context::now`].
+    /// The time of the record, which whoever has produced it or the broker has set; for a
+    /// punctuation of stream time, [`Context::stream_time`]; for another or a timer,
+    /// [`Context::now`]. What is sent has this time.
     #[must_use]
     pub fn timestamp(&self) -> TimestampMs {
         self.record.timestamp
+    }
+
+    /// The greatest timestamp of a record that the task has read since it began to run here, this
+    /// one included, whatever its topic; nothing before the first. It does not survive a restart.
+    #[must_use]
+    pub fn stream_time(&self) -> Option<TimestampMs> {
+        self.record.stream_time
     }
 
     /// The key of the record as it was read.
@@ -482,8 +492,9 @@ impl Context<'_> {
         delivered
     }
 
-    /// Sets a durable timer that fires once, at or after `deadline`. A timer that is
-    /// pending under the same key moves.
+    /// Sets a durable timer that fires once, when the wall clock shows `deadline` or later: it goes
+    /// by [`Context::now`], never by the time of records. A timer that is pending under the same key
+    /// moves.
     ///
     /// # Errors
     ///

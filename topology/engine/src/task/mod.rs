@@ -48,7 +48,7 @@ use crate::source::ErrorPolicy;
 use crate::topology::{
     Handled, HandlingError, Home, PlanSource, SourceRole, SubtopologyPlan, Topology,
 };
-use crate::{Offset, Partition, TaskId, TimestampMs};
+use crate::{Offset, Partition, PunctuationType, TaskId, TimestampMs};
 
 /// What a task did with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub struct Task {
     sealed_punctuations: Punctuations,
     /// As of the last commit.
     committed_punctuations: Punctuations,
+    /// The place among the processors of the one whose timers are next in turn.
+    first_to_fire: usize,
     status: TaskStatus,
 }
 
@@ -93,6 +95,7 @@ impl Task {
             sealed_punctuations: punctuations.clone(),
             committed_punctuations: punctuations.clone(),
             punctuations,
+            first_to_fire: 0,
             status: TaskStatus::Created,
         }
     }
@@ -251,6 +254,7 @@ impl Task {
             key: record.key,
             origin: Some(origin),
             now,
+            stream_time: self.punctuations.stream_time(),
         };
         let home = home(from, self.id.partition, plan.partitions);
         let core = &mut self.core;
@@ -332,24 +336,35 @@ impl Task {
         self.assert_running();
         let plan = self.core.plan.clone();
         let mut fired = 0;
-        for processor in plan.processors.iter().copied() {
+        let first = self.first_to_fire.min(plan.processors.len());
+        self.first_to_fire = 0;
+        let (before, from_first) = plan.processors.split_at(first);
+        for (place, processor) in (first..).zip(from_first).chain((0..).zip(before)) {
             // One at a time: what a timer does may cancel or move the next.
             while fired < limit {
-                let Some(timer) = self.core.take_due(processor, now)? else {
+                let Some(timer) = self.core.take_due(*processor, now)? else {
                     break;
                 };
                 fired += 1;
                 lateness(now.since(timer.deadline));
-                self.fire(processor, timer, now)?;
+                self.fire(*processor, timer, now)?;
+                if fired == limit {
+                    // However many are due of one processor, the others have their turn.
+                    self.first_to_fire = place + 1;
+                }
             }
         }
         for (processor, kind) in self.punctuations.take_due(now) {
             let topology = self.core.topology.clone();
             let name = name_of(&topology, processor);
             let at = format_args!("a {kind:?} punctuation of {name}");
+            let mut times = RecordContext::at(now, self.punctuations.stream_time());
+            if kind == PunctuationType::StreamTime {
+                times.timestamp = times.stream_time.unwrap_or(now);
+            }
             let called = self
                 .core
-                .call_guarded(processor, at, now, |node, context| {
+                .call_guarded(processor, at, &times, |node, context| {
                     node.on_punctuate(context, kind)
                 })?;
             called.map_err(|error| TaskError::of_processor(self.id, at, error))?;
@@ -364,9 +379,10 @@ impl Task {
         let name = name_of(&topology, processor);
         let Timer { key, deadline } = timer.clone();
         let at = format_args!("the timer {} of {name}", key.escape_ascii());
+        let times = RecordContext::at(now, self.punctuations.stream_time());
         let called = self
             .core
-            .call_guarded(processor, at, now, |node, context| {
+            .call_guarded(processor, at, &times, |node, context| {
                 node.on_timer(context, timer)
             })?;
         let (kind, message) = match called {
@@ -476,6 +492,7 @@ impl Task {
     pub(crate) fn abort(&mut self) {
         self.core.forget_uncommitted();
         self.punctuations.clone_from(&self.committed_punctuations);
+        self.first_to_fire = 0;
     }
 
     fn assert_running(&self) {

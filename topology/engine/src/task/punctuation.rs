@@ -53,6 +53,11 @@ impl Punctuations {
         }
     }
 
+    /// The greatest timestamp of a record since the task started, which clocks can show.
+    pub(super) fn stream_time(&self) -> Option<TimestampMs> {
+        self.stream_time
+    }
+
     /// Starts the wall clocks; those of stream time wait for a record.
     pub(super) fn start(&mut self, now: TimestampMs) {
         self.stream_time = None;

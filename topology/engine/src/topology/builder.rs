@@ -8,8 +8,8 @@ use turnstile_state::Codec;
 
 use super::faults::{TopologyFault, TopologyFaults};
 use super::graph::{
-    Edge, Node, OutletDef, ProcessorDef, SinkDef, SinkTopic, SourceDef, SourceOrigin, StoreDef,
-    Topology, TypedHandling,
+    Edge, Node, OutletDef, ProcessorDef, SinkDef, SourceDef, StoreDef, TopicName, Topology,
+    TypedHandling,
 };
 use super::handles::{Outlet, Sink, Store, Stream, StreamEnd};
 use super::subtopologies;
@@ -47,7 +47,7 @@ impl TopologyBuilder {
             (Some(keyed_by.id_of), Some(keyed_by.repartition))
         });
         self.add_source(SourceDef {
-            origin: SourceOrigin::Topic(topic),
+            origin: TopicName::Outside(topic),
             group,
             policy,
             rekeyed_through,
@@ -71,9 +71,9 @@ impl TopologyBuilder {
             policy,
             ..
         } = Source::new(name, group, decode);
-        let sink = self.add_sink(SinkTopic::Repartition(name.clone()));
+        let sink = self.add_sink(TopicName::Repartition(name.clone()));
         let stream = self.add_source(SourceDef {
-            origin: SourceOrigin::Repartition(name),
+            origin: TopicName::Repartition(name),
             group,
             policy,
             rekeyed_through: None,
@@ -88,7 +88,7 @@ impl TopologyBuilder {
 
     /// A topic that processors send messages to.
     pub fn sink<T: Encode>(&mut self, topic: impl Into<String>) -> Sink<T> {
-        self.add_sink(SinkTopic::Topic(topic.into()))
+        self.add_sink(TopicName::Outside(topic.into()))
     }
 
     /// A state store. All stores of the application share one changelog,
@@ -167,7 +167,7 @@ impl TopologyBuilder {
         Stream::new(StreamEnd::Source(self.sources.len() - 1))
     }
 
-    fn add_sink<T>(&mut self, topic: SinkTopic) -> Sink<T> {
+    fn add_sink<T>(&mut self, topic: TopicName) -> Sink<T> {
         self.sinks.push(SinkDef { topic });
         Sink::new(self.sinks.len() - 1)
     }

@@ -12,9 +12,7 @@ mod text;
 use serde::Serialize;
 
 use super::components::Components;
-use super::graph::{
-    Edge, STORES_CHANGELOG, SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology,
-};
+use super::graph::{Edge, STORES_CHANGELOG, SourceDef, SubtopologyDef, TopicName, Topology};
 use super::plan::{InternalTopicKind, Plan, PlanSource, PlanStore, SourceRole, SubtopologyPlan};
 use crate::processor::PunctuationType;
 use crate::source::ErrorPolicy;
@@ -371,8 +369,8 @@ impl Names<'_> {
                 }),
                 sends: name_all(&processor.sinks, &self.topology.sinks, |sink| {
                     match &sink.topic {
-                        SinkTopic::Topic(name) => name.clone(),
-                        SinkTopic::Repartition(name) => self.repartition(name),
+                        TopicName::Outside(name) => name.clone(),
+                        TopicName::Repartition(name) => self.repartition(name),
                     }
                 }),
             })
@@ -411,10 +409,10 @@ impl Names<'_> {
         targets.map(|processor| processor.name.clone()).collect()
     }
 
-    fn topic(&self, origin: &SourceOrigin) -> String {
+    fn topic(&self, origin: &TopicName) -> String {
         match origin {
-            SourceOrigin::Topic(name) => name.clone(),
-            SourceOrigin::Repartition(name) => self.repartition(name),
+            TopicName::Outside(name) => name.clone(),
+            TopicName::Repartition(name) => self.repartition(name),
         }
     }
 

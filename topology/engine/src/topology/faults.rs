@@ -4,6 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::PunctuationType;
+
 /// One fault of a topology, and what to change.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TopologyFault {
@@ -31,8 +33,24 @@ pub enum TopologyFault {
         /// The other.
         second: String,
     },
+    /// A topic has a name that no broker takes.
+    #[error(
+        "{topic:?} cannot be the name of a topic: make it of a-z, A-Z, 0-9, '.', '_' and '-', 249 of them at most"
+    )]
+    InvalidTopic {
+        /// The name.
+        topic: String,
+    },
+    /// A source is in no group.
+    #[error(
+        "the source of topic {topic} has no consumer group: give it the application id, or the group that the topic is to be read in"
+    )]
+    NoGroup {
+        /// The topic.
+        topic: String,
+    },
     /// Nothing flows into a processor.
-    #[error("processor {processor} has no input")]
+    #[error("processor {processor} has no input: give it a stream or remove it")]
     NoInput {
         /// The processor.
         processor: String,
@@ -51,6 +69,16 @@ pub enum TopologyFault {
         /// The processor.
         processor: String,
     },
+    /// A processor would be called by one clock for several reasons, and could not tell which.
+    #[error(
+        "processor {processor} punctuates by {kind:?} more than once: declare it once, with the shortest of the intervals"
+    )]
+    DuplicatePunctuation {
+        /// The processor.
+        processor: String,
+        /// The clock.
+        kind: PunctuationType,
+    },
     /// Nobody reads a stream.
     #[error("nothing reads {stream}: give it to a processor or remove it")]
     Unread {
@@ -58,7 +86,7 @@ pub enum TopologyFault {
         stream: String,
     },
     /// No processor uses a store.
-    #[error("no processor uses store {store}")]
+    #[error("no processor uses store {store}: declare it at one or remove it")]
     UnusedStore {
         /// The store.
         store: String,
@@ -87,11 +115,11 @@ pub enum TopologyFault {
     },
     /// One subtopology reads a topic twice in the same group.
     #[error(
-        "subtopology {subtopology} reads topic {topic} twice in group {group}: share one source"
+        "two sources read topic {topic} in group {group} for {processors}, which belong together: share one source"
     )]
     DuplicateSource {
-        /// The subtopology.
-        subtopology: u16,
+        /// The processors that read it.
+        processors: String,
         /// The topic.
         topic: String,
         /// The group.
@@ -99,34 +127,46 @@ pub enum TopologyFault {
     },
     /// Two subtopologies read a topic in one group: each would get part of it.
     #[error(
-        "subtopologies {first} and {second} both read topic {topic} in group {group}: share one source or use two groups"
+        "two sources read topic {topic} in group {group}, one for {first} and one for {second}: share one source or use two groups"
     )]
     SplitTopic {
-        /// One subtopology.
-        first: u16,
-        /// The other.
-        second: u16,
+        /// The processors that read one.
+        first: String,
+        /// Those that read the other.
+        second: String,
         /// The topic.
         topic: String,
         /// The group.
         group: String,
     },
     /// A topic does not exist.
-    #[error("topic {topic} does not exist: create it, or let the application create it")]
+    #[error(
+        "topic {topic} does not exist: create it, or name it among the topics that the application creates at its start"
+    )]
     MissingTopic {
         /// The topic.
         topic: String,
     },
     /// Topics that one task reads together have different numbers of partitions.
     #[error(
-        "subtopology {subtopology} reads topics with different partition counts: {topics}; give them the same number, or declare the odd ones `keyed_by` their id"
+        "subtopology {subtopology} ({processors}) reads topics with different partition counts: {topics}; give them the same number, or declare the odd ones `keyed_by` their id"
     )]
     NotCopartitioned {
         /// The subtopology.
         subtopology: u16,
+        /// Its processors.
+        processors: String,
         /// The topics with their counts.
         topics: String,
     },
+}
+
+impl TopologyFault {
+    /// Whether it is there until somebody changes the topology or the topics. One that is missing
+    /// may be about to be created.
+    pub(crate) fn is_lasting(&self) -> bool {
+        !matches!(self, Self::MissingTopic { .. })
+    }
 }
 
 /// Everything that is wrong with a topology.

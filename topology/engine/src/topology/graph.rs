@@ -27,7 +27,7 @@ pub struct Topology {
 }
 
 pub(crate) struct SourceDef {
-    pub(crate) origin: SourceOrigin,
+    pub(crate) origin: TopicName,
     pub(crate) group: String,
     pub(crate) policy: ErrorPolicy,
     /// The name of the repartition topic for records whose id belongs elsewhere.
@@ -36,11 +36,11 @@ pub(crate) struct SourceDef {
     pub(crate) children: Vec<Edge>,
 }
 
-/// Which topic a source node reads.
+/// Which topic a source reads, or a sink sends to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum SourceOrigin {
+pub(crate) enum TopicName {
     /// A topic with this name.
-    Topic(String),
+    Outside(String),
     /// The repartition topic with this name within the application.
     Repartition(String),
 }
@@ -73,16 +73,7 @@ pub(crate) struct StoreDef {
 }
 
 pub(crate) struct SinkDef {
-    pub(crate) topic: SinkTopic,
-}
-
-/// Where a sink sends to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SinkTopic {
-    /// A topic with this name.
-    Topic(String),
-    /// The repartition topic with this name within the application.
-    Repartition(String),
+    pub(crate) topic: TopicName,
 }
 
 pub(crate) struct OutletDef {

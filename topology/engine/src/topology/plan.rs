@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use turnstile_state::{StoreId, StoreSpec, StoreTag};
 
-use super::graph::{SinkTopic, SourceOrigin, Topology};
+use super::graph::{TopicName, Topology};
 use crate::{Partition, SubtopologyId, TaskId};
 
 /// A topology on a cluster: what its tasks are and which topics they touch.
@@ -112,12 +112,12 @@ impl Topology {
             .sources
             .iter()
             .filter_map(|source| match &source.origin {
-                SourceOrigin::Topic(name) => Some(name.as_str()),
-                SourceOrigin::Repartition(_) => None,
+                TopicName::Outside(name) => Some(name.as_str()),
+                TopicName::Repartition(_) => None,
             });
         let sinks = self.sinks.iter().filter_map(|sink| match &sink.topic {
-            SinkTopic::Topic(name) => Some(name.as_str()),
-            SinkTopic::Repartition(_) => None,
+            TopicName::Outside(name) => Some(name.as_str()),
+            TopicName::Repartition(_) => None,
         });
         sources.chain(sinks).collect()
     }
@@ -144,6 +144,16 @@ impl Plan {
             let of = self.subtopology(task.subtopology);
             of.is_some_and(|subtopology| subtopology.changelog.is_some())
         })
+    }
+
+    /// Over how many partitions each store of a changelog is divided.
+    pub(crate) fn store_partitions(&self) -> BTreeMap<String, i32> {
+        let subtopologies = self.subtopologies.iter();
+        let stores = subtopologies.flat_map(|of| {
+            let stores = of.stores.iter().filter(|store| store.tag.is_some());
+            stores.map(|store| (store.name.clone(), of.partitions))
+        });
+        stores.collect()
     }
 
     /// Whether any processor has timers.
@@ -205,7 +215,7 @@ impl Plan {
             };
             for source in &subtopology.sources {
                 let node = self.topology.sources.get(source.node);
-                if node.is_some_and(|node| matches!(node.origin, SourceOrigin::Repartition(_))) {
+                if node.is_some_and(|node| matches!(node.origin, TopicName::Repartition(_))) {
                     add(&source.topic, InternalTopicKind::Repartition);
                 }
                 if let SourceRole::Checked(rekeyed) = &source.role {
@@ -266,7 +276,7 @@ impl Plan {
             .flat_map(|processor| &processor.sinks)
             .filter(|index| {
                 let sink = self.topology.sinks.get(**index);
-                sink.is_some_and(|sink| matches!(sink.topic, SinkTopic::Repartition(_)))
+                sink.is_some_and(|sink| matches!(sink.topic, TopicName::Repartition(_)))
             })
             .filter_map(|index| subtopology.sinks.get(*index))
             .map(|sink| (sink.topic.clone(), sink.partitions));

@@ -14,9 +14,7 @@ use std::sync::Arc;
 use turnstile_state::StoreTag;
 
 use super::faults::{TopologyFault, TopologyFaults};
-use super::graph::{
-    STORES_CHANGELOG, SinkTopic, SourceDef, SourceOrigin, SubtopologyDef, Topology,
-};
+use super::graph::{STORES_CHANGELOG, SourceDef, SubtopologyDef, TopicName, Topology};
 use super::plan::{
     Plan, PlanSink, PlanSource, PlanStore, PlanStoreKind, SourceRole, SubtopologyPlan,
 };
@@ -146,7 +144,7 @@ impl Resolver<'_> {
         let mut fixed = BTreeMap::new();
         let mut keyed = None;
         for (_, source) in sources_of(self.topology, part) {
-            let SourceOrigin::Topic(topic) = &source.origin else {
+            let TopicName::Outside(topic) = &source.origin else {
                 continue;
             };
             let Some(count) = self.count(topic) else {
@@ -164,8 +162,12 @@ impl Resolver<'_> {
                 .iter()
                 .map(|(topic, count)| format!("{topic} {count}"))
                 .collect();
+            let processors = part.processors.iter();
+            let processors = processors.filter_map(|index| self.topology.processors.get(*index));
+            let processors: Vec<&str> = processors.map(|of| of.name.as_str()).collect();
             self.faults.push(TopologyFault::NotCopartitioned {
                 subtopology: part.id.0,
+                processors: processors.join(", "),
                 topics: topics.join(", "),
             });
         }
@@ -186,12 +188,12 @@ impl Resolver<'_> {
     }
 
     /// Whether `reader` reads the repartition topic that a sink sends to.
-    fn reads(&self, reader: &SubtopologyDef, topic: &SinkTopic) -> bool {
-        let SinkTopic::Repartition(name) = topic else {
+    fn reads(&self, reader: &SubtopologyDef, topic: &TopicName) -> bool {
+        let TopicName::Repartition(name) = topic else {
             return false;
         };
         sources_of(self.topology, reader).any(
-            |(_, source)| matches!(&source.origin, SourceOrigin::Repartition(read) if read == name),
+            |(_, source)| matches!(&source.origin, TopicName::Repartition(read) if read == name),
         )
     }
 
@@ -200,11 +202,11 @@ impl Resolver<'_> {
         let mut sinks = Vec::new();
         for sink in &topology.sinks {
             sinks.push(match &sink.topic {
-                SinkTopic::Topic(topic) => PlanSink {
+                TopicName::Outside(topic) => PlanSink {
                     topic: topic.as_str().into(),
                     partitions: self.count(topic).unwrap_or(1),
                 },
-                SinkTopic::Repartition(name) => {
+                TopicName::Repartition(name) => {
                     let mut readers = topology.subtopologies.iter().zip(counts);
                     let reader = readers.find(|(part, _)| self.reads(part, &sink.topic));
                     PlanSink {
@@ -233,11 +235,11 @@ impl Resolver<'_> {
                 role,
             };
             let (topic, count): (Arc<str>, _) = match &source.origin {
-                SourceOrigin::Topic(topic) => (
+                TopicName::Outside(topic) => (
                     topic.as_str().into(),
                     self.count(topic).unwrap_or(partitions),
                 ),
-                SourceOrigin::Repartition(name) => (self.repartition(name), partitions),
+                TopicName::Repartition(name) => (self.repartition(name), partitions),
             };
             let Some(name) = &source.rekeyed_through else {
                 read.push(plan(topic, SourceRole::Placed));

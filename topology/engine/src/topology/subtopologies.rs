@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use turnstile_state::StoreTag;
 
 use super::faults::TopologyFault;
-use super::graph::{SinkTopic, SourceOrigin, SubtopologyDef, Topology};
+use super::graph::{SourceDef, SubtopologyDef, TopicName, Topology};
 use super::handles::StreamEnd;
 use crate::SubtopologyId;
 
@@ -97,6 +97,7 @@ fn part_with(topology: &Topology, id: SubtopologyId, processors: Vec<usize>) -> 
 /// All faults that can be told without a cluster.
 pub(super) fn faults(topology: &Topology) -> Vec<TopologyFault> {
     let mut faults = name_faults(topology);
+    faults.extend(outside_name_faults(topology));
     faults.extend(input_faults(topology));
     for processor in &topology.processors {
         let mut intervals = processor.punctuations.iter().map(|(_, interval)| interval);
@@ -104,6 +105,15 @@ pub(super) fn faults(topology: &Topology) -> Vec<TopologyFault> {
             faults.push(TopologyFault::NoInterval {
                 processor: processor.name.clone(),
             });
+        }
+        for (index, (kind, _)) in processor.punctuations.iter().enumerate() {
+            let before = processor.punctuations.iter().take(index);
+            if is_second(before.map(|(other, _)| other), kind) {
+                faults.push(TopologyFault::DuplicatePunctuation {
+                    processor: processor.name.clone(),
+                    kind: *kind,
+                });
+            }
         }
     }
     for source in topology
@@ -132,7 +142,7 @@ pub(super) fn faults(topology: &Topology) -> Vec<TopologyFault> {
             .iter()
             .any(|processor| processor.sinks.contains(&index))
         {
-            let (SinkTopic::Topic(topic) | SinkTopic::Repartition(topic)) = &sink.topic;
+            let (TopicName::Outside(topic) | TopicName::Repartition(topic)) = &sink.topic;
             faults.push(TopologyFault::UnusedSink {
                 topic: topic.clone(),
             });
@@ -171,8 +181,8 @@ fn name_faults(topology: &Topology) -> Vec<TopologyFault> {
         .iter()
         .map(|store| (STORES, store.name.clone()));
     let sinks = topology.sinks.iter().filter_map(|sink| match &sink.topic {
-        SinkTopic::Repartition(name) => Some(("repartition topics", name.clone())),
-        SinkTopic::Topic(_) => None,
+        TopicName::Repartition(name) => Some(("repartition topics", name.clone())),
+        TopicName::Outside(_) => None,
     });
     let rekeyed = topology
         .sources
@@ -237,9 +247,7 @@ fn input_faults(topology: &Topology) -> Vec<TopologyFault> {
             });
         }
         for (index, input) in processor.inputs.iter().enumerate() {
-            let before = processor.inputs.iter().take(index);
-            // The second one is the fault, and a third not another.
-            if before.filter(|other| *other == input).count() == 1 {
+            if is_second(processor.inputs.iter().take(index), input) {
                 faults.push(TopologyFault::DuplicateInput {
                     processor: processor.name.clone(),
                     stream: stream_name(topology, *input).to_owned(),
@@ -250,9 +258,56 @@ fn input_faults(topology: &Topology) -> Vec<TopologyFault> {
     faults
 }
 
+/// Whether there is one before it that is the same. The second one is the fault, and a third not
+/// another.
+fn is_second<'a, T: PartialEq + 'a>(before: impl Iterator<Item = &'a T>, this: &T) -> bool {
+    before.filter(|other| *other == this).count() == 1
+}
+
+/// What brokers take for the name of a topic.
+fn is_topic_name(name: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=249).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(is_legal)
+}
+
+/// The names of topics outside the application, and of groups.
+fn outside_name_faults(topology: &Topology) -> Vec<TopologyFault> {
+    let mut faults = Vec::new();
+    let read = topology.sources.iter().map(|source| &source.origin);
+    let written = topology.sinks.iter().map(|sink| &sink.topic);
+    let names: BTreeSet<&TopicName> = read.chain(written).collect();
+    for name in names {
+        if let TopicName::Outside(topic) = name
+            && !is_topic_name(topic)
+        {
+            let topic = topic.clone();
+            faults.push(TopologyFault::InvalidTopic { topic });
+        }
+    }
+    for source in &topology.sources {
+        if source.group.is_empty() {
+            let topic = topic_name(&source.origin).to_owned();
+            faults.push(TopologyFault::NoGroup { topic });
+        }
+    }
+    faults
+}
+
+/// The names of the processors that read a source.
+fn readers_of<'a>(topology: &'a Topology, source: &SourceDef) -> BTreeSet<&'a str> {
+    let readers = source.children.iter();
+    let readers = readers.filter_map(|edge| topology.processors.get(edge.to));
+    readers.map(|processor| processor.name.as_str()).collect()
+}
+
+fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    Vec::from_iter(names).join(", ")
+}
+
 fn source_faults(topology: &Topology) -> Vec<TopologyFault> {
     let mut faults = Vec::new();
-    let mut readers: BTreeMap<(&SourceOrigin, &str), SubtopologyId> = BTreeMap::new();
+    let mut readers: BTreeMap<(&TopicName, &str), (SubtopologyId, BTreeSet<&str>)> =
+        BTreeMap::new();
     for subtopology in &topology.subtopologies {
         for source in subtopology
             .sources
@@ -260,17 +315,19 @@ fn source_faults(topology: &Topology) -> Vec<TopologyFault> {
             .filter_map(|index| topology.sources.get(*index))
         {
             let (topic, group) = (topic_name(&source.origin), source.group.as_str());
-            match readers.insert((&source.origin, group), subtopology.id) {
-                Some(first) if first == subtopology.id => {
+            let these = readers_of(topology, source);
+            let read = (subtopology.id, these.clone());
+            match readers.insert((&source.origin, group), read) {
+                Some((id, first)) if id == subtopology.id => {
                     faults.push(TopologyFault::DuplicateSource {
-                        subtopology: first.0,
+                        processors: joined(first.union(&these).copied()),
                         topic: topic.to_owned(),
                         group: group.to_owned(),
                     });
                 }
-                Some(first) => faults.push(TopologyFault::SplitTopic {
-                    first: first.0,
-                    second: subtopology.id.0,
+                Some((_, first)) => faults.push(TopologyFault::SplitTopic {
+                    first: joined(first),
+                    second: joined(these),
                     topic: topic.to_owned(),
                     group: group.to_owned(),
                 }),
@@ -295,9 +352,9 @@ fn stream_name(topology: &Topology, end: StreamEnd) -> &str {
     name.expect("a stream comes from the builder that it is given to")
 }
 
-fn topic_name(origin: &SourceOrigin) -> &str {
+fn topic_name(origin: &TopicName) -> &str {
     match origin {
-        SourceOrigin::Topic(name) | SourceOrigin::Repartition(name) => name,
+        TopicName::Outside(name) | TopicName::Repartition(name) => name,
     }
 }
 

@@ -24,6 +24,8 @@ impl Processor for Metronome {
     type In = Text;
 
     fn process(&mut self, context: &mut Context<'_>, text: Text) -> Result<(), ProcessorError> {
+        let timestamp = context.timestamp().min(TimestampMs(i64::MAX - 1));
+        assert!(context.stream_time() >= Some(timestamp));
         match text.0.as_str() {
             "reject" => Err(ProcessorError::rejected("asked-to", "")),
             _ => Ok(()),
@@ -38,6 +40,11 @@ impl Processor for Metronome {
     ) -> Result<(), ProcessorError> {
         self.calls += 1;
         assert!(self.calls < CALLS_MAX, "it is called without end");
+        if kind == PunctuationType::StreamTime {
+            assert_eq!(context.stream_time(), Some(context.timestamp()));
+        } else {
+            assert_eq!(context.timestamp(), context.now());
+        }
         context.send(self.out, "", &Text(format!("{kind:?}")))
     }
 }
@@ -74,6 +81,12 @@ fn record(driver: &mut TopologyTestDriver, ms: u64, value: &str) -> Vec<String> 
     driver.pipe_to("ticks", Partition(0), None, Some(value.as_bytes()), &[]);
     driver.run().expect("nothing stops the task");
     sent(driver)
+}
+
+/// A record of another time than the wall clock shows, not read yet.
+fn record_of(driver: &mut TopologyTestDriver, timestamp: TimestampMs, value: &str) {
+    let value = Some(value.as_bytes());
+    driver.pipe_at("ticks", Partition(0), None, value, &[], timestamp);
 }
 
 const NOTHING: [&str; 0] = [];
@@ -139,23 +152,26 @@ fn stream_time_never_goes_back() {
     driver.set_now(TimestampMs(5));
     assert_eq!(record(&mut driver, 0, "old"), ["old"]);
     // Due by the records, although the wall clock says otherwise.
-    let time = driver.now().plus(Duration::from_secs(60));
-    driver.set_now(TimestampMs(1_700_000_000_100));
-    driver.pipe("ticks", None, Some(b"third"));
-    driver.set_now(time);
+    driver.set_now(driver.now().plus(Duration::from_secs(60)));
+    record_of(&mut driver, TimestampMs(1_700_000_000_100), "third");
     driver.run().unwrap();
+    let written = driver.all("out");
+    let of = |value: &[u8]| {
+        let mut found = written
+            .iter()
+            .filter(|record| record.value.as_deref() == Some(value));
+        found.next_back().map(|record| record.timestamp)
+    };
+    assert_eq!(of(b"StreamTime"), of(b"third"));
     assert_eq!(sent(&mut driver), ["third", "StreamTime"]);
 }
 
 #[test]
 fn the_greatest_timestamp_is_one_call_and_the_last() {
     let mut driver = driver(PunctuationType::StreamTime);
-    let time = driver.now();
     assert_eq!(record(&mut driver, 0, "first"), ["first"]);
     for (value, called) in [("last", true), ("last again", false)] {
-        driver.set_now(TimestampMs(i64::MAX));
-        driver.pipe("ticks", None, Some(value.as_bytes()));
-        driver.set_now(time);
+        record_of(&mut driver, TimestampMs(i64::MAX), value);
         driver.run().unwrap();
         let punctuation = called.then_some("StreamTime");
         let expected: Vec<&str> = [value].into_iter().chain(punctuation).collect();

@@ -1,11 +1,15 @@
 //! Timers fire once, in order, late rather than never, and never early.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use turnstile_engine::task::Processed;
-use turnstile_engine::{ErrorPolicy, TopologyTestDriver};
+use turnstile_engine::{
+    Context, ErrorPolicy, Processor, ProcessorError, Sink, Source, Timer, TopologyBuilder,
+    TopologyTestDriver,
+};
 
-use super::script::{driver, pipe, sent};
+use super::script::{Text, decode, driver, pipe, sent};
 
 fn after(script: &str) -> TopologyTestDriver {
     let (mut driver, _) = driver(ErrorPolicy::DeadLetter);
@@ -211,4 +215,45 @@ fn when_a_timer_is_due_can_be_asked() {
             "main in 30 ms"
         ]
     );
+}
+
+/// Sets so many timers of now for each message, and sends its name whenever one fires.
+struct Alarms {
+    name: &'static str,
+    timers: u32,
+    out: Sink<Text>,
+}
+
+impl Processor for Alarms {
+    type In = Text;
+
+    fn process(&mut self, context: &mut Context<'_>, _: Text) -> Result<(), ProcessorError> {
+        let now = context.now();
+        (0..self.timers).try_for_each(|number| context.schedule(&number.to_be_bytes(), now))
+    }
+
+    fn on_timer(&mut self, context: &mut Context<'_>, _: Timer) -> Result<(), ProcessorError> {
+        context.send(self.out, "", &Text(self.name.to_owned()))
+    }
+}
+
+#[test]
+fn many_timers_of_one_processor_do_not_hold_up_those_of_another() {
+    const MANY: u32 = 2_000;
+    let mut builder = TopologyBuilder::new();
+    let ticks = builder.source(Source::new("ticks", "readers", decode));
+    let out = builder.sink("out");
+    for (name, timers) in [("many", MANY), ("few", 1)] {
+        let alarms = move || Alarms { name, timers, out };
+        let processor = builder.processor(name, alarms).input(ticks).sink(out);
+        processor.timers().done();
+    }
+    let topology = builder.build().expect("the topology is sound");
+    let mut driver = TopologyTestDriver::new(Arc::new(topology), 1).expect("it fits its topics");
+    driver.pipe("ticks", None, Some(b"go"));
+    driver.run().expect("nothing stops the task");
+    let fired = sent(&mut driver);
+    assert_eq!(fired.len(), MANY as usize + 1);
+    let few = fired.iter().position(|name| name == "few");
+    assert!(few.is_some_and(|place| place < fired.len() / 2), "{few:?}");
 }

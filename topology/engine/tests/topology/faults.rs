@@ -1,8 +1,9 @@
 //! Every fault of a declaration is found, and all of them at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use turnstile_engine::{Store, TopologyBuilder, TopologyFault};
+use turnstile_engine::{PunctuationType, Store, TopologyBuilder, TopologyFault};
 
 use super::{Quiet, Text, decode, keyed_source, partitions, source};
 
@@ -135,6 +136,49 @@ fn names_that_become_part_of_topics_are_made_for_that() {
         invalid("repartition topics", "by user"),
     ];
     assert_eq!(faults, expected);
+}
+
+#[test]
+fn topics_and_groups_outside_have_names_that_brokers_take() {
+    let long = "t".repeat(250);
+    let faults = faults_of(|builder| {
+        for (n, topic) in ["", "a topic", ".", &long].into_iter().enumerate() {
+            let stream = builder.source(source(topic, "any group"));
+            let processor = builder.processor(format!("reads-{n}"), || Quiet);
+            processor.input(stream).done();
+        }
+        let clicks = builder.source(source("Clicks.of_all-1", ""));
+        let out = builder.sink::<Text>("out/there");
+        let processor = builder.processor("writes", || Quiet);
+        processor.input(clicks).sink(out).done();
+    });
+    let invalid = |topic: &str| TopologyFault::InvalidTopic {
+        topic: topic.to_owned(),
+    };
+    let nowhere = TopologyFault::NoGroup {
+        topic: "Clicks.of_all-1".to_owned(),
+    };
+    let names = ["", ".", "a topic", "out/there", &long];
+    let expected: Vec<TopologyFault> = names.map(invalid).into_iter().chain([nowhere]).collect();
+    assert_eq!(faults, expected);
+}
+
+#[test]
+fn a_clock_punctuates_a_processor_for_one_reason() {
+    use PunctuationType::{StreamTime, WallClockTime};
+    let faults = faults_of(|builder| {
+        let clicks = builder.source(source("clicks", "g"));
+        let mut processor = builder.processor("count", || Quiet).input(clicks);
+        for (kind, seconds) in [(WallClockTime, 1), (StreamTime, 1), (WallClockTime, 5)] {
+            processor = processor.punctuate(kind, Duration::from_secs(seconds));
+        }
+        processor.done();
+    });
+    let twice = TopologyFault::DuplicatePunctuation {
+        processor: "count".to_owned(),
+        kind: WallClockTime,
+    };
+    assert_eq!(faults, [twice]);
 }
 
 #[test]
@@ -316,12 +360,16 @@ fn a_subtopology_reads_a_topic_once_in_a_group() {
         builder
             .processor("count", || Quiet)
             .input(once)
+            .input(in_another_group)
+            .done();
+        builder
+            .processor("report", || Quiet)
             .input(twice)
             .input(in_another_group)
             .done();
     });
     let expected = TopologyFault::DuplicateSource {
-        subtopology: 1,
+        processors: "count, report".to_owned(),
         topic: "clicks".to_owned(),
         group: "g".to_owned(),
     };
@@ -352,8 +400,8 @@ fn subtopologies_do_not_split_a_topic_between_them() {
         }
     });
     let expected = TopologyFault::SplitTopic {
-        first: 1,
-        second: 2,
+        first: "count".to_owned(),
+        second: "report".to_owned(),
         topic: "clicks".to_owned(),
         group: "g".to_owned(),
     };
@@ -383,14 +431,14 @@ fn all_faults_are_told_at_once() {
     the topology has 10 fault(s)
     "Counts" cannot be one of the stores: make its name of a-z, 0-9 and -
     there are two processors named twin: rename one
-    processor idle has no input
+    processor idle has no input: give it a stream or remove it
     nothing reads clicks: give it to a processor or remove it
-    no processor uses store Counts
+    no processor uses store Counts: declare it at one or remove it
     no processor sends to topic out: declare the sink at one or remove it
     outlet late belongs to 0 processors: it has to be exactly one
     nothing reads late: give it to a processor or remove it
     processors twin, twin forward to each other in a circle: break it with a repartition topic
-    subtopologies 1 and 2 both read topic clicks in group g: share one source or use two groups
+    two sources read topic clicks in group g, one for twin and one for twin: share one source or use two groups
     "#);
 }
 
@@ -427,6 +475,7 @@ fn a_cluster_has_to_have_all_topics_and_equal_counts_where_they_meet() {
     };
     let unequal = TopologyFault::NotCopartitioned {
         subtopology: 0,
+        processors: "count".to_owned(),
         topics: "clicks 4, views 6".to_owned(),
     };
     assert_eq!(faults.0, [unequal, missing("users"), missing("out")]);
