@@ -26,11 +26,11 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-use rocksdb::DB;
+use rocksdb::{DB, Options};
 
 use self::database::{Database, SetApart};
 use self::flusher::{Drains, Flusher};
-use self::rows::RowPrefix;
+use self::rows::{CHANGELOG_OFFSET, RowPrefix};
 use crate::marker::{self, Marker};
 use crate::{
     Backend, Batch, Entry, KeyRange, ScanDirection, StateError, StoreId, StoreSpec, StoreStats,
@@ -112,7 +112,7 @@ impl RocksBackend {
         let rocks = options
             .to_rocksdb()
             .and_then(|options| DB::open(&options, path.join(DATABASE)))
-            .map_err(StateError::rocks(path, "open the database"))?;
+            .map_err(|error| cannot_open(path, error))?;
         let prefixes = stores.iter().map(|spec| prefix_of(spec, &names));
         Ok(Self {
             database: Arc::new(Database::new(rocks, path, prefixes, options)?),
@@ -120,6 +120,25 @@ impl RocksBackend {
             flusher: options.flusher.clone(),
             memory: options.memory.clone(),
         })
+    }
+
+    /// The changelog offset that the task in the directory `path` has reached, which must not be
+    /// open; nothing, if it holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn reached(path: &Path) -> Result<Option<i64>, StateError> {
+        let database = path.join(DATABASE);
+        if MARKER.read(path)?.is_none() || !database.exists() {
+            return Ok(None);
+        }
+        let rocks = DB::open_for_read_only(&Options::default(), database, false)
+            .map_err(|error| cannot_open(path, error))?;
+        let found = rocks
+            .get(CHANGELOG_OFFSET)
+            .map_err(StateError::rocks(path, "read the changelog offset"))?;
+        found.map(|found| offset_of(path, &found)).transpose()
     }
 
     /// Deletes the task in the directory `path`, which must not be open; a missing
@@ -217,17 +236,43 @@ impl Backend for RocksBackend {
             // What is loaded makes room for what is still being loaded.
             self.begin_flush()?;
         }
-        let unmerged = if in_bulk {
-            options::UNMERGED_FILES_IN_BULK
+        if in_bulk {
+            // They are merged later where files do pile up.
+            Ok(())
         } else {
-            options::UNMERGED_FILES
-        };
-        self.database
-            .set_option(options::UNMERGED_FILES_OPTION, &unmerged.to_string())
+            self.database.merge_soon()
+        }
     }
 
     fn stats(&self) -> Result<Vec<StoreStats>, StateError> {
         self.database.stats()
+    }
+}
+
+/// Why a database cannot be opened. That one of its files is missing, which RocksDB tells as any
+/// error of the file system, is a fault of the database.
+fn cannot_open(path: &Path, error: rocksdb::Error) -> StateError {
+    let misses_a_file = error.kind() == rocksdb::ErrorKind::IOError
+        && error.as_ref().contains("No such file or directory");
+    if misses_a_file {
+        return StateError::Corrupted {
+            path: path.to_owned(),
+            what: "one of its files is missing".to_owned(),
+            source: Some(error),
+        };
+    }
+    StateError::rocks(path, "open the database")(error)
+}
+
+/// What is under [`CHANGELOG_OFFSET`] in the database of the task in `path`.
+fn offset_of(path: &Path, found: &[u8]) -> Result<i64, StateError> {
+    match <[u8; 8]>::try_from(found) {
+        Ok(bytes) => Ok(i64::from_be_bytes(bytes)),
+        Err(_) => Err(StateError::Corrupted {
+            path: path.to_owned(),
+            what: format!("the changelog offset has {} bytes", found.len()),
+            source: None,
+        }),
     }
 }
 

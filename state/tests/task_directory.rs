@@ -176,6 +176,32 @@ fn a_lost_table_is_found_when_opening() {
 }
 
 #[test]
+fn a_lost_manifest_is_a_fault_of_the_database_and_not_of_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("0_0");
+    write_and_flush(&open(&path).unwrap(), A, b"v");
+    let current = fs::read_to_string(path.join("db").join("CURRENT")).unwrap();
+    fs::remove_file(path.join("db").join(current.trim())).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, StateError::Corrupted { .. }), "{error}");
+    assert!(error.is_mended_by_wiping());
+}
+
+#[test]
+fn what_a_task_has_reached_is_told_whatever_its_stores_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("0_0");
+    assert_eq!(RocksBackend::reached(&path).unwrap(), None);
+    drop(open(&path).unwrap());
+    assert_eq!(RocksBackend::reached(&path).unwrap(), None);
+    write_and_flush(&open(&path).unwrap(), A, b"v");
+    assert_eq!(RocksBackend::reached(&path).unwrap(), Some(5));
+    assert_eq!(open(&path).unwrap().changelog_offset().unwrap(), Some(5));
+    RocksBackend::destroy(&path).unwrap();
+    assert_eq!(RocksBackend::reached(&path).unwrap(), None);
+}
+
+#[test]
 fn flipped_bytes_are_found_when_reading() {
     let directory = tempfile::tempdir().unwrap();
     write_and_flush(&open(directory.path()).unwrap(), A, &[b'v'; 100]);

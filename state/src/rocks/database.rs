@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     DB, ErrorKind, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter,
     WaitForCompactOptions, properties,
@@ -26,6 +26,7 @@ use rocksdb::{
 use super::RocksOptions;
 use super::buffer::{Buffer, Scan};
 use super::memory::BufferAccount;
+use super::options;
 use super::rows::{CHANGELOG_OFFSET, RowBounds, RowPrefix, Rows};
 use super::sizes;
 use crate::merge::{Entries, Merge};
@@ -53,6 +54,8 @@ pub(super) struct Database {
     lookup: ReadOptions,
     /// Of the files that are drained.
     files: Options,
+    /// Whether more files may pile up before they are merged than usual.
+    merges_late: Mutex<bool>,
 }
 
 /// What is not in the files of a database.
@@ -121,6 +124,7 @@ impl Database {
             stores,
             lookup: ReadOptions::default(),
             files: options.of_drained_files(),
+            merges_late: Mutex::new(false),
         };
         // The lock of the database is held: nobody else is writing it.
         super::remove_file_if_there(&database.drained_file())?;
@@ -253,6 +257,7 @@ impl Database {
         super::remove_file_if_there(file)?;
         self.write_file(file, buffer)?;
         keep_at_hand(file)?;
+        self.merge_late_in_bulk()?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         // Nobody makes snapshots; who scans keeps the files that there were.
@@ -322,23 +327,42 @@ impl Database {
             .rocks
             .get(CHANGELOG_OFFSET)
             .map_err(self.failed_to("read the changelog offset"))?;
-        let Some(found) = found else {
-            return Ok(None);
-        };
-        match <[u8; 8]>::try_from(found.as_slice()) {
-            Ok(bytes) => Ok(Some(i64::from_be_bytes(bytes))),
-            Err(_) => Err(StateError::Corrupted {
-                path: self.path.clone(),
-                what: format!("the changelog offset has {} bytes", found.len()),
-                source: None,
-            }),
-        }
+        found
+            .map(|found| super::offset_of(&self.path, &found))
+            .transpose()
     }
 
-    /// Sets an option of the open database.
-    pub(super) fn set_option(&self, name: &str, value: &str) -> Result<(), StateError> {
+    /// While rows are loaded in bulk, has files pile up where the next would have them merged. It is
+    /// not said before: RocksDB writes all its options to a new file then, and most loads make fewer
+    /// files.
+    fn merge_late_in_bulk(&self) -> Result<(), StateError> {
+        let merges_late = &mut *self.merges_late.lock();
+        if *merges_late || !self.account.is_in_bulk() {
+            return Ok(());
+        }
+        let files = self
+            .rocks
+            .property_int_value(properties::num_files_at_level(0))
+            .map_err(self.failed_to("count its files"))?;
+        if files.unwrap_or(0) + 1 >= u64::from(options::UNMERGED_FILES) {
+            self.set_unmerged_files(options::UNMERGED_FILES_IN_BULK)?;
+            *merges_late = true;
+        }
+        Ok(())
+    }
+
+    /// Has files merged as soon as usual, now that no rows are loaded in bulk.
+    pub(super) fn merge_soon(&self) -> Result<(), StateError> {
+        let merges_late = &mut *self.merges_late.lock();
+        if std::mem::take(merges_late) {
+            self.set_unmerged_files(options::UNMERGED_FILES)?;
+        }
+        Ok(())
+    }
+
+    fn set_unmerged_files(&self, files: u32) -> Result<(), StateError> {
         self.rocks
-            .set_options(&[(name, value)])
+            .set_options(&[(options::UNMERGED_FILES_OPTION, &files.to_string())])
             .map_err(self.failed_to("set an option"))
     }
 
@@ -374,46 +398,80 @@ impl fmt::Debug for Database {
 
 #[cfg(test)]
 mod tests {
+    use rocksdb::WaitForCompactOptions;
+
+    use crate::rocks::options;
     use crate::{Backend, Batch, RocksBackend, RocksMemory, RocksOptions, StoreId, StoreSpec};
 
-    #[test]
-    fn who_writes_waits_until_files_are_merged() {
-        const FILES: u64 = 10;
-        let directory = tempfile::tempdir().unwrap();
+    /// A database in which each write is a file.
+    fn backend(directory: &std::path::Path) -> RocksBackend {
         let mut options = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
         options.buffer_bytes_max = 1;
         let specs = [StoreSpec {
             name: "a".to_owned(),
         }];
-        let backend = RocksBackend::open(directory.path(), &specs, &options).unwrap();
+        RocksBackend::open(directory, &specs, &options).unwrap()
+    }
+
+    /// Writes a row that all files have, so that each lies over those before.
+    fn write(backend: &RocksBackend) {
+        let mut batch = Batch::new();
+        batch.put(StoreId(0), *b"k", *b"v");
+        backend.write(batch).unwrap();
+        backend.flush().unwrap();
+    }
+
+    fn unmerged(backend: &RocksBackend) -> u64 {
+        let files = backend
+            .database
+            .rocks
+            .property_int_value("rocksdb.num-files-at-level0");
+        files.unwrap().unwrap()
+    }
+
+    #[test]
+    fn who_writes_waits_until_files_are_merged() {
+        const FILES: u64 = 10;
+        let directory = tempfile::tempdir().unwrap();
+        let backend = backend(directory.path());
         let rocks = &backend.database.rocks;
         let merge_from = |files: &str| {
             let options = [
-                "level0_file_num_compaction_trigger",
+                options::UNMERGED_FILES_OPTION,
                 "level0_slowdown_writes_trigger",
                 "level0_stop_writes_trigger",
             ];
             rocks.set_options(&options.map(|option| (option, files)))
         };
-        let unmerged = || {
-            let files = rocks.property_int_value("rocksdb.num-files-at-level0");
-            files.unwrap().unwrap()
-        };
-        let write = || {
-            let mut batch = Batch::new();
-            // A row that all files have, so that each lies over those before.
-            batch.put(StoreId(0), *b"k", *b"v");
-            backend.write(batch).unwrap();
-        };
         merge_from("1000").unwrap();
         for _ in 0..=FILES {
-            write();
+            write(&backend);
         }
-        backend.flush().unwrap();
-        assert_eq!(unmerged(), FILES, "the first one lies below");
+        assert_eq!(unmerged(&backend), FILES, "the first one lies below");
         merge_from("4").unwrap();
-        write();
-        let left = unmerged();
+        write(&backend);
+        let left = unmerged(&backend);
+        assert!(left < 4, "{left}");
+    }
+
+    #[test]
+    fn files_pile_up_while_rows_are_loaded_in_bulk() {
+        const FILES: u64 = 10;
+        let directory = tempfile::tempdir().unwrap();
+        let backend = backend(directory.path());
+        backend.set_bulk_load(true).unwrap();
+        for _ in 0..=FILES {
+            write(&backend);
+        }
+        let merged = |backend: &RocksBackend| {
+            let wait = WaitForCompactOptions::default();
+            backend.database.rocks.wait_for_compact(&wait).unwrap();
+            unmerged(backend)
+        };
+        assert_eq!(merged(&backend), FILES);
+        backend.set_bulk_load(false).unwrap();
+        write(&backend);
+        let left = merged(&backend);
         assert!(left < 4, "{left}");
     }
 }

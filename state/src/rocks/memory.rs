@@ -103,6 +103,11 @@ impl BufferAccount {
         state.held.entry(self.number).or_default().draining = 0;
     }
 
+    /// Whether rows are loaded in bulk into this database.
+    pub(super) fn is_in_bulk(&self) -> bool {
+        self.buffers.state.lock().in_bulk.contains(&self.number)
+    }
+
     /// Notes whether rows are loaded in bulk; says whether they are into any database.
     pub(super) fn set_in_bulk(&self, in_bulk: bool) -> bool {
         let state = &mut *self.buffers.state.lock();

@@ -21,13 +21,13 @@ const LEVELS: usize = 7;
 const FRESH_COMPRESSION: DBCompressionType = DBCompressionType::None;
 
 /// So many files that were drained are merged.
-pub(super) const UNMERGED_FILES: i32 = 4;
+pub(super) const UNMERGED_FILES: u32 = 4;
 
 /// What RocksDB calls that number.
 pub(super) const UNMERGED_FILES_OPTION: &str = "level0_file_num_compaction_trigger";
 
 /// So many while rows are loaded in bulk: fewer than the 36 at which writers wait.
-pub(super) const UNMERGED_FILES_IN_BULK: i32 = 16;
+pub(super) const UNMERGED_FILES_IN_BULK: u32 = 16;
 
 /// The option that has no setter of its own: files that RocksDB writes itself are written in pieces of
 /// 64 KiB. Each database has three that are always open, and it would keep up to a mebibyte for each
@@ -92,7 +92,7 @@ impl RocksOptions {
         let mut compression = [DBCompressionType::Lz4; LEVELS];
         compression[0] = FRESH_COMPRESSION;
         options.set_compression_per_level(&compression);
-        options.set_level_zero_file_num_compaction_trigger(UNMERGED_FILES);
+        options.set_level_zero_file_num_compaction_trigger(UNMERGED_FILES.cast_signed());
         options.set_block_based_table_factory(&self.tables());
         Ok(options)
     }

@@ -37,7 +37,7 @@ use super::stream_thread::{self, ThreadSetup};
 use super::task_stores::TaskStores;
 use super::wake::Waker;
 use super::{InstanceStatus, Metrics, Queries, StreamsConfig, TopicError, TopicSpec};
-use crate::topology::{Plan, Topology, TopologyFaults};
+use crate::topology::{Plan, Topology, TopologyFault, TopologyFaults};
 
 /// What to set instead of a property.
 fn instead_of(name: &str) -> &'static str {
@@ -97,7 +97,8 @@ impl StartError {
             | Self::State(StateError::OtherApplication { .. })
             | Self::ForeignPosition(_) => true,
             Self::Topics(error) => error.is_lasting(),
-            Self::State(_) | Self::Kafka(_) | Self::Topology(_) | Self::Thread(_) => false,
+            Self::Topology(faults) => faults.0.iter().any(TopologyFault::is_lasting),
+            Self::State(_) | Self::Kafka(_) | Self::Thread(_) => false,
         }
     }
 }
@@ -170,7 +171,14 @@ impl Streams {
         let plan = Arc::new(topology.resolve(&config.application_id, &counts)?);
         // 4.
         let memory = RocksMemory::new(config.block_cache_bytes, config.write_buffer_bytes);
-        let stores = TaskStores::new(state_dir, plan.clone(), RocksOptions::new(memory.clone()));
+        let ends = Ends::new(config)?;
+        let log_ends = ends.log.within(config.request_timeout);
+        let stores = TaskStores::new(
+            state_dir,
+            plan.clone(),
+            RocksOptions::new(memory.clone()),
+            Arc::new(move |place| log_ends.of_one(place)),
+        );
         stores.open_ahead(stores.on_disk());
         // 5.
         first_start::check(&admin, &plan, config, &counts)?;
@@ -180,7 +188,6 @@ impl Streams {
         let queries = Queries::new(plan.clone());
         let lag = LagBoard::default();
         let cluster = Cluster::new(config, &plan, queries.clone(), board.clone());
-        let ends = Ends::new(config)?;
         let messenger = start_messenger(cluster.clone(), config, &ends.log)?;
         let standbys = Standbys::new(queries.clone(), metrics.clone());
         let standby_thread = start_following(StandbySetup {
@@ -242,6 +249,7 @@ impl Streams {
     fn spawn_stream_thread(&mut self, setup: ThreadSetup) -> Result<(), StartError> {
         let waker = setup.waker.clone();
         let failure = self.failure.clone();
+        let stop = self.stop.clone();
         let thread = thread::Builder::new()
             .name(format!("stream-{}", setup.number))
             .spawn(move || {
@@ -251,6 +259,9 @@ impl Streams {
                     Err(StreamsFailure::Failed(reason))
                 });
                 if let Err(reason) = ended {
+                    // The others go too: they would get its tasks, and stop at the same record,
+                    // one after the other.
+                    stop.store(true, Ordering::Relaxed);
                     let callbacks = {
                         let mut failure = failure.lock();
                         failure.reason.get_or_insert_with(|| reason.clone());
@@ -310,7 +321,8 @@ impl Streams {
         status
     }
 
-    /// Why a stream thread has stopped for good, if one has.
+    /// Why a stream thread has stopped for good, if one has. The others commit and stop then as
+    /// well; what is left to do is to drop this, and to end the process or start anew.
     #[must_use]
     pub fn failure(&self) -> Option<StreamsFailure> {
         self.failure.lock().reason.clone()
@@ -412,7 +424,14 @@ mod tests {
         };
         let said = too_few_brokers.to_string();
         assert!(said.contains("REPLICATION_FACTOR"), "{said}");
-        let lasting: [StartError; 4] = [
+        let unequal = TopologyFault::NotCopartitioned {
+            subtopology: 0,
+            processors: "p".to_owned(),
+            topics: "a 1, b 2".to_owned(),
+        };
+        let missing = || TopologyFault::MissingTopic { topic: topic() };
+        let lasting: [StartError; 5] = [
+            TopologyFaults(vec![missing(), unequal]).into(),
             ForeignPosition {
                 group: "group".to_owned(),
                 topic: "topic".to_owned(),
@@ -457,6 +476,7 @@ mod tests {
             StartError::Topics(TopicError::Kafka(fault())),
             StartError::Topics(too_few_brokers),
             StartError::State(locked),
+            StartError::Topology(TopologyFaults(vec![missing()])),
         ] {
             assert!(!error.is_of_configuration(), "{error}");
         }

@@ -23,6 +23,8 @@ use crate::topology::{Plan, PlanStoreKind};
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How old a sample of what brokers tell may be.
+const SAMPLE_AGE_MAX: Duration = Duration::from_secs(30);
 /// Between two looks for stores that were left alone for too long.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
@@ -45,6 +47,7 @@ impl Sampler {
     pub(crate) fn run(&mut self, stopped: impl Fn() -> bool, waker: &Waker) {
         let mut samples_ends = false;
         let mut hanging = Hanging::default();
+        let mut sampled = Instant::now();
         let mut removed: Option<Instant> = None;
         while !stopped() {
             self.sample_tasks();
@@ -59,8 +62,11 @@ impl Sampler {
             self.sample_cluster();
             // Not while it starts, which is the time of other clients.
             samples_ends |= self.board.all_joined();
-            if samples_ends && let Err(fault) = self.sample_ends(&mut hanging) {
-                tracing::debug!(%fault, "could not sample the ends of what is read here");
+            if samples_ends {
+                match self.sample_ends(&mut hanging) {
+                    Ok(()) => sampled = Instant::now(),
+                    Err(fault) => self.could_not_sample(&mut sampled, &fault),
+                }
             }
             if let Err(fault) = self.purger.purge_if_due(&self.lag) {
                 tracing::warn!(%fault, "repartition topics were not purged; trying again later");
@@ -99,6 +105,16 @@ impl Sampler {
         let number = i64::try_from(hanging.number()).unwrap_or(i64::MAX);
         self.metrics.hanging_transactions.set(number);
         Ok(())
+    }
+
+    /// What was sampled long ago is shown no more: nobody knows what has become of it.
+    fn could_not_sample(&self, sampled: &mut Instant, fault: &KafkaFault) {
+        tracing::debug!(%fault, "could not sample the ends of what is read here");
+        if sampled.elapsed() > SAMPLE_AGE_MAX {
+            tracing::warn!(%fault, "the consumer lag is not known: the ends of what is read here could not be sampled");
+            self.metrics.consumer_lag.reset();
+            *sampled = Instant::now();
+        }
     }
 
     fn sample_cluster(&self) {

@@ -47,7 +47,7 @@ use super::queries::Queries;
 use super::restorer::RestoreFault;
 use super::standby::Standbys;
 use super::status::{StatusBoard, ThreadReport};
-use super::task_stores::TaskStores;
+use super::task_stores::{StoresFault, TaskStores};
 use super::wake::Waker;
 use super::{StreamsConfig, StreamsFailure};
 use crate::TaskId;
@@ -128,6 +128,15 @@ impl From<TaskError> for ThreadFault {
             | TaskError::Changelog { .. }
             | TaskError::ChangelogLost { .. }
             | TaskError::State { .. } => Self::stop(with_sources(&error)),
+        }
+    }
+}
+
+impl From<StoresFault> for ThreadFault {
+    fn from(fault: StoresFault) -> Self {
+        match fault {
+            StoresFault::Kafka(fault) => fault.into(),
+            StoresFault::Task(error) => error.into(),
         }
     }
 }
@@ -221,15 +230,29 @@ fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFau
         setup.board.confirm(setup.number);
         if !may_join(setup) {
             setup.waker.wait(PAUSE_MIN);
+        } else if let Some(fault) = setup.cluster.partition_fault() {
+            return Err(ThreadFault::Stop(StreamsFailure::Misconfigured(fault)));
         } else if *warm {
             return Ok(true);
         } else {
+            warn_of_left_stores(setup);
             setup.stores.open_ahead(setup.cluster.to_own());
             warm_up(setup);
             *warm = true;
         }
     }
     Ok(false)
+}
+
+/// A store is known by its name, that of timers by the name of their processor: under another one
+/// it begins empty.
+fn warn_of_left_stores(setup: &ThreadSetup) {
+    // One thread speaks for all.
+    if setup.number == 0 {
+        for store in setup.cluster.left_stores() {
+            tracing::warn!(%store, "an earlier release of the application had a store that this one has not: what it holds is not read any more; if the store, or a processor with timers, was renamed, give it back its name");
+        }
+    }
 }
 
 /// Of two with one instance id the later goes on: it would be fenced again and again.
@@ -284,9 +307,17 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
             ThreadFault::Stop(failure) => return Err(stopped(setup, failure.clone())),
             ThreadFault::Wipe { task, error } => {
                 tracing::error!(thread = setup.number, %task, error = with_sources(error), "wiping the stores of a task to restore them");
-                opening::wipe(setup, *task).map_err(|error| {
-                    stopped(setup, StreamsFailure::Failed(with_sources(&error)))
-                })?;
+                match opening::wipe(setup, *task) {
+                    Ok(()) => {}
+                    Err(StoresFault::Task(error)) => {
+                        let reason = with_sources(&error);
+                        return Err(stopped(setup, StreamsFailure::Failed(reason)));
+                    }
+                    // They are found corrupted again.
+                    Err(StoresFault::Kafka(fault)) => {
+                        tracing::warn!(%task, %fault, "the stores of a task were not wiped");
+                    }
+                }
                 "corrupted"
             }
             ThreadFault::Rejoin(KafkaFault::Fenced { .. }) => "fenced",

@@ -5,7 +5,9 @@
 //! alone for longer could miss it, and bring the row back when they are used again. So
 //! stores say on disk until when they were kept up to date, and those that are too old
 //! are removed and restored from scratch. Those that nobody uses again, for their tasks went
-//! elsewhere, are removed as well when they are too old.
+//! elsewhere, are removed as well when they are too old. But whatever the reason, stores that
+//! cannot be restored are not removed: where their changelog holds nothing they may be the last
+//! copy ([ADR 0027](../../../../docs/adr/0027-what-is-lost-is-not-made-up-for.md)).
 //!
 //! Opening stores takes its time, mostly that of the disk. Those that the instance is going
 //! to need are opened ahead, while it joins; whoever opens a task gets them then. Which
@@ -25,11 +27,13 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
-use turnstile_state::{Backend, RocksBackend, RocksOptions, StateDir, StateError, TaskDirName};
+use turnstile_state::{Backend, RocksBackend, RocksOptions, StateDir, TaskDirName};
 
-use self::folders::{Folders, OpenStores};
+use self::folders::{Folders, InUse, OpenStores};
+use super::kafka::{KafkaFault, TopicPartition};
+use crate::task::TaskError;
 use crate::topology::Plan;
-use crate::{Partition, SubtopologyId, TaskId};
+use crate::{Offset, Partition, SubtopologyId, TaskId};
 
 /// For how long changelogs keep tombstones: `delete.retention.ms`.
 pub(crate) const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -41,6 +45,22 @@ pub(crate) const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 const KEPT_UNTIL: &str = "KEPT_UNTIL";
 /// How many stores are opened ahead at the same time: they wait for the disk most of it.
 const OPENERS: usize = 4;
+
+/// How long whoever removes stores waits for those who have them open.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tells where the log of a changelog partition ends.
+pub(crate) type LogEnd = Arc<dyn Fn(&TopicPartition) -> Result<Offset, KafkaFault> + Send + Sync>;
+
+/// Why stores cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoresFault {
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// They are to be removed, and whether they can be restored is not known.
+    #[error(transparent)]
+    Kafka(#[from] KafkaFault),
+}
 
 /// Stores that were opened ahead.
 #[derive(Default)]
@@ -65,43 +85,70 @@ pub(crate) struct TaskStores {
     state_dir: Arc<StateDir>,
     plan: Arc<Plan>,
     rocks: RocksOptions,
+    log_end: LogEnd,
     ahead: Arc<Ahead>,
     folders: Folders,
 }
 
 impl TaskStores {
-    pub(crate) fn new(state_dir: Arc<StateDir>, plan: Arc<Plan>, rocks: RocksOptions) -> Self {
+    pub(crate) fn new(
+        state_dir: Arc<StateDir>,
+        plan: Arc<Plan>,
+        rocks: RocksOptions,
+        log_end: LogEnd,
+    ) -> Self {
         Self {
             state_dir,
             plan,
             rocks,
+            log_end,
             ahead: Arc::default(),
             folders: Folders::default(),
         }
     }
 
-    /// Opens the stores of a task, which nobody else in this process may have open.
-    pub(crate) fn open(&self, task: TaskId) -> Result<Arc<dyn Backend>, StateError> {
-        if self.is_too_old(task) {
-            tracing::info!(%task, "the stores were left alone for too long to be brought up to date; restoring from scratch");
-            self.wipe(task)?;
+    /// Opens the stores of a task; nothing, where somebody else in this process has them open for
+    /// longer than `patience`.
+    pub(crate) fn open(
+        &self,
+        task: TaskId,
+        patience: Duration,
+    ) -> Result<Option<Arc<dyn Backend>>, StoresFault> {
+        if let Some(ahead) = self.claim(task) {
+            if !self.is_too_old(task) {
+                return Ok(Some(ahead));
+            }
+            // It has become so since, and is closed before it is removed.
+            drop(ahead);
         }
-        match self.claim(task) {
-            Some(backend) => Ok(backend),
-            None => self.open_on_disk(task),
-        }
+        self.open_on_disk(task, patience)
     }
 
-    fn open_on_disk(&self, task: TaskId) -> Result<Arc<dyn Backend>, StateError> {
+    fn open_on_disk(
+        &self,
+        task: TaskId,
+        patience: Duration,
+    ) -> Result<Option<Arc<dyn Backend>>, StoresFault> {
         let plan = self
             .plan
             .subtopology(task.subtopology)
             .expect("tasks are of subtopologies of the plan");
-        let folder = self.folders.enter(task);
+        let Some(folder) = self.folders.enter(task, patience) else {
+            return Ok(None);
+        };
+        if self.is_too_old(task) {
+            tracing::info!(%task, "the stores were left alone for too long to be brought up to date; restoring from scratch");
+            self.remove(task, &folder)?;
+        }
         self.drop_lone_note(task);
-        let path = self.state_dir.task_path(&dir_name(task));
-        let backend = RocksBackend::open(&path, &plan.store_specs(), &self.rocks)?;
-        Ok(Arc::new(OpenStores::new(backend, folder)))
+        let path = self.path(task);
+        let backend = RocksBackend::open(&path, &plan.store_specs(), &self.rocks);
+        let backend = backend.map_err(|error| TaskError::of_state(task, error))?;
+        Ok(Some(Arc::new(OpenStores::new(backend, folder))))
+    }
+
+    fn path(&self, task: TaskId) -> PathBuf {
+        self.state_dir.task_path(&dir_name(task))
     }
 
     /// Opens the stores of `tasks` in the background, except for those that somebody has
@@ -136,13 +183,12 @@ impl TaskStores {
             task
         };
         // What is too old is left to whoever needs it, and so is what cannot be opened.
-        let opened = (!self.is_too_old(task)).then(|| self.open_on_disk(task));
+        let is_used = !self.is_too_old(task);
+        let opened = is_used.then(|| self.open_on_disk(task, Duration::ZERO));
         let mut state = self.ahead.state.lock();
         state.opening.remove(&task);
         match opened {
-            Some(Ok(backend)) => {
-                state.open.insert(task, backend);
-            }
+            Some(Ok(backend)) => state.open.extend(backend.map(|backend| (task, backend))),
             Some(Err(error)) => {
                 tracing::debug!(%task, error = &error as &dyn std::error::Error, "stores could not be opened ahead");
             }
@@ -179,7 +225,7 @@ impl TaskStores {
     /// The tasks that have stores on the disk.
     pub(crate) fn on_disk(&self) -> Vec<TaskId> {
         let mut tasks = self.plan.tasks();
-        tasks.retain(|task| self.state_dir.task_path(&dir_name(*task)).exists());
+        tasks.retain(|task| self.path(*task).exists());
         tasks
     }
 
@@ -194,14 +240,14 @@ impl TaskStores {
     }
 
     fn kept_until(&self, task: TaskId) -> PathBuf {
-        self.state_dir.task_path(&dir_name(task)).join(KEPT_UNTIL)
+        self.path(task).join(KEPT_UNTIL)
     }
 
     /// Removes a note that is alone in the folder of a task: its stores and their marker are gone,
     /// and whoever removed them was killed, or lost power, before the note was. Without the marker
     /// the folder would be taken for somebody else's.
     fn drop_lone_note(&self, task: TaskId) {
-        let folder = self.state_dir.task_path(&dir_name(task));
+        let folder = self.path(task);
         // Where there is none, or it cannot be read, whoever opens it says so.
         let Ok(entries) = fs::read_dir(folder) else {
             return;
@@ -227,22 +273,23 @@ impl TaskStores {
         let kept_until = match noted {
             Ok(time) => time,
             // Their process was killed before it noted anything: as old as the folder.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let folder = self.state_dir.task_path(&dir_name(task));
-                fs::metadata(folder)
-                    .and_then(|folder| folder.modified())
-                    .ok()?
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::metadata(self.path(task))
+                .and_then(|folder| folder.modified())
+                .ok()?,
             Err(_) => return Some(Duration::MAX),
         };
         Some(kept_until.elapsed().unwrap_or_default())
     }
 
     /// Removes the stores of a task, so that they are restored.
-    pub(crate) fn wipe(&self, task: TaskId) -> Result<(), StateError> {
+    pub(crate) fn wipe(&self, task: TaskId) -> Result<(), StoresFault> {
         drop(self.claim(task));
-        let _folder = self.folders.enter(task);
-        self.remove(task)
+        let folder = self.folders.enter(task, REMOVAL_PATIENCE);
+        let folder = folder.ok_or_else(|| KafkaFault::Retriable {
+            action: "remove the stores of a task",
+            reason: format!("somebody has those of {task} open"),
+        })?;
+        self.remove(task, &folder)
     }
 
     /// Removes the stores of a task if they are too old and nobody has them open: they would be
@@ -251,16 +298,16 @@ impl TaskStores {
         if !self.is_too_old(task) {
             return;
         }
-        let Some(_folder) = self.folders.keep_out(task) else {
+        let Some(folder) = self.folders.enter(task, Duration::ZERO) else {
             return;
         };
         // Whoever had them open until a moment ago may have kept them up to date.
         if !self.is_too_old(task) {
             return;
         }
-        match self.remove(task) {
+        match self.remove(task, &folder) {
             // An empty folder stays.
-            Ok(()) if self.state_dir.task_path(&dir_name(task)).exists() => {}
+            Ok(()) if self.path(task).exists() => {}
             Ok(()) => {
                 tracing::info!(%task, "removed stores that were left alone for too long: their task is not here any more");
             }
@@ -270,9 +317,41 @@ impl TaskStores {
         }
     }
 
-    fn remove(&self, task: TaskId) -> Result<(), StateError> {
+    /// Removes the stores of a task, in a folder that nobody else uses.
+    fn remove(&self, task: TaskId, _folder: &InUse) -> Result<(), StoresFault> {
+        self.check_restorable(task)?;
         self.drop_lone_note(task);
-        self.state_dir.remove_task(&dir_name(task))
+        let removed = self.state_dir.remove_task(&dir_name(task));
+        Ok(removed.map_err(|error| TaskError::of_state(task, error))?)
+    }
+
+    /// Stores that hold anything were written to their changelog first: one that holds nothing has
+    /// lost it.
+    fn check_restorable(&self, task: TaskId) -> Result<(), StoresFault> {
+        let plan = self.plan.subtopology(task.subtopology);
+        let Some(changelog) = plan.and_then(|plan| plan.changelog.clone()) else {
+            return Ok(());
+        };
+        let reached = match RocksBackend::reached(&self.path(task)) {
+            Ok(reached) => reached.map_or(Offset(0), Offset),
+            // What nobody can read is no copy.
+            Err(error) => {
+                tracing::warn!(%task, error = &error as &dyn std::error::Error, "stores that are to be removed cannot be read");
+                return Ok(());
+            }
+        };
+        let place = TopicPartition {
+            topic: changelog.clone(),
+            partition: task.partition,
+        };
+        if reached == Offset(0) || (self.log_end)(&place)? > Offset(0) {
+            return Ok(());
+        }
+        Err(StoresFault::Task(TaskError::ChangelogLost {
+            task,
+            changelog: changelog.to_string(),
+            reached,
+        }))
     }
 }
 

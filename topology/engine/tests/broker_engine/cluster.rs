@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
@@ -105,6 +105,21 @@ impl Cluster {
     }
 
     /// Deletes a topic, and waits until it is gone.
+    /// Has a topic have more partitions.
+    pub(crate) fn grow_topic(&self, topic: &str, partitions: usize) {
+        let admin = self.admin();
+        let wanted = [NewPartitions::new(topic, partitions)];
+        let grown = runtime().block_on(admin.create_partitions(&wanted, &AdminOptions::new()));
+        let grown = grown.expect("the broker answers");
+        assert!(grown.iter().all(Result::is_ok));
+        eventually("the topic has more partitions", LIMIT, || {
+            let metadata = admin.inner().fetch_metadata(Some(topic), LIMIT);
+            let metadata = metadata.expect("the broker answers");
+            let mut topics = metadata.topics().iter();
+            topics.all(|of| of.partitions().len() == partitions)
+        });
+    }
+
     pub(crate) fn delete_topic(&self, topic: &str) {
         let admin = self.admin();
         let deleted = runtime().block_on(admin.delete_topics(&[topic], &AdminOptions::new()));

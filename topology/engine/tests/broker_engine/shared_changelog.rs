@@ -7,19 +7,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use turnstile_engine::runtime::{
-    ChangelogRestoration, Metrics, RestoreListener, Streams, StreamsConfig, TopicSpec,
+    ChangelogRestoration, Metrics, RestoreListener, Streams, StreamsConfig, StreamsFailure,
+    TopicSpec,
 };
 use turnstile_engine::{
-    Context, Decoded, InputRecord, Offset, Processor, ProcessorError, Source, Store, Topology,
-    TopologyBuilder,
+    Context, DecodeError, Decoded, ErrorPolicy, InputRecord, Offset, Processor, ProcessorError,
+    Source, Store, Topology, TopologyBuilder,
 };
 
 use crate::cluster::{Cluster, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SIDES: [&str; 2] = ["left", "right"];
-/// Of each topic, and so of the changelog.
-const PARTITIONS: i32 = 1;
+/// The partitions of each topic, and so of the changelog.
+const PARTITIONS: [i32; 2] = [1; 2];
+/// A value that nobody can read.
+const POISON: &str = "poison";
 
 /// Keeps the last value of each key.
 struct Keeper(Store<String, String>);
@@ -59,31 +62,44 @@ struct Sides {
 }
 
 impl Sides {
+    /// Starts an instance and waits until it is ready.
     fn start(cluster: &Cluster) -> Self {
+        let sides = Self::launch(cluster, PARTITIONS, 1);
+        sides.wait_until_ready();
+        sides
+    }
+
+    /// Starts an instance; the topics get so many partitions if they are not there.
+    fn launch(cluster: &Cluster, partitions: [i32; 2], threads: usize) -> Self {
         let application = cluster.application();
         let (topology, stores) = topology(&application);
         let recorder = Arc::new(Recorder::default());
         let state = cluster.state("a");
         let mut config = StreamsConfig::new(&application, cluster.brokers(), "a", state);
         config.session_timeout = Duration::from_secs(6);
+        config.num_stream_threads = threads;
         config.restore_listener = Some(recorder.clone());
-        let topics = SIDES.map(|side| TopicSpec {
+        let topics = SIDES.into_iter().zip(partitions);
+        let topics = topics.map(|(side, partitions)| TopicSpec {
             name: format!("{application}-{side}"),
-            partitions: PARTITIONS,
+            partitions,
         });
+        let topics: Vec<TopicSpec> = topics.collect();
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("the registry is new");
         let streams = Streams::start(topology, &topics, &config, metrics);
-        let sides = Self {
+        Self {
             application,
             streams: streams.expect("the instance starts"),
             stores,
             recorder,
-        };
+        }
+    }
+
+    fn wait_until_ready(&self) {
         eventually("the instance is ready", LIMIT, || {
-            assert_eq!(sides.streams.failure(), None);
-            sides.streams.status().ready
+            assert_eq!(self.streams.failure(), None);
+            self.streams.status().ready
         });
-        sides
     }
 
     /// Sends `values` to a side, a commit after the other, under a key each, and waits for
@@ -130,10 +146,17 @@ fn topology(application: &str) -> (Arc<Topology>, [Store<String, String>; 2]) {
             let text = |bytes: Option<&[u8]>| {
                 String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
             };
-            Ok(Decoded::Message((text(record.key), text(record.value))))
+            match text(record.value) {
+                value if value == POISON => Err(DecodeError {
+                    kind: POISON,
+                    message: POISON.to_owned(),
+                }),
+                value => Ok(Decoded::Message((text(record.key), value))),
+            }
         };
         let topic = format!("{application}-{side}");
-        let source = builder.source(Source::new(topic, format!("{application}-{side}"), decode));
+        let source = Source::new(topic, format!("{application}-{side}"), decode);
+        let source = builder.source(source.on_error(ErrorPolicy::Stop));
         let store = builder.store(side);
         let processor = builder.processor(side, move || Keeper(store));
         processor.input(source).store(store).done();
@@ -255,5 +278,53 @@ fn tasks_that_write_together_know_how_far_both_have_written() {
     eventually("all are kept", LIMIT, || {
         (0..SIDES.len()).all(|side| sides.kept(side, 9) == Some("99".to_owned()))
     });
+    sides.streams.stop();
+}
+
+/// The changelog has as many partitions as the wider side, and so it fits still when the narrower one
+/// has grown. But then rows of that would lie where their keys do not come any more.
+#[test]
+fn a_topic_that_has_grown_as_wide_as_the_changelog_stops_the_instance() {
+    let cluster = Cluster::new("grown");
+    let widths = [1, 2];
+    let sides = Sides::launch(&cluster, widths, 1);
+    sides.wait_until_ready();
+    sides.send(&cluster, 0, 0..10);
+    sides.streams.stop();
+    cluster.grow_topic(&format!("{}-left", cluster.application()), 2);
+    // Neither the first time nor the second, with an empty disk.
+    for _ in 0..2 {
+        let sides = Sides::launch(&cluster, widths, 1);
+        eventually("the instance stops", LIMIT, || {
+            sides.streams.failure().is_some()
+        });
+        let failure = sides.streams.failure();
+        let Some(StreamsFailure::Misconfigured(reason)) = failure else {
+            panic!("{failure:?}");
+        };
+        let expected = "store left is divided over 1 partitions, and its input topics have 2";
+        assert!(reason.starts_with(expected), "{reason}");
+        sides.streams.stop();
+        cluster.lose_state("a");
+    }
+}
+
+/// Another thread would get its tasks otherwise, stop at the same record, and leave the instance
+/// half alive.
+#[test]
+fn a_thread_that_stops_for_good_stops_the_others() {
+    let cluster = Cluster::new("one-for-all");
+    let sides = Sides::launch(&cluster, [2; 2], 2);
+    sides.wait_until_ready();
+    let running = || {
+        let tasks = sides.streams.status().tasks.into_iter();
+        tasks.filter(|task| task.status == "running").count()
+    };
+    assert_eq!(running(), 4);
+    let topic = format!("{}-left", cluster.application());
+    cluster.send_to(&topic, 0, "k", POISON);
+    eventually("the instance has no task left", LIMIT, || running() == 0);
+    let failure = sides.streams.failure().expect("it says why").to_string();
+    assert!(failure.contains(POISON), "{failure}");
     sides.streams.stop();
 }

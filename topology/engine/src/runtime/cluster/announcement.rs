@@ -67,6 +67,9 @@ pub(crate) struct Announcement {
     pub(crate) tasks: Vec<Claim>,
     #[serde(default)]
     pub(crate) standbys: Vec<StandbyReport>,
+    /// Over how many partitions each store is divided, those of earlier topologies among them.
+    #[serde(default)]
+    pub(crate) partitions: BTreeMap<String, i32>,
 }
 
 impl Announcement {
@@ -118,6 +121,7 @@ mod tests {
                 records_behind: 4,
                 stale_ms: None,
             }],
+            partitions: BTreeMap::from([("orders".to_owned(), 4)]),
         };
         let mut json: serde_json::Value = serde_json::from_slice(&written.encode()).unwrap();
         assert_eq!(json["tasks"][0]["task"], "0_1");

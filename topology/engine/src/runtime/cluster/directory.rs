@@ -189,6 +189,7 @@ mod tests {
                 })
                 .collect(),
             standbys: Vec::new(),
+            partitions: BTreeMap::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The thread that announces this instance and listens to the others.
 //!
-//! 1. Reads the topic from its start. What is there already was said some time ago.
+//! 1. Reads the topic from its start. What is there already was said some time ago. It says
+//!    nothing before: that would take the place of what the process before it has said.
 //! 2. Says what has changed at once, but not more often than every 20 ms; and every
 //!    second that it is alive, or four times a session where that is shorter.
 //! 3. Has everybody forget those that were silent for a day: any instance may write their
@@ -56,6 +57,7 @@ pub(crate) fn start(
         producer: EventProducer::new(&config)?,
         log_ends: log_ends.within(config.request_timeout),
         heartbeat: HEARTBEAT_MAX.min(config.session_timeout / 4),
+        has_heard_all: false,
         listens_since: None,
         last: None,
         config,
@@ -82,6 +84,8 @@ struct Messages {
     heartbeat: Duration,
     /// Up to where the others were heard; nothing: not at all yet.
     next: Option<Offset>,
+    /// Whether everything was heard that was there at the start.
+    has_heard_all: bool,
     /// Since when everything is heard as it is said; nothing: there is more that was said before.
     listens_since: Option<Instant>,
     /// What was said last, and when.
@@ -100,8 +104,10 @@ impl Messages {
         }
         // 4.
         self.cluster.enter(InstancePhase::Stopped);
-        self.say(self.cluster.announcement());
-        self.producer.flush(FAREWELL_LIMIT);
+        if self.has_heard_all {
+            self.say(self.cluster.announcement());
+            self.producer.flush(FAREWELL_LIMIT);
+        }
     }
 
     fn news(&self) -> &Waker {
@@ -129,6 +135,7 @@ impl Messages {
             let listens = self.listens_since.is_some();
             if !listens && (reached >= end || self.position(&reader)? >= end) {
                 self.listens_since = Some(Instant::now());
+                self.has_heard_all = true;
                 self.cluster.set_complete();
             }
             // 2.
@@ -193,6 +200,9 @@ impl Messages {
 
     /// Announces this instance if there is anything to say; how long there is not.
     fn announce_if_due(&mut self) -> Duration {
+        if !self.has_heard_all {
+            return self.heartbeat;
+        }
         let announcement = self.cluster.announcement();
         if let Some((last, at)) = &self.last {
             let same = Announcement {

@@ -9,6 +9,7 @@
 //! - [`announcement`]: what is said.
 //! - [`directory`]: what is known from it.
 //! - [`assignment`]: where the assignor puts tasks.
+//! - [`partitioning`]: over how many partitions its stores are divided.
 //! - [`messenger`]: the thread that speaks and listens.
 //!
 //! Nothing here decides who may write: the consumer groups and their fences do. What
@@ -20,6 +21,7 @@ mod announcement;
 mod assignment;
 mod directory;
 mod messenger;
+mod partitioning;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +38,7 @@ use serde::Serialize;
 
 use self::announcement::{Announcement, Claim};
 use self::directory::{Directory, Neighbour};
+use self::partitioning::Partitioning;
 use super::StreamsConfig;
 use super::queries::{Process, Queries};
 use super::status::StatusBoard;
@@ -110,6 +113,7 @@ struct Shared {
     directory: RwLock<Directory>,
     phase: Mutex<InstancePhase>,
     standbys: Mutex<Vec<StandbyReport>>,
+    partitioning: Mutex<Partitioning>,
     /// Whether everything that was there at start has been read.
     complete: Mutex<bool>,
     completed: Condvar,
@@ -154,6 +158,7 @@ impl Cluster {
                 directory: RwLock::default(),
                 phase: Mutex::new(InstancePhase::Joining),
                 standbys: Mutex::default(),
+                partitioning: Mutex::default(),
                 complete: Mutex::default(),
                 completed: Condvar::new(),
                 news,
@@ -320,8 +325,25 @@ impl Cluster {
         *complete
     }
 
+    /// Why this instance must not touch the stores of the application, if they are divided over
+    /// other numbers of partitions than its topics have; once all announcements have been read.
+    pub(crate) fn partition_fault(&self) -> Option<String> {
+        let planned = self.shared.plan.store_partitions();
+        self.shared.partitioning.lock().fault(&planned)
+    }
+
+    /// The stores that earlier releases of the application had, and this one has not.
+    pub(crate) fn left_stores(&self) -> Vec<String> {
+        let planned = self.shared.plan.store_partitions();
+        self.shared.partitioning.lock().left(&planned)
+    }
+
     /// What this instance is doing from now on.
     pub(crate) fn enter(&self, phase: InstancePhase) {
+        if phase == InstancePhase::Running {
+            let planned = self.shared.plan.store_partitions();
+            self.shared.partitioning.lock().hear(&planned);
+        }
         *self.shared.phase.lock() = phase;
         self.shared.news.wake();
     }
@@ -442,6 +464,7 @@ impl Cluster {
             topology: own.topology.clone(),
             tasks: tasks.map(|(task, since)| Claim { task, since }).collect(),
             standbys: self.shared.standbys.lock().clone(),
+            partitions: self.shared.partitioning.lock().known().clone(),
         }
     }
 
@@ -458,6 +481,9 @@ impl Cluster {
             if let Some(left) = own.session_timeout.checked_sub(age) {
                 self.shared.queries.extend_lease(heard + left);
             }
+        }
+        if let Some(said) = &said {
+            self.shared.partitioning.lock().hear(&said.partitions);
         }
         let others = said.as_ref().filter(|said| !is_own(said));
         let claimed = others.map(|said| (said.started, said.claims()));

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use turnstile_state::{Backend, MemoryBackend};
 
 use super::*;
@@ -62,6 +64,7 @@ fn says(name: &str, started: i64, since: Option<TimestampMs>) -> Announcement {
             .into_iter()
             .collect(),
         standbys: Vec::new(),
+        partitions: BTreeMap::new(),
     }
 }
 

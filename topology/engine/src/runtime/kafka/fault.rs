@@ -107,7 +107,7 @@ impl KafkaFault {
         self
     }
 
-    pub(super) fn timeout(action: &'static str) -> Self {
+    pub(crate) fn timeout(action: &'static str) -> Self {
         Self::Retriable {
             action,
             reason: "no answer within the request time-out".to_owned(),

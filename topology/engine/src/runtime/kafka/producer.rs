@@ -82,17 +82,41 @@ impl Slots {
             .map(|offset| Offset(offset + 1))
     }
 
-    fn delivered(&self, Slot(slot): Slot, offset: i64) {
-        if let Some(highest) = self.highest.read().get(slot) {
-            highest.fetch_max(offset, Ordering::Relaxed);
+    /// Notes a delivered record. The records of a slot are of one partition and come one after the
+    /// other: where this one comes before one that was delivered, says before which.
+    fn delivered(&self, Slot(slot): Slot, offset: i64) -> Option<i64> {
+        // The client does not always know it.
+        if offset < 0 {
+            return None;
         }
+        let highest = self.highest.read();
+        let before = highest.get(slot)?.fetch_max(offset, Ordering::Relaxed);
+        (offset <= before).then_some(before)
     }
 }
 
 /// What became of a producer's records.
 struct Deliveries {
     slots: Slots,
-    failure: Mutex<Option<KafkaError>>,
+    failure: Mutex<Option<KafkaFault>>,
+}
+
+impl Deliveries {
+    fn fail(&self, fault: impl FnOnce() -> KafkaFault) {
+        self.failure.lock().get_or_insert_with(fault);
+    }
+}
+
+/// The fault of a changelog that has lost what it held while it is written to: stores would hold
+/// rows that nobody can restore, and call themselves up to date by offsets of another log.
+fn went_back(message: &impl Message, before: i64) -> KafkaFault {
+    let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+    KafkaFault::Fatal {
+        action: DELIVER,
+        reason: format!(
+            "{topic}-{partition} was written to up to offset {before}, and now at {offset}: the topic was deleted and made anew, or brokers have lost what it held; the stores of the instances may be the last copy, save them before you start again"
+        ),
+    }
 }
 
 impl ClientContext for Deliveries {
@@ -112,13 +136,13 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
         match result {
             Ok(message) => {
-                if let Some(slot) = slot.checked_sub(1) {
-                    self.slots.delivered(Slot(slot), message.offset());
+                let slot = slot.checked_sub(1).map(Slot);
+                let before = slot.and_then(|slot| self.slots.delivered(slot, message.offset()));
+                if let Some(before) = before {
+                    self.fail(|| went_back(message, before));
                 }
             }
-            Err((error, _)) => {
-                self.failure.lock().get_or_insert_with(|| error.clone());
-            }
+            Err((error, _)) => self.fail(|| KafkaFault::of(DELIVER, error)),
         }
     }
 }
@@ -166,6 +190,7 @@ impl FencingProducer {
 const INIT: &str = "initialise transactions";
 const COMMIT: &str = "commit a transaction";
 const ABORT: &str = "abort a transaction";
+const DELIVER: &str = "deliver the records of a transaction";
 
 /// Past its own limit the client has had its chance; a little more for the way back.
 fn patience(limit: Duration) -> Duration {
@@ -315,4 +340,29 @@ fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
         .set("queue.buffering.max.messages", "200000")
         .set("queue.buffering.max.kbytes", "65536");
     settings::with_user_properties(client, config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_notices_where_its_partition_has_gone_back() {
+        let slots = Slots::default();
+        let (slot, other) = (slots.slot(), slots.slot());
+        let delivered = [
+            (7, None),
+            (8, None),
+            (11, None),
+            (-1, None),
+            (0, Some(11)),
+            (12, None),
+        ];
+        for (offset, before) in delivered {
+            assert_eq!(slots.delivered(slot, offset), before);
+        }
+        assert_eq!(slots.next_offset(slot), Some(Offset(13)));
+        assert_eq!(slots.delivered(other, 0), None);
+        assert_eq!(slots.next_offset(other), Some(Offset(1)));
+    }
 }

@@ -24,6 +24,7 @@ use super::readings::{Readings, WentBack};
 use super::slot::SourcePosition;
 use super::works::Works;
 use super::{ThreadFault, ThreadSetup};
+use crate::runtime::StreamsFailure;
 use crate::runtime::kafka::{Fetcher, GroupConsumer, GroupEvent, KafkaFault, TopicPartition};
 use crate::runtime::ownership::{Hold, Ownership};
 use crate::runtime::restorer::Restorer;
@@ -182,10 +183,11 @@ impl<'a> Membership<'a> {
             Some(GroupEvent::Assigned(partitions)) => {
                 tracing::info!(thread = self.setup.number, %group, partitions = partitions.len(), "partitions are assigned");
                 if let Some(place) = self.ownership.beyond_plan(&group, &partitions) {
-                    return Err(ThreadFault::stop(format!(
+                    let more = format!(
                         "topic {} has got more partitions (there is a number {}) while the application runs: keys have moved away from their tasks and stores; stop all instances; to begin anew, use another application id, and have the groups read from the start (kafka-consumer-groups.sh --reset-offsets --to-earliest)",
                         place.topic, place.partition
-                    )));
+                    );
+                    return Err(ThreadFault::Stop(StreamsFailure::Misconfigured(more)));
                 }
                 consumer.assign(&partitions)?;
                 self.ownership.assign(&group, partitions);

@@ -6,15 +6,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use turnstile_state::{Backend, StateError};
+use turnstile_state::Backend;
 
 use super::{ThreadFault, ThreadSetup};
 use crate::TaskId;
 use crate::runtime::kafka::KafkaFault;
+use crate::runtime::task_stores::StoresFault;
 use crate::task::{Task, TaskError};
 
 /// How long another thread of this process may take to close a task's stores.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// After so long it looks whether the instance stops.
+const OPEN_STEP: Duration = Duration::from_millis(50);
 
 /// A task on its stores: those that its standby has open here, or those on disk. Stores
 /// that cannot be used are wiped, to be restored.
@@ -45,33 +48,30 @@ fn open_stores(setup: &ThreadSetup, id: TaskId) -> Result<Arc<dyn Backend>, Thre
     let begun = Instant::now();
     let mut wiped = false;
     loop {
-        match setup.stores.open(id) {
-            Ok(backend) => return Ok(backend),
+        match setup.stores.open(id, OPEN_STEP) {
+            Ok(Some(backend)) => return Ok(backend),
             // Another thread of this process, or a query, may be about to let go of it.
-            Err(error @ StateError::RocksDb { .. }) => {
+            Ok(None) => {
                 if begun.elapsed() > OPEN_LIMIT || setup.stopping() {
-                    let reason = super::with_sources(&error);
                     return Err(KafkaFault::Retriable {
                         action: "open the stores of a task",
-                        reason,
+                        reason: format!("somebody has those of {id} open"),
                     }
                     .into());
                 }
-                std::thread::park_timeout(Duration::from_millis(20));
             }
-            Err(error) if error.is_mended_by_wiping() && !wiped => {
+            Err(StoresFault::Task(error @ TaskError::Corrupted { .. })) if !wiped => {
                 tracing::error!(task = %id, error = super::with_sources(&error), "wiping the stores of a task to restore them");
-                let done = setup.stores.wipe(id);
-                done.map_err(|error| TaskError::of_state(id, error))?;
+                setup.stores.wipe(id)?;
                 wiped = true;
             }
-            Err(error) => return Err(TaskError::of_state(id, error).into()),
+            Err(fault) => return Err(fault.into()),
         }
     }
 }
 
 /// Removes the stores of a task; the next membership restores them.
-pub(super) fn wipe(setup: &ThreadSetup, id: TaskId) -> Result<(), StateError> {
+pub(super) fn wipe(setup: &ThreadSetup, id: TaskId) -> Result<(), StoresFault> {
     // Nobody may have them open, so a standby that has been opened since is closed.
     drop(setup.standbys.take(id));
     let wiped = setup.stores.wipe(id);

@@ -1,12 +1,12 @@
-//! Who uses the folders of tasks in this process.
+//! Who uses the folders of tasks in this process: one user at a time.
 //!
 //! RocksDB lets nobody open a database that is open; but nothing keeps anybody from deleting the
 //! files of one. So whoever opens the stores of a task uses its folder until they are closed, and
-//! what nobody has asked for is removed only while nobody uses it. A removal waits for nobody;
-//! whoever wants to use the folder waits until the removal has ended.
+//! whoever removes them until they are gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use turnstile_state::{
@@ -16,18 +16,11 @@ use turnstile_state::{
 use crate::TaskId;
 
 #[derive(Default)]
-struct State {
-    /// The tasks whose folders are used; by how many.
-    users: BTreeMap<TaskId, usize>,
-    /// The tasks whose folders are being removed. None of them is used.
-    removing: BTreeSet<TaskId>,
-}
-
-#[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
-    /// A removal has ended.
-    removed: Condvar,
+    /// The tasks whose folders are used.
+    used: Mutex<BTreeSet<TaskId>>,
+    /// Somebody has left one of them.
+    left: Condvar,
 }
 
 /// Who uses the folders of tasks; cheap to clone.
@@ -35,28 +28,17 @@ struct Shared {
 pub(super) struct Folders(Arc<Shared>);
 
 impl Folders {
-    /// Uses the folder of a task, for as long as what this returns is kept. Where it is being
-    /// removed, waits for the end of that.
-    pub(super) fn enter(&self, task: TaskId) -> InUse {
-        let mut state = self.0.state.lock();
-        while state.removing.contains(&task) {
-            self.0.removed.wait(&mut state);
+    /// Uses the folder of a task, for as long as what this returns is kept; nothing, where somebody
+    /// else uses it for longer than `patience`.
+    pub(super) fn enter(&self, task: TaskId, patience: Duration) -> Option<InUse> {
+        let deadline = Instant::now() + patience;
+        let mut used = self.0.used.lock();
+        while !used.insert(task) {
+            if self.0.left.wait_until(&mut used, deadline).timed_out() {
+                return None;
+            }
         }
-        *state.users.entry(task).or_default() += 1;
-        InUse {
-            task,
-            folders: self.clone(),
-        }
-    }
-
-    /// Keeps everybody out of the folder of a task, which is to be removed, for as long as what
-    /// this returns is kept; nothing, where somebody uses it.
-    pub(super) fn keep_out(&self, task: TaskId) -> Option<KeptOut> {
-        let mut state = self.0.state.lock();
-        if state.users.contains_key(&task) || !state.removing.insert(task) {
-            return None;
-        }
-        Some(KeptOut {
+        Some(InUse {
             task,
             folders: self.clone(),
         })
@@ -71,26 +53,8 @@ pub(super) struct InUse {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        let users = &mut self.folders.0.state.lock().users;
-        if let Some(number) = users.get_mut(&self.task) {
-            *number -= 1;
-            if *number == 0 {
-                users.remove(&self.task);
-            }
-        }
-    }
-}
-
-/// The removal of a task's folder. To drop it is to have ended it.
-pub(super) struct KeptOut {
-    task: TaskId,
-    folders: Folders,
-}
-
-impl Drop for KeptOut {
-    fn drop(&mut self) {
-        self.folders.0.state.lock().removing.remove(&self.task);
-        self.folders.0.removed.notify_all();
+        self.folders.0.used.lock().remove(&self.task);
+        self.folders.0.left.notify_all();
     }
 }
 
@@ -163,53 +127,36 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_removed_only_while_nobody_uses_it() {
+    fn a_folder_has_one_user_at_a_time() {
         let folders = Folders::default();
-        let (one, other) = (folders.enter(task(0)), folders.enter(task(0)));
-        assert!(folders.keep_out(task(0)).is_none());
-        drop(one);
-        assert!(folders.keep_out(task(0)).is_none());
-        drop(other);
-        let removal = folders.keep_out(task(0));
-        assert!(removal.is_some());
-        // Nor does anybody else remove it meanwhile; other folders are no matter.
-        assert!(folders.keep_out(task(0)).is_none());
-        drop(folders.enter(task(1)));
-        drop(removal);
-        drop(folders.enter(task(0)));
-        assert!(folders.keep_out(task(0)).is_some());
+        let enter = |partition| folders.enter(task(partition), Duration::ZERO);
+        let user = enter(0);
+        assert!(user.is_some());
+        assert!(enter(0).is_none());
+        // Other folders are no matter.
+        assert!(enter(1).is_some());
+        drop(user);
+        assert!(enter(0).is_some());
     }
 
     #[test]
-    fn whoever_comes_while_it_is_removed_waits_for_the_end_of_that() {
+    fn whoever_waits_gets_a_folder_when_it_is_left() {
         const ROUNDS: usize = 2_000;
+        const PATIENCE: Duration = Duration::from_secs(60);
         let folders = Folders::default();
-        let (users, removals) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let users = AtomicUsize::new(0);
         thread::scope(|threads| {
-            for _ in 0..3 {
+            for _ in 0..4 {
                 threads.spawn(|| {
                     for _ in 0..ROUNDS {
-                        let folder = folders.enter(task(0));
-                        users.fetch_add(1, Ordering::SeqCst);
-                        assert_eq!(removals.load(Ordering::SeqCst), 0);
+                        let folder = folders.enter(task(0), PATIENCE).unwrap();
+                        assert_eq!(users.fetch_add(1, Ordering::SeqCst), 0);
                         users.fetch_sub(1, Ordering::SeqCst);
                         drop(folder);
                     }
                 });
             }
-            threads.spawn(|| {
-                for _ in 0..ROUNDS {
-                    let Some(removal) = folders.keep_out(task(0)) else {
-                        thread::yield_now();
-                        continue;
-                    };
-                    removals.fetch_add(1, Ordering::SeqCst);
-                    assert_eq!(users.load(Ordering::SeqCst), 0);
-                    removals.fetch_sub(1, Ordering::SeqCst);
-                    drop(removal);
-                }
-            });
         });
-        assert!(folders.keep_out(task(0)).is_some());
+        assert!(folders.enter(task(0), Duration::ZERO).is_some());
     }
 }

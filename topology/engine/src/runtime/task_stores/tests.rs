@@ -1,17 +1,39 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use turnstile_state::{Batch, RocksMemory, StoreId};
+use turnstile_state::{Batch, RocksMemory, StateError, StoreId};
 
 use super::*;
 use crate::quiet;
 
-/// Stores of a topology with one store, in a folder of the test.
+/// Stores of a topology with one store, in a folder of the test. Their changelog has records.
 fn stores(folder: &std::path::Path) -> (TaskStores, TaskId) {
+    stores_with(folder, || Ok(Offset(7)))
+}
+
+/// The same, where brokers say this of the end of the changelog.
+fn stores_with(
+    folder: &std::path::Path,
+    log_end: impl Fn() -> Result<Offset, KafkaFault> + Send + Sync + 'static,
+) -> (TaskStores, TaskId) {
     let (plan, _) = quiet::plan(&[("words", 1, &["counts"])]);
     let state_dir = Arc::new(StateDir::lock(folder, "app").unwrap());
     let rocks = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
     let task = plan.tasks()[0];
-    (TaskStores::new(state_dir, plan, rocks), task)
+    let log_end: LogEnd = Arc::new(move |place| {
+        assert!(place.topic.ends_with("-stores-changelog"));
+        log_end()
+    });
+    (TaskStores::new(state_dir, plan, rocks, log_end), task)
+}
+
+/// Opens stores that nobody has open.
+fn open(stores: &TaskStores, task: TaskId) -> Arc<dyn Backend> {
+    let opened = stores.open(task, Duration::ZERO).unwrap();
+    opened.expect("nobody has them open")
+}
+
+fn is_open(stores: &TaskStores, task: TaskId) -> bool {
+    stores.open(task, Duration::ZERO).unwrap().is_none()
 }
 
 /// Whether a row that was written, flushed and noted is there when the stores are
@@ -19,14 +41,14 @@ fn stores(folder: &std::path::Path) -> (TaskStores, TaskId) {
 fn survives(later: Duration) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let (stores, task) = stores(folder.path());
-    let backend = stores.open(task).unwrap();
+    let backend = open(&stores, task);
     let mut batch = Batch::new();
     batch.put(StoreId(0), *b"row", *b"value");
     backend.write(batch).unwrap();
     backend.flush().unwrap();
     stores.note_kept(task, SystemTime::now() - later);
     drop(backend);
-    let backend = stores.open(task).unwrap();
+    let backend = open(&stores, task);
     backend.get(StoreId(0), b"row").unwrap().is_some()
 }
 
@@ -44,13 +66,13 @@ fn stores_that_were_opened_ahead_go_to_whoever_opens_them_and_to_nobody_else() {
     let (stores, task) = stores(folder.path());
     open_ahead_and_wait(&stores, task);
     assert!(stores.ahead.state.lock().open.contains_key(&task));
-    let backend = stores.open(task).unwrap();
-    assert!(stores.open(task).is_err());
+    let backend = open(&stores, task);
+    assert!(is_open(&stores, task));
     // Somebody has them now.
     stores.open_ahead([task]);
     assert!(stores.ahead.state.lock().waiting.is_empty());
     drop(backend);
-    drop(stores.open(task).unwrap());
+    drop(open(&stores, task));
 }
 
 #[test]
@@ -58,9 +80,10 @@ fn stores_that_were_opened_ahead_in_vain_are_closed() {
     let folder = tempfile::tempdir().unwrap();
     let (stores, task) = stores(folder.path());
     open_ahead_and_wait(&stores, task);
-    assert!(stores.open_on_disk(task).is_err());
+    let open_again = || stores.open_on_disk(task, Duration::ZERO).unwrap();
+    assert!(open_again().is_none());
     stores.close_unclaimed();
-    drop(stores.open_on_disk(task).unwrap());
+    assert!(open_again().is_some());
 }
 
 #[test]
@@ -75,7 +98,7 @@ fn what_was_opened_ahead_is_wiped_like_the_rest_when_it_is_too_old() {
     ahead.flush().unwrap();
     drop(ahead);
     stores.note_kept(task, SystemTime::now() - AGE_MAX * 2);
-    let backend = stores.open(task).unwrap();
+    let backend = open(&stores, task);
     assert_eq!(backend.get(StoreId(0), b"row").unwrap(), None);
 }
 
@@ -96,7 +119,7 @@ fn a_note_of_stores_that_are_gone_is_nothing() {
         stores.note_kept(task, SystemTime::now() - age);
         stores.wipe(task).unwrap();
         stores.note_kept(task, SystemTime::now() - age);
-        drop(stores.open(task).unwrap());
+        drop(open(&stores, task));
     }
 }
 
@@ -108,10 +131,13 @@ fn a_note_beside_what_is_not_ours_is_left_alone() {
     fs::create_dir(&of_task).unwrap();
     fs::write(of_task.join("thesis.txt"), "ten years of work").unwrap();
     stores.note_kept(task, SystemTime::now());
-    let refused = stores.open(task).map(drop).unwrap_err();
+    let refused = stores.open(task, Duration::ZERO).map(drop).unwrap_err();
+    let StoresFault::Task(TaskError::State { source, .. }) = refused else {
+        panic!("{refused}");
+    };
     assert!(
-        matches!(refused, StateError::ForeignFormat { .. }),
-        "{refused}"
+        matches!(source, StateError::ForeignFormat { .. }),
+        "{source}"
     );
     assert!(stores.wipe(task).is_err());
     assert_eq!(fs::read_dir(&of_task).unwrap().count(), 2);
@@ -122,7 +148,7 @@ fn stores_without_a_note_are_as_old_as_their_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (stores, task) = stores(folder.path());
     assert_eq!(stores.age(task), None);
-    drop(stores.open(task).unwrap());
+    drop(open(&stores, task));
     assert!(stores.age(task).is_some_and(|age| age < AGE_MAX));
     let of_task = File::open(stores.state_dir.task_path(&dir_name(task))).unwrap();
     of_task
@@ -149,7 +175,7 @@ fn stores_that_nobody_has_opened_for_too_long_are_removed() {
     let (stores, task) = stores(folder.path());
     // There are none.
     stores.remove_if_left(task);
-    write(&stores.open(task).unwrap()).unwrap();
+    write(&open(&stores, task)).unwrap();
     for age in [Duration::ZERO, AGE_MAX - Duration::from_secs(60)] {
         stores.note_kept(task, SystemTime::now() - age);
         stores.remove_if_left(task);
@@ -159,7 +185,7 @@ fn stores_that_nobody_has_opened_for_too_long_are_removed() {
     stores.remove_if_left(task);
     assert!(stores.on_disk().is_empty());
     // They come back as those of a task that was never here.
-    let backend = stores.open(task).unwrap();
+    let backend = open(&stores, task);
     assert_eq!(backend.get(StoreId(0), b"row").unwrap(), None);
 }
 
@@ -167,7 +193,7 @@ fn stores_that_nobody_has_opened_for_too_long_are_removed() {
 fn stores_that_somebody_has_open_are_not_removed_however_old_their_note_is() {
     let folder = tempfile::tempdir().unwrap();
     let (stores, task) = stores(folder.path());
-    let of_task = stores.open(task).unwrap();
+    let of_task = open(&stores, task);
     note_as_too_old(&stores, task);
     // A query may hold on to them for longer than their task.
     let of_query = of_task.clone();
@@ -222,11 +248,91 @@ fn stores_can_be_opened_at_any_moment_of_their_removal() {
             }
         });
         let used = (0..30).try_for_each(|_| {
-            let backend = stores.open(task)?;
+            let backend = stores.open(task, REMOVAL_PATIENCE).unwrap().unwrap();
             note_as_too_old(&stores, task);
             write(&backend)
         });
         done.store(true, Ordering::Relaxed);
         used.unwrap();
     });
+}
+
+/// Each finds them too old, or wipes them, while others use them or do the same.
+#[test]
+fn stores_are_wiped_by_one_at_a_time_and_while_nobody_has_them_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    let used = |wipes: bool| {
+        for _ in 0..20 {
+            if wipes {
+                stores.wipe(task).unwrap();
+            }
+            let Some(backend) = stores.open(task, REMOVAL_PATIENCE).unwrap() else {
+                panic!("somebody has kept them");
+            };
+            note_as_too_old(&stores, task);
+            write(&backend).unwrap();
+        }
+    };
+    thread::scope(|threads| {
+        for wipes in [true, true, false, false] {
+            threads.spawn(move || used(wipes));
+        }
+    });
+}
+
+/// Stores that were brought to an offset of their changelog, and left for too long.
+fn left_at(stores: &TaskStores, task: TaskId, offset: i64) {
+    let backend = open(stores, task);
+    let mut batch = Batch::new();
+    batch.put(StoreId(0), *b"row", *b"value");
+    batch.set_changelog_offset(offset);
+    backend.write(batch).unwrap();
+    backend.flush().unwrap();
+    note_as_too_old(stores, task);
+}
+
+#[test]
+fn stores_whose_changelog_holds_nothing_are_not_removed_however_old_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores_with(folder.path(), || Ok(Offset(0)));
+    left_at(&stores, task, 5);
+    for _ in 0..2 {
+        stores.remove_if_left(task);
+        for refused in [
+            stores.open(task, Duration::ZERO).map(drop),
+            stores.wipe(task),
+        ] {
+            let refused = refused.unwrap_err();
+            assert!(
+                matches!(
+                    refused,
+                    StoresFault::Task(TaskError::ChangelogLost {
+                        reached: Offset(5),
+                        ..
+                    })
+                ),
+                "{refused}"
+            );
+        }
+    }
+    stores.note_kept(task, SystemTime::now());
+    let backend = open(&stores, task);
+    assert!(backend.get(StoreId(0), b"row").unwrap().is_some());
+}
+
+#[test]
+fn stores_are_not_removed_while_brokers_do_not_tell_whether_they_can_be_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores_with(folder.path(), || Err(KafkaFault::timeout("ask")));
+    // Those that hold nothing of their changelog can be removed without asking.
+    write(&open(&stores, task)).unwrap();
+    stores.wipe(task).unwrap();
+    left_at(&stores, task, 5);
+    stores.remove_if_left(task);
+    let refused = stores.wipe(task).unwrap_err();
+    assert!(matches!(refused, StoresFault::Kafka(_)), "{refused}");
+    stores.note_kept(task, SystemTime::now());
+    let backend = open(&stores, task);
+    assert!(backend.get(StoreId(0), b"row").unwrap().is_some());
 }

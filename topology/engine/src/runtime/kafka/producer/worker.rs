@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::outbox::Held;
-use super::{ABORT, COMMIT, Deliveries, FencingProducer, GroupOffsets, INIT, Slot};
+use super::{ABORT, COMMIT, DELIVER, Deliveries, FencingProducer, GroupOffsets, INIT, Slot};
 use crate::record::OutputRecord;
 use crate::runtime::kafka::fault::KafkaFault;
 use crate::runtime::wake::Waker;
@@ -253,18 +253,13 @@ fn deliver_all(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(
     let begun = Instant::now();
     while producer.in_flight_count() > 0 {
         if begun.elapsed() > limit {
-            return Err(KafkaFault::timeout("deliver the records of a transaction"));
+            return Err(KafkaFault::timeout(DELIVER));
         }
         serve_deliveries(producer);
         if producer.in_flight_count() > 0 {
             thread::park_timeout(DELIVERY_STEP);
         }
     }
-    match producer.context().failure.lock().take() {
-        None => Ok(()),
-        Some(error) => Err(KafkaFault::of(
-            "deliver the records of a transaction",
-            &error,
-        )),
-    }
+    let failure = producer.context().failure.lock().take();
+    failure.map_or(Ok(()), Err)
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use turnstile_state::{Backend, StateError};
+use turnstile_state::Backend;
 
 use super::Follower;
 use super::log_ends::LogEnds;
@@ -16,6 +16,7 @@ use crate::runtime::restorer::changelog_of;
 use crate::runtime::standby::Standby;
 use crate::runtime::standby::known_until::KnownUntil;
 use crate::runtime::stream_thread::with_sources;
+use crate::runtime::task_stores::StoresFault;
 use crate::task::{ChangelogRestore, TaskError};
 use crate::{Offset, TaskId};
 
@@ -101,19 +102,22 @@ impl Follower {
         }
         // Not after that, which may remove them.
         let age = self.setup.stores.age(task);
-        let backend = match self.setup.stores.open(task) {
+        let opened = match self.setup.stores.open(task, Duration::ZERO) {
+            Ok(opened) => opened.ok_or_else(|| "somebody has them open".to_owned()),
+            Err(StoresFault::Kafka(fault)) => Err(fault.to_string()),
+            Err(StoresFault::Task(error)) => return Err(error),
+        };
+        let backend = match opened {
             Ok(backend) => backend,
-            Err(error @ StateError::RocksDb { .. }) => {
-                // A query may be about to let go of it.
-                let error = with_sources(&error);
+            // A query may be about to let go of it.
+            Err(reason) => {
                 if self.setbacks.cannot_open(task, Instant::now()) {
-                    tracing::warn!(%task, error, "the stores of a standby still cannot be opened; trying again");
+                    tracing::warn!(%task, reason, "the stores of a standby still cannot be opened; trying again");
                 } else {
-                    tracing::debug!(%task, error, "the stores of a standby cannot be opened now");
+                    tracing::debug!(%task, reason, "the stores of a standby cannot be opened now");
                 }
                 return Ok(None);
             }
-            Err(error) => return Err(TaskError::of_state(task, error)),
         };
         self.setbacks.has_opened(task);
         let plan = self.setup.plan.subtopology(task.subtopology);
@@ -223,13 +227,15 @@ impl Follower {
         shared.queries.clear_standby(task);
         shared.metrics.forget_standby(task);
         drop(state.standbys.remove(&task));
+        let is_taken = state.taken.contains_key(&task);
+        drop(state);
+        // Where a stream thread has taken the task since, it has the stores or waits for them.
         if matches!(error, TaskError::Corrupted { .. })
-            && !state.taken.contains_key(&task)
+            && !is_taken
             && let Err(error) = self.setup.stores.wipe(task)
         {
             tracing::error!(%task, error = with_sources(&error), "the stores of a standby cannot be wiped");
         }
-        drop(state);
         self.setbacks.set_aside(task, Instant::now());
     }
 }
