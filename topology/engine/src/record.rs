@@ -93,7 +93,10 @@ pub struct OutputRecord {
     pub timestamp: TimestampMs,
 }
 
-/// A record that can never be processed, with where it was read.
+/// A record that can never be processed, with where it was read: in `<application id>-dlq` it has
+/// its key, value and headers, and the headers `__streams.errors.topic`, `.partition`, `.offset`,
+/// `.exception` (the class) and `.message`. Of one that is too large for a record it has only these,
+/// and `.omitted`, which tells its size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Where it was read.

@@ -31,7 +31,7 @@ pub struct DecodeError {
 pub enum ErrorPolicy {
     /// It becomes a dead letter, in the transaction that passes it: a record of the topic
     /// `<application id>-dlq` with its key, value and headers as they were, and headers that tell
-    /// where it was read and what was wrong with it ([`DeadLetter`](crate::DeadLetter)). It is
+    /// where it was read and what was wrong with it ([`DeadLetter`](crate::record::DeadLetter)). It is
     /// counted in `turnstile_records_dead_lettered_total`, which is to be watched: a decoder with a
     /// fault makes dead letters of a whole topic.
     #[default]
