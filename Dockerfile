@@ -13,9 +13,11 @@ COPY state state
 COPY topology topology
 COPY query-api query-api
 COPY bench bench
+# What /metrics shows as the revision: --build-arg TICKETING_REVISION=$(git rev-parse HEAD)
+ARG TICKETING_REVISION=unknown
 # RocksDB and librdkafka are compiled once and then taken from the caches.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \
-    cargo build --profile dist --locked --bin ticketing \
+    TICKETING_REVISION=$TICKETING_REVISION cargo build --profile dist --locked --bin ticketing \
     && install -D target/dist/ticketing /out/ticketing
 
 FROM debian:bookworm-slim

@@ -1,11 +1,14 @@
-//! What HTTP counts and times.
+//! What the process counts and times outside the engine: HTTP, and what it is.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// Upper bounds of latencies, in seconds.
@@ -13,8 +16,9 @@ const SECONDS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
 
-/// The metrics of the HTTP API.
+/// The metrics of the process and of its HTTP API.
 pub struct Measures {
+    ready: IntGauge,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     in_flight: IntGauge,
@@ -35,7 +39,25 @@ impl Measures {
                 labels,
             )
         };
+        let build = IntGaugeVec::new(
+            Opts::new(
+                "ticketing_build_info",
+                "1, and what the binary was built from",
+            ),
+            &["version", "revision"],
+        )?;
+        let revision = option_env!("TICKETING_REVISION").unwrap_or("unknown");
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), revision])
+            .set(1);
+        registry.register(Box::new(build))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(ProcessCollector::for_self()))?;
         let measures = Self {
+            ready: IntGauge::new(
+                "ticketing_ready",
+                "1 if every task that the instance owns runs, else 0",
+            )?,
             requests: IntCounterVec::new(
                 Opts::new(
                     "ticketing_http_requests_total",
@@ -62,12 +84,18 @@ impl Measures {
                 &["command"],
             )?,
         };
+        registry.register(Box::new(measures.ready.clone()))?;
         registry.register(Box::new(measures.requests.clone()))?;
         registry.register(Box::new(measures.request_seconds.clone()))?;
         registry.register(Box::new(measures.in_flight.clone()))?;
         registry.register(Box::new(measures.commands.clone()))?;
         registry.register(Box::new(measures.command_seconds.clone()))?;
         Ok(measures)
+    }
+
+    /// Notes whether the instance is ready, for who reads the metrics now.
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
     }
 
     /// Counts and times a request, by its method and the route that it matched, where

@@ -45,6 +45,8 @@ pub async fn ready(State(api): State<Api>) -> Response {
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")),
 )]
 pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
+    let is_ready = api.instance().status().ready;
+    api.measures().set_ready(is_ready);
     let text = TextEncoder::new()
         .encode_to_string(&api.shared.registry.gather())
         .map_err(|error| {

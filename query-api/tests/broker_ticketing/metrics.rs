@@ -13,7 +13,7 @@ use crate::instance::{Instance, Launch};
 use crate::record::text;
 
 /// The families that operators build on, with their types.
-const FAMILIES: [(&str, &str); 27] = [
+const FAMILIES: [(&str, &str); 33] = [
     ("turnstile_records_processed_total", "counter"),
     ("turnstile_records_dropped_total", "counter"),
     ("turnstile_records_dead_lettered_total", "counter"),
@@ -36,6 +36,12 @@ const FAMILIES: [(&str, &str); 27] = [
     ("turnstile_rocksdb_block_cache_bytes", "gauge"),
     ("turnstile_rocksdb_block_cache_capacity_bytes", "gauge"),
     ("turnstile_rocksdb_write_buffer_bytes", "gauge"),
+    ("ticketing_ready", "gauge"),
+    ("ticketing_build_info", "gauge"),
+    ("process_resident_memory_bytes", "gauge"),
+    ("process_cpu_seconds_total", "counter"),
+    ("process_open_fds", "gauge"),
+    ("process_max_fds", "gauge"),
     ("ticketing_http_requests_total", "counter"),
     ("ticketing_http_request_duration_seconds", "histogram"),
     ("ticketing_http_requests_in_flight", "gauge"),

@@ -4,13 +4,10 @@ use std::process::Command;
 
 use crate::broker::Broker;
 
-/// A command of the environment, ready for further arguments.
+/// A program of the environment, ready for its arguments. Its path may have spaces.
 fn command(variable: &str) -> Option<Command> {
-    let line = std::env::var(variable).ok()?;
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next()?);
-    command.args(words);
-    Some(command)
+    let program = std::env::var_os(variable)?;
+    (!program.is_empty()).then(|| Command::new(program))
 }
 
 /// Has `TURNSTILE_CHECK` check the topics; says so where there is none.
