@@ -1,8 +1,10 @@
 """Turns lines of measurements into tables and plots.
 
   figures header [--bench [--peer]]       prints the header line of a run, from this machine and clone
-  figures report [--into PAGE] [--plots DIR] FILE…
-                                          prints the report, draws the plots into DIR; exit 1 where a promise was broken
+  figures report [--into PAGE] [--settings PAGE] [--plots DIR] [--column FILE]… FILE…
+                                          prints the report of FILEs, or puts it into PAGE, and draws the plots into DIR;
+                                          each column is set beside them; exit 1 where a promise was
+                                          broken: then no page is touched
   figures micro BASE WORK                 compares outputs of divan, one file a round in each folder
   figures executables                     of Cargo's messages on stdin: the benchmarks that were compiled
   figures flame                           of stacks on stdin, as perf script prints them: a flame graph
@@ -21,16 +23,32 @@ from runs import Runs
 
 
 def report(arguments):
-    runs = Runs(arguments.files)
-    text = page.report(runs, arguments.plots, os.path.dirname(arguments.into) if arguments.into else arguments.plots)
-    if arguments.into:
-        page.fill(arguments.into, text)
-    else:
-        print(text)
-    violations = runs.violations()
-    for violation in violations:
+    columns = [Runs.read([path]) for path in arguments.column]
+    made = page.Report(Runs.read(arguments.files), columns)
+    for violation in made.violations:
         print(f"figures: VIOLATION: {violation}", file=sys.stderr)
-    return 1 if violations else 0
+    if made.violations and arguments.into:
+        raise SystemExit(f"figures: {arguments.into} is left as it is")
+    seen_from = os.path.dirname(arguments.into) if arguments.into else arguments.plots
+    drawn = made.draw(arguments.plots, seen_from) if arguments.plots else {}
+    blocks = list(made.blocks(seen_from, drawn))
+    if arguments.into:
+        page.fill(arguments.into, [*blocks, ("command", "The command", command_of(arguments))])
+    else:
+        print(page.together([*blocks, *([] if arguments.settings else made.settings(seen_from))]))
+    if arguments.settings:
+        page.write_settings(arguments.settings, made)
+    return 1 if made.violations else 0
+
+
+def command_of(arguments):
+    """The command that makes the page again, from the top of the clone."""
+    lines = [["./dev bench report"]]
+    for option in ("into", "settings", "plots"):
+        if getattr(arguments, option):
+            lines[0] += [f"--{option}", getattr(arguments, option)]
+    lines += [["--column", path] for path in arguments.column] + [arguments.files]
+    return "    " + " \\\n        ".join(" ".join(line) for line in lines) + "\n"
 
 
 def main():
@@ -42,6 +60,8 @@ def main():
     command.set_defaults(run=lambda a: header.show(a.bench, a.peer))
     command = commands.add_parser("report")
     command.add_argument("--into", help="a page with the markers to put it between")
+    command.add_argument("--settings", help="a page that is written: settings, and who else used the CPU")
+    command.add_argument("--column", action="append", default=[], metavar="FILE", help="what was measured elsewhere or with other sizes")
     command.add_argument("--plots", help="the folder of the SVG files; without it none are drawn")
     command.add_argument("files", nargs="+")
     command.set_defaults(run=report)

@@ -4,10 +4,13 @@ Below is the thread, above it who was called by whom; the width is the share of 
 Each box tells its name and share where the pointer rests on it.
 """
 import colorsys
+import datetime
 import re
 import sys
 import zlib
 from xml.sax.saxutils import escape
+
+from header import said
 
 WIDTH, ROW, LEAST = 1200, 17, 0.0008
 HASH = re.compile(r"::h[0-9a-f]{16}$")
@@ -62,12 +65,13 @@ def draw(root):
     if not root.samples:
         raise SystemExit("figures: perf has no samples")
     rows = depth(root, root.samples)
+    drawn = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, commit {said('git', 'rev-parse', '--short=10', 'HEAD').strip()}"
     height = rows * ROW + 50
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">'
            "<style>.card{fill:#fff}text{font:11px ui-monospace,monospace;fill:#1f2328}.t{font:600 14px system-ui,sans-serif}"
            "rect{stroke:#fff;stroke-width:.5}</style>"
            f'<rect class="card" width="{WIDTH}" height="{height}"/>'
-           f'<text class="t" x="10" y="22">CPU samples by stack ({root.samples} samples; width: share of them)</text>']
+           f'<text class="t" x="10" y="22">CPU samples by stack ({root.samples} samples; width: share of them; {drawn})</text>']
 
     def box(frame, x, level):
         width = frame.samples / root.samples * (WIDTH - 20)

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PEER_DIR = os.environ.get("PEER_DIR", os.path.join(ROOT, "../shared/peer"))
+# The benchmark, where there is one: scripts/env.
+PEER_DIR = os.environ.get("PEER_DIR", "")
 
 # Sizes and rates of the benchmark, as its head names them.
 SIZES = {"N": "100000", "RATE": "500", "SECONDS_P2": "30", "PAY": "20000", "N_TIMERS": "50000", "RATE_TIMERS": "2500",
@@ -59,15 +60,15 @@ def machine():
 def versions(bench, peer):
     lock = read(os.path.join(ROOT, "Cargo.lock"))
     crate = lambda name: first(rf'name = "{name}"\nversion = "([^"]*)"', lock)
-    kafka = read(os.path.join(PEER_DIR, "kafka"))
+    of_the_benchmark = lambda path: read(os.path.join(PEER_DIR, path)) if PEER_DIR else ""
     return {
         "Rust": first(r"^rustc (.*)", said("rustc", "--version")),
         "librdkafka (crate)": crate("rdkafka-sys"),
         "RocksDB (crate)": crate("librocksdb-sys"),
         "Java": first(r'version "([^"]*)"', said("java", "-version")),
-        **({"Kafka, of the benchmark": first(r"^VERSION=(.*)", kafka)} if bench else
+        **({"Kafka, of the benchmark": first(r"^VERSION=(.*)", of_the_benchmark("kafka"))} if bench else
            {"Kafka, of own figures": first(r"^VERSION=(.*)", read(os.path.join(ROOT, "scripts/kafka")))}),
-        **({"Kafka Streams": first(r"kafka-streams</artifactId><version>([^<]*)", read(os.path.join(PEER_DIR, "streams/pom.xml")))} if peer else {}),
+        **({"Kafka Streams": first(r"kafka-streams</artifactId><version>([^<]*)", of_the_benchmark("streams/pom.xml"))} if peer else {}),
     }
 
 

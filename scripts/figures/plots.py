@@ -71,35 +71,37 @@ def short(value):
 
 
 def ratios(runs):
-    """How many times better than the peer, with the target as a mark."""
+    """How many times better than the peer, from the worst pair to the best, with the target as a mark."""
     rows = []
     for j in judge(runs):
-        if j.ratio and j.figure.ratio:
-            better, wanted = float(j.ratio), float(j.figure.ratio)
-            if not j.figure.more_is_better:
-                better, wanted = 1 / better, 1 / wanted
-            rows.append((j.figure.name, better, wanted))
+        if j.ratio:
+            of = (lambda ratio: float(ratio)) if j.figure.more_is_better else (lambda ratio: float(1 / ratio))
+            pairs = sorted(of(ratio) for ratio in j.ratios)
+            wanted = of(j.figure.ratio) if j.figure.ratio else None
+            rows.append((j.figure.name, of(j.ratio), pairs, wanted, j.met))
     if not rows:
         return None
-    left = 24 + max(breadth(name) for name, _, _ in rows)
+    left = 24 + max(breadth(name) for name, *_ in rows)
     top, step, plot = 66, 24, 420
-    low = min(0.5, *(min(b, w) for _, b, w in rows)) / 1.1
-    high = max(2, *(max(b, w) for _, b, w in rows)) * 1.1
+    shown = [value for _, better, pairs, wanted, _ in rows for value in (better, *pairs, wanted or 1)]
+    low, high = min(0.5, *shown) / 1.1, max(2, *shown) * 1.1
     at = lambda value: left + plot * math.log(value / low) / math.log(high / low)
     bottom = top + step * len(rows)
     d = Drawing(round(left + plot + 100), bottom + 52, "Turnstile against the peer")
-    d.text(16, 46, "bar: times better than the peer (median); dashed mark: the target", "faint")
+    d.text(16, 46, "bar: times better than the peer, the median of the pairs; line: the worst pair to the best; dashed mark: the target", "faint")
     for value in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32, 64, 128):
         if low <= value <= high:
             d.line(at(value), top - 6, at(value), bottom, "axis" if value == 1 else "grid")
             d.text(at(value), bottom + 16, f"{value:g}×" if value >= 1 else f"1/{1 / value:g}×", "faint", "middle")
-    for n, (name, better, wanted) in enumerate(rows):
+    for n, (name, better, pairs, wanted, met) in enumerate(rows):
         y = top + n * step
         d.text(left - 8, y + 12, name, "text", "end")
-        met = better >= wanted
-        d.bar(min(at(1), at(better)), y + 2, abs(at(better) - at(1)), 13, "a" if met else "b")
-        d.line(at(wanted), y - 2, at(wanted), y + 18, "target", 'stroke-dasharray="3 2" stroke-width="2"')
-        d.text(max(at(better), at(wanted), at(1)) + 6, y + 12, f"{better:.1f}×" + ("" if met else ", missed"), "text value")
+        d.bar(min(at(1), at(better)), y + 2, abs(at(better) - at(1)), 13, "b" if met is False or better < 1 else "a")
+        d.line(at(pairs[0]), y + 8.5, at(pairs[-1]), y + 8.5, "target")
+        if wanted:
+            d.line(at(wanted), y - 2, at(wanted), y + 18, "target", 'stroke-dasharray="3 2" stroke-width="2"')
+        verdict = ", missed" if met is False else ", worse" if better < 1 else ""
+        d.text(max(at(pairs[-1]), at(wanted or 1), at(1)) + 6, y + 12, f"{better:.1f}×" + verdict, "text value")
     d.text(left + plot / 2, bottom + 36, "times better than the peer (logarithmic)", "faint", "middle")
     return "ratios.svg", "How many times better than the peer each figure is, with its target", d.svg()
 
@@ -194,6 +196,6 @@ def growth(runs):
     ])
 
 
-def all_of(runs):
+def all_of(pairs, own):
     """File name, what it shows in words, and the SVG of each plot that there are figures for."""
-    return [plot for plot in [ratios(runs), limit(runs), *growth(runs)] if plot]
+    return [plot for plot in [ratios(pairs), limit(own), *growth(own)] if plot]
