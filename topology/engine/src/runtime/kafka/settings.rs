@@ -124,7 +124,7 @@ pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> C
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "131072")
         .set("queued.min.messages", "1000")
-        .set("queued.max.messages.kbytes", "256");
+        .set("queued.max.messages.kbytes", "128");
     with_user_properties(client, config)
 }
 
