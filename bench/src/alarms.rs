@@ -128,13 +128,13 @@ impl Processor for Alarms {
                 }
                 Ok(())
             }
-            Command::Ping(text) => context.send(self.pongs, &text.clone(), &Text(text)),
+            Command::Ping(text) => context.send(self.pongs, text.clone(), &Text(text)),
         }
     }
 
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         let key = String::from_utf8_lossy(&timer.key).into_owned();
-        context.send(self.fired, &key.clone(), &Text(key))
+        context.send(self.fired, key.clone(), &Text(key))
     }
 }
 

@@ -47,7 +47,7 @@ pub enum StateError {
     },
     /// Another process, or another part of this one, holds the state directory.
     #[error(
-        "{} is locked by {}: two processes cannot share a state directory; give each its own STATE_DIR",
+        "{} is locked by {}: two processes cannot share a state directory: give each one of its own",
         path.display(),
         holder_text(*holder)
     )]
@@ -96,7 +96,7 @@ pub enum StateError {
     },
     /// A state directory of another application.
     #[error(
-        "{} belongs to the application {found:?}, not to {expected:?}: give each application its own STATE_DIR",
+        "{} belongs to the application {found:?}, not to {expected:?}: give each application a state directory of its own",
         path.display()
     )]
     OtherApplication {
@@ -201,8 +201,8 @@ mod tests {
         };
         assert_eq!(
             locked.to_string(),
-            "/state is locked by process 4711: two processes cannot share a state directory; \
-             give each its own STATE_DIR"
+            "/state is locked by process 4711: two processes cannot share a state directory: \
+             give each one of its own"
         );
         let newer = StateError::NewerFormat {
             path: "/state".into(),

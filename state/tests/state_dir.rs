@@ -17,7 +17,7 @@ fn a_held_directory_says_who_holds_it() {
     assert_eq!(path, directory.path());
     assert_eq!(*holder, Some(std::process::id()));
     assert!(
-        error.to_string().contains("give each its own STATE_DIR"),
+        error.to_string().contains("give each one of its own"),
         "{error}"
     );
     drop(held);

@@ -58,7 +58,7 @@ impl Processor for Keeper {
         let row = context.get(self.rows, &key)?.unwrap_or_default();
         context.put(self.rows, &key, &format!("{}{key}", row.len()))?;
         context.schedule(key.as_bytes(), context.now().plus(MINUTE))?;
-        context.send(self.sink, &key.clone(), &Text(key))
+        context.send(self.sink, key.clone(), &Text(key))
     }
 
     fn on_timer(&mut self, _: &mut Context<'_>, _: Timer) -> Result<(), ProcessorError> {

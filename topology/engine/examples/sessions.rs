@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use turnstile_engine::driver::TopologyTestDriver;
-use turnstile_engine::runtime::{Metrics, Streams, StreamsConfig, TopicSpec};
+use turnstile_engine::runtime::{Metrics, Streams, StreamsConfig, StreamsFailure, TopicSpec};
 use turnstile_engine::{
     Codec, CodecError, Context, DecodeError, Decoded, Encode, InputRecord, Processor,
     ProcessorError, Registry, Sink, Source, Store, Timer, TimestampMs, Topology, TopologyBuilder,
@@ -134,7 +134,7 @@ impl Processor for Sessions {
         let seconds = last.since(first).as_secs();
         context.send(
             self.summaries,
-            &visitor.clone(),
+            visitor.clone(),
             &Summary {
                 visitor,
                 clicks,
@@ -218,10 +218,16 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
     });
     let metrics = Metrics::new(&Registry::new())?;
     let streams = Streams::start(application.topology, &topics, &config, metrics)?;
+    // It has stopped then: end the process, and let whoever supervises it decide.
+    streams.on_failure(|reason| {
+        eprintln!("stopped: {reason}");
+        std::process::exit(match reason {
+            StreamsFailure::Failed(_) => 1,
+            // To start it again changes nothing.
+            StreamsFailure::Misconfigured(_) | StreamsFailure::Superseded(_) => 2,
+        });
+    });
     while !streams.status().ready {
-        if let Some(reason) = streams.failure() {
-            return Err(reason.into());
-        }
         sleep(Duration::from_millis(100));
     }
     println!("It runs. A visitor shows the session, an empty line stops.");

@@ -339,13 +339,13 @@ impl TopologyTestDriver {
     pub fn get<K: Codec, V: Codec>(
         &self,
         store: Store<K, V>,
-        partition_key: &str,
+        partition_key: impl AsRef<[u8]>,
         key: &K,
     ) -> Option<V> {
         let (backend, id) = self
             .store_tasks(store)
             .find(|(task, partitions, _)| {
-                task.id().partition == partition_of(partition_key.as_bytes(), *partitions)
+                task.id().partition == partition_of(partition_key.as_ref(), *partitions)
             })
             .map(|(task, _, id)| (task.backend(), id))
             .expect("the store belongs to the topology");

@@ -296,7 +296,7 @@ fn of_two_instances_with_one_id_one_stops() {
         let second = second.start();
         let status = first.exit();
         assert_ne!(status.code(), Some(0));
-        assert!(first.log().contains("INSTANCE_ID"), "{}", first.log());
+        assert!(first.log().contains("an id of its own"), "{}", first.log());
         assert_eq!(second.running(), all);
         left = Some(second);
     });

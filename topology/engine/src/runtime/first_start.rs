@@ -22,7 +22,7 @@ use crate::{Offset, Partition};
 /// A group that has read for somebody else.
 #[derive(Debug, Error)]
 #[error(
-    "group {group} has read {topic}-{partition} up to offset {position}, but no instance of the application {application_id} has run on this cluster: its stores would miss what lies before. Set the application id (APPLICATION_ID) to that of the application which has read it; or have the group read all of it again (kafka-consumer-groups.sh --reset-offsets --to-earliest)"
+    "group {group} has read {topic}-{partition} up to offset {position}, but no instance of the application {application_id} has run on this cluster: its stores would miss what lies before. Set the application id to that of the application which has read it; or have the group read all of it again (kafka-consumer-groups.sh --reset-offsets --to-earliest)"
 )]
 pub struct ForeignPosition {
     /// The group.

@@ -42,7 +42,7 @@ use crate::topology::{Plan, Topology, TopologyFault, TopologyFaults};
 /// What to set instead of a property.
 fn instead_of(name: &str) -> &'static str {
     match name {
-        "session.timeout.ms" | "heartbeat.interval.ms" => " and set SESSION_TIMEOUT",
+        "session.timeout.ms" | "heartbeat.interval.ms" => " and set the session timeout",
         _ => "",
     }
 }
@@ -55,7 +55,7 @@ pub enum StartError {
     NoStreamThreads,
     /// A property of the client that the engine's promises rest on.
     #[error(
-        "KAFKA_PROPERTIES: {name} is set by the engine, whose promises rest on it: leave it out{}",
+        "kafka_properties: {name} is set by the engine, whose promises rest on it: leave it out{}",
         instead_of(name)
     )]
     ReservedProperty {
@@ -66,7 +66,7 @@ pub enum StartError {
     #[error(transparent)]
     Property(KafkaFault),
     /// The state directory cannot be used.
-    #[error("the state directory (STATE_DIR) cannot be used")]
+    #[error("the state directory cannot be used")]
     State(#[from] StateError),
     /// The cluster could not be reached, or refused something else than topics.
     #[error(transparent)]
@@ -423,7 +423,7 @@ mod tests {
             replicas: 3,
         };
         let said = too_few_brokers.to_string();
-        assert!(said.contains("REPLICATION_FACTOR"), "{said}");
+        assert!(said.contains("replication factor"), "{said}");
         let unequal = TopologyFault::NotCopartitioned {
             subtopology: 0,
             processors: "p".to_owned(),

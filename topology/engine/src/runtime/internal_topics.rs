@@ -19,7 +19,7 @@ pub enum TopicError {
     Kafka(#[from] KafkaFault),
     /// A topic cannot be created with as many replicas as it is to have.
     #[error(
-        "topic {topic} cannot be created with {replicas} replicas: set REPLICATION_FACTOR to no more than there are brokers, or start as many"
+        "topic {topic} cannot be created with {replicas} replicas: set the replication factor to no more than there are brokers, or start as many"
     )]
     TooFewBrokers {
         /// The topic.

@@ -40,6 +40,8 @@ pub(crate) const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Stores that were left alone for longer are not used again. Well before the tombstones
 /// go, since restoring takes its time too.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
+/// By how much a clock may be put back and stores still be used.
+const CLOCK_CORRECTION_MAX: Duration = Duration::from_secs(10 * 60);
 /// The file in a task's folder whose time of change says until when its stores were kept
 /// up to date.
 const KEPT_UNTIL: &str = "KEPT_UNTIL";
@@ -278,7 +280,12 @@ impl TaskStores {
                 .ok()?,
             Err(_) => return Some(Duration::MAX),
         };
-        Some(kept_until.elapsed().unwrap_or_default())
+        Some(match kept_until.elapsed() {
+            Ok(age) => age,
+            Err(ahead) if ahead.duration() <= CLOCK_CORRECTION_MAX => Duration::ZERO,
+            // A clock was wrong, then or now: nobody knows how old they are.
+            Err(_) => Duration::MAX,
+        })
     }
 
     /// Removes the stores of a task, so that they are restored.

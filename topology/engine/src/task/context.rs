@@ -428,10 +428,8 @@ impl Context<'_> {
     /// time and headers of the record that is being processed. (A time that is nearly an hour
     /// ahead, which brokers refuse, becomes [`Context::now`].)
     ///
-    /// Keys are text and there is always one, a value is never null (so no row of a
-    /// compacted topic is deleted this way), and headers are those that came in. Who
-    /// needs another key, a tombstone or headers of its own writes them outside the
-    /// topology.
+    /// There is always a key, and headers are those that came in. Who needs none, or headers of its
+    /// own, writes them outside the topology.
     ///
     /// # Errors
     ///
@@ -441,22 +439,45 @@ impl Context<'_> {
     pub fn send<T: Encode>(
         &mut self,
         sink: Sink<T>,
-        key: &str,
+        key: impl AsRef<[u8]>,
         message: &T,
+    ) -> Result<(), ProcessorError> {
+        let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
+        self.send_value(sink, key.as_ref(), Some(value.into_vec()))
+    }
+
+    /// Sends a record without a value, a tombstone: in a compacted topic it removes what was sent
+    /// under this key.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Context::send`].
+    pub fn send_tombstone<T>(
+        &mut self,
+        sink: Sink<T>,
+        key: impl AsRef<[u8]>,
+    ) -> Result<(), ProcessorError> {
+        self.send_value(sink, key.as_ref(), None)
+    }
+
+    fn send_value<T>(
+        &mut self,
+        sink: Sink<T>,
+        key: &[u8],
+        value: Option<Vec<u8>>,
     ) -> Result<(), ProcessorError> {
         let declared = self.declaration().sinks.contains(&sink.index);
         let Some(target) = self.core.plan.sinks.get(sink.index).filter(|_| declared) else {
             let target = self.core.plan.sinks.get(sink.index);
             return Err(self.undeclared("sink", target.map(|target| target.topic.to_string())));
         };
-        let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
-        let bytes = key.len() + value.len();
+        let bytes = key.len() + value.as_ref().map_or(0, Vec::len);
         bounds::check_sent("the record to send", bytes, self.record.headers)?;
         let output = OutputRecord {
             topic: target.topic.clone(),
-            partition: partition_of(key.as_bytes(), target.partitions),
-            key: Some(key.as_bytes().to_vec()),
-            value: Some(value.into_vec()),
+            partition: partition_of(key, target.partitions),
+            key: Some(key.to_vec()),
+            value,
             headers: self.record.headers.to_vec(),
             timestamp: bounds::sendable(self.record.timestamp, self.record.now),
         };

@@ -155,7 +155,10 @@ fn a_session_that_brokers_do_not_take_is_of_the_configuration() {
         config.session_timeout = Duration::from_mins(45);
     });
     let reason = counting.why_it_stops();
-    assert!(reason.contains("set SESSION_TIMEOUT within"), "{reason}");
+    assert!(
+        reason.contains("set the session timeout within"),
+        "{reason}"
+    );
     assert!(counting.is_misconfigured());
     counting.stop();
 }

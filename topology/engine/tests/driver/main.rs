@@ -7,6 +7,7 @@ mod outlets;
 mod punctuators;
 mod replay;
 mod script;
+mod sends;
 mod timers;
 mod transactions;
 mod units;

@@ -38,7 +38,7 @@ impl Processor for Send {
     type In = Text;
 
     fn process(&mut self, context: &mut Context<'_>, text: Text) -> Result<(), ProcessorError> {
-        context.send(self.0, &text.0.clone(), &text)
+        context.send(self.0, text.0.clone(), &text)
     }
 }
 

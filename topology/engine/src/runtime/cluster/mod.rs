@@ -241,7 +241,7 @@ impl Cluster {
         }));
         problems.extend(self.elders_at_this_address(&directory, now).map(|of| {
             format!(
-                "instance {} is announced at {} as well, so that the others cannot reach both: give each instance its own ADVERTISED_ADDR",
+                "instance {} is announced at {} as well, so that the others cannot reach both: give each instance its own advertised address",
                 of.name,
                 own.address.as_deref().unwrap_or_default()
             )
@@ -258,7 +258,7 @@ impl Cluster {
         (is_later && other.live && !other.has_stopped()).then(|| {
             let address = other.address.as_deref().unwrap_or("an unknown address");
             format!(
-                "another process, at {address}, has started under the instance id {}: give each instance its own INSTANCE_ID",
+                "another process, at {address}, has started under the instance id {}: give each instance an id of its own",
                 own.name
             )
         })

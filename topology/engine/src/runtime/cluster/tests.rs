@@ -218,7 +218,7 @@ fn an_address_is_for_one_instance_and_the_later_one_says_so() {
 
     fixture.hear(says_at("b", 1, Some(own_address)));
     let problems = fixture.problems();
-    for part in ["instance b ", own_address, "ADVERTISED_ADDR"] {
+    for part in ["instance b ", own_address, "advertised address"] {
         assert!(problems.contains(part), "{problems}");
     }
 

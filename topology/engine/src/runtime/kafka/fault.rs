@@ -47,18 +47,18 @@ impl KafkaFault {
         let reason = match error {
             KafkaError::Transaction(error) => error.string(),
             KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, property, _) => {
-                format!("KAFKA_PROPERTIES: librdkafka has no property {property}")
+                format!("kafka_properties: librdkafka has no property {property}")
             }
             // Without the value, which may be a secret.
             KafkaError::ClientConfig(_, _, property, _) => {
-                format!("KAFKA_PROPERTIES: librdkafka does not take this value for {property}")
+                format!("kafka_properties: librdkafka does not take this value for {property}")
             }
             error => match error.rdkafka_error_code() {
                 Some(Code::InvalidSessionTimeout) => format!(
-                    "{error}: set SESSION_TIMEOUT within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
+                    "{error}: set the session timeout within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
                 ),
                 Some(Code::InvalidTransactionTimeout) => format!(
-                    "{error}: set COMMIT_INTERVAL so that it and 10 s are within the brokers' transaction.max.timeout.ms"
+                    "{error}: set the commit interval so that it and 10 s are within the brokers' transaction.max.timeout.ms"
                 ),
                 _ => error.to_string(),
             },
@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn what_brokers_do_not_take_names_the_setting() {
         for (code, setting) in [
-            (Code::InvalidSessionTimeout, "SESSION_TIMEOUT"),
-            (Code::InvalidTransactionTimeout, "COMMIT_INTERVAL"),
+            (Code::InvalidSessionTimeout, "session timeout"),
+            (Code::InvalidTransactionTimeout, "commit interval"),
         ] {
             let KafkaFault::Misconfigured { reason, .. } = fault(code) else {
                 panic!("it is of the configuration: {code:?}");
@@ -208,7 +208,7 @@ mod tests {
             let KafkaFault::Fatal { reason, .. } = KafkaFault::of("try", &error) else {
                 panic!("it would be wrong next time too");
             };
-            assert!(reason.starts_with("KAFKA_PROPERTIES: "), "{reason}");
+            assert!(reason.starts_with("kafka_properties: "), "{reason}");
             assert!(reason.ends_with(complaint), "{reason}");
         }
     }

@@ -104,10 +104,10 @@ impl Queries {
     pub fn partition_of<K, V>(
         &self,
         store: Store<K, V>,
-        partition_key: &str,
+        partition_key: impl AsRef<[u8]>,
     ) -> Result<Partition, QueryError> {
         Ok(partition_of(
-            partition_key.as_bytes(),
+            partition_key.as_ref(),
             self.place(store)?.partitions,
         ))
     }
@@ -120,11 +120,11 @@ impl Queries {
     pub fn get<K: Codec, V: Codec>(
         &self,
         store: Store<K, V>,
-        partition_key: &str,
+        partition_key: impl AsRef<[u8]>,
         key: &K,
     ) -> Result<Option<V>, QueryError> {
         let place = self.place(store)?;
-        let task = place.task_of(partition_key);
+        let task = place.task_of(partition_key.as_ref());
         let backend = self.running(task, || self.store_name(store))?;
         let value = backend.get(place.id, &key.to_bytes())?;
         value
@@ -167,12 +167,12 @@ impl Queries {
     pub fn watch<K: Codec, V>(
         &self,
         store: Store<K, V>,
-        partition_key: &str,
+        partition_key: impl AsRef<[u8]>,
         key: &K,
         callback: impl FnOnce() + Send + 'static,
     ) -> Result<Watch, QueryError> {
         let place = self.place(store)?;
-        let task = place.task_of(partition_key);
+        let task = place.task_of(partition_key.as_ref());
         self.running(task, || self.store_name(store))?;
         let callback = Box::new(callback);
         let watches = &self.shared.watches;

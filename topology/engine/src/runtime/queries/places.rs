@@ -26,8 +26,8 @@ impl Place {
         }
     }
 
-    pub(super) fn task_of(&self, partition_key: &str) -> TaskId {
-        self.task(partition_of(partition_key.as_bytes(), self.partitions))
+    pub(super) fn task_of(&self, partition_key: &[u8]) -> TaskId {
+        self.task(partition_of(partition_key, self.partitions))
     }
 }
 

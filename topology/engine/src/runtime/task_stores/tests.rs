@@ -144,6 +144,18 @@ fn a_note_beside_what_is_not_ours_is_left_alone() {
 }
 
 #[test]
+fn stores_of_a_time_to_come_are_not_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    let backend = open(&stores, task);
+    for (ahead, is_too_old) in [(Duration::from_secs(60), false), (AGE_MAX * 3, true)] {
+        stores.note_kept(task, SystemTime::now() + ahead);
+        assert_eq!(stores.is_too_old(task), is_too_old, "{ahead:?}");
+    }
+    drop(backend);
+}
+
+#[test]
 fn stores_without_a_note_are_as_old_as_their_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (stores, task) = stores(folder.path());
