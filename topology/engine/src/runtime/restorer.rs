@@ -17,8 +17,8 @@
 //! partition. Where a transaction does not end, on a position or on a changelog, the tasks of
 //! that partition wait for it and no others; after a minute the log says where it hangs. Brokers
 //! that do not answer are a fault. A task whose stores are up to date costs the first three steps.
-//! A job that nobody waits for any more is dropped at the next step, or batch of records, and its
-//! stores with it.
+//! A job that nobody waits for any more is dropped at the next step, or batch of records. Its stores
+//! are let go of at once, unless they are being read into.
 
 mod positions;
 mod reading;
@@ -30,6 +30,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
 
 use self::worker::Worker;
 use super::StreamsConfig;
@@ -37,7 +38,7 @@ use super::kafka::{CommittedReader, Ends, KafkaFault, Position, TopicPartition};
 use super::metrics::Metrics;
 use super::restore_listener::RestoreListener;
 use super::wake::Waker;
-use crate::task::{ChangelogRestore, TaskError};
+use crate::task::{ChangelogRestore, Contents, TaskError};
 use crate::{Offset, TaskId};
 
 /// A task to restore.
@@ -65,12 +66,44 @@ impl CalledOff {
     }
 }
 
+/// The stores of a job until they are read into: whoever calls it off gets them back at once,
+/// however long others are read before.
+#[derive(Clone)]
+struct Lent {
+    /// Their changelog partition.
+    place: TopicPartition,
+    stores: Arc<Mutex<Option<ChangelogRestore>>>,
+}
+
+impl Lent {
+    fn of(stores: ChangelogRestore) -> Self {
+        Self {
+            place: changelog_of(&stores),
+            stores: Arc::new(Mutex::new(Some(stores))),
+        }
+    }
+
+    /// What they hold, to be asked later; nothing, where the job was called off.
+    fn contents(&self) -> Option<Contents> {
+        self.stores.lock().as_ref().map(ChangelogRestore::contents)
+    }
+
+    /// Takes them out; nothing, where the job was called off.
+    fn take(&self) -> Option<ChangelogRestore> {
+        self.stores.lock().take()
+    }
+}
+
 /// A job that was submitted. To drop it is to call the job off.
-pub(crate) struct Restoring(CalledOff);
+pub(crate) struct Restoring {
+    called_off: CalledOff,
+    stores: Option<Lent>,
+}
 
 impl Drop for Restoring {
     fn drop(&mut self) {
-        self.0.set();
+        self.called_off.set();
+        drop(self.stores.as_ref().and_then(Lent::take));
     }
 }
 
@@ -80,6 +113,8 @@ struct Ticket {
     task: TaskId,
     called_off: CalledOff,
     submitted: Instant,
+    /// Its stores, if it has any.
+    stores: Option<Lent>,
 }
 
 impl Ticket {
@@ -172,13 +207,18 @@ impl Restorer {
 
     /// Has a task restored, for as long as what this returns is kept. An earlier job of the
     /// task must have been called off.
-    pub(crate) fn submit(&self, job: RestoreJob) -> Result<Restoring, KafkaFault> {
+    pub(crate) fn submit(&self, mut job: RestoreJob) -> Result<Restoring, KafkaFault> {
         let called_off = CalledOff::default();
-        let restoring = Restoring(called_off.clone());
+        let stores = job.restore.take().map(Lent::of);
+        let restoring = Restoring {
+            called_off: called_off.clone(),
+            stores: stores.clone(),
+        };
         let ticket = Ticket {
             task: job.task,
             called_off,
             submitted: Instant::now(),
+            stores,
         };
         let jobs = self.jobs.as_ref();
         if jobs.is_some_and(|jobs| jobs.send((ticket, job)).is_ok()) {
@@ -219,4 +259,42 @@ pub(super) fn offset_of(positions: &[Position], place: &TopicPartition) -> Optio
         .iter()
         .find(|(found, _)| found == place)
         .map(|(_, offset)| *offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use turnstile_state::{Backend, MemoryBackend};
+
+    use super::*;
+    use crate::quiet;
+
+    #[test]
+    fn who_calls_a_job_off_has_the_stores_though_nobody_has_looked_at_it_yet() {
+        let (plan, _) = quiet::plan(&[("words", 1, &["counts"])]);
+        let of = &plan.subtopologies[0];
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(&of.store_specs()));
+        let task = plan.tasks()[0];
+        let restore = ChangelogRestore::of(task, of, &backend).unwrap().unwrap();
+        let (jobs, to_do) = unbounded();
+        let restorer = Restorer {
+            jobs: Some(jobs),
+            results: unbounded().1,
+            stopped: CalledOff::default(),
+            thread: None,
+        };
+        let job = RestoreJob {
+            task,
+            restore: Some(restore),
+            sources: Vec::new(),
+            repartitions: Vec::new(),
+        };
+        let restoring = restorer.submit(job).unwrap();
+        let (ticket, _) = to_do.recv().unwrap();
+        let stores = ticket.stores.clone().unwrap();
+        assert!(stores.contents().is_some_and(|of| !of.any().unwrap()));
+        drop(restoring);
+        assert_eq!(Arc::strong_count(&backend), 1);
+        assert!(!ticket.is_wanted());
+        assert!(stores.take().is_none() && stores.contents().is_none());
+    }
 }

@@ -273,6 +273,7 @@ mod tests {
             task,
             called_off: CalledOff::default(),
             submitted: Instant::now(),
+            stores: None,
         };
         let sources = groups.iter().map(|reader| {
             let places = ["orders", "payments"].map(|topic| place(topic, partition));

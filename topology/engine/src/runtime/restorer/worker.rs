@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::positions::{Positioned, Positions, PositionsWait};
 use super::reading::Reading;
 use super::{
-    CalledOff, RestoreFault, RestoreJob, RestoreResult, Restored, Ticket, changelog_of, offset_of,
+    CalledOff, Lent, RestoreFault, RestoreJob, RestoreResult, Restored, Ticket, offset_of,
 };
 use crate::Offset;
 use crate::runtime::StreamsConfig;
@@ -21,7 +21,7 @@ use crate::runtime::hanging::HANGING;
 use crate::runtime::kafka::{Ends, GroupPosition, KafkaFault, Position, TopicPartition};
 use crate::runtime::restore_listener::{RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
-use crate::task::{ChangelogRestore, Contents};
+use crate::task::Contents;
 
 /// Between two looks at what cannot be waited for by an event.
 pub(super) const RECHECK: Duration = Duration::from_millis(20);
@@ -47,14 +47,14 @@ struct Found {
 }
 
 impl Found {
-    fn of((ticket, job): &Job, positions: Positions, repartition_ends: Vec<Position>) -> Self {
+    fn of(ticket: &Ticket, positions: Positions, repartition_ends: Vec<Position>) -> Self {
         let mut positions_of_groups = positions.iter().map(|(.., at)| at);
         let nothing = positions_of_groups.all(|at| matches!(at, GroupPosition::LogStart(_)));
-        let stores = job.restore.as_ref().filter(|_| nothing);
+        let stores = ticket.stores.as_ref().filter(|_| nothing);
         let positions = positions.into_iter();
         Self {
             ticket: ticket.clone(),
-            unread: stores.map(ChangelogRestore::contents),
+            unread: stores.and_then(Lent::contents),
             restored: Restored {
                 positions: positions
                     .map(|(group, place, at)| (group, place, at.next()))
@@ -89,7 +89,7 @@ impl Found {
 /// Tasks with stores of one changelog partition, which wait until their end of it is stable.
 struct Awaiting {
     wait: StableWait,
-    tasks: Vec<(Found, ChangelogRestore)>,
+    tasks: Vec<Found>,
 }
 
 /// What waits for transactions that are pending.
@@ -108,7 +108,7 @@ impl Waiting {
 
     fn tickets(&self) -> impl Iterator<Item = &Ticket> {
         let tasks = self.changelogs.iter().flat_map(|of| &of.tasks);
-        let tasks = tasks.map(|(found, _)| &found.ticket);
+        let tasks = tasks.map(|found| &found.ticket);
         self.positions
             .iter()
             .map(PositionsWait::ticket)
@@ -119,9 +119,7 @@ impl Waiting {
     fn leave_out_unwanted(&mut self) {
         self.positions.retain(|wait| wait.ticket().is_wanted());
         for partition in &mut self.changelogs {
-            partition
-                .tasks
-                .retain(|(found, _)| found.ticket.is_wanted());
+            partition.tasks.retain(|found| found.ticket.is_wanted());
         }
         self.changelogs
             .retain(|partition| !partition.tasks.is_empty());
@@ -209,13 +207,12 @@ impl Worker {
         for (job, positions) in positioned {
             let repartitions = ends.iter();
             let repartitions = repartitions.filter(|(place, _)| job.1.repartitions.contains(place));
-            let task = Found::of(&job, positions, repartitions.cloned().collect());
-            match job.1.restore {
+            let task = Found::of(&job.0, positions, repartitions.cloned().collect());
+            match job.0.stores {
                 None => done.push(task),
-                Some(stores) => {
-                    let place = changelog_of(&stores);
+                Some(Lent { place, .. }) => {
                     let end = offset_of(&ends, &place).unwrap_or(Offset(0));
-                    await_end(&mut waiting.changelogs, place, end, (task, stores));
+                    await_end(&mut waiting.changelogs, place, end, task);
                 }
             }
         }
@@ -229,9 +226,12 @@ impl Worker {
         let mut readings = Vec::with_capacity(ready.len());
         for Awaiting { wait, tasks } in ready {
             let mut stores = Vec::with_capacity(tasks.len());
-            for (task, of) in tasks {
-                stores.push((of, task.ticket.called_off.clone()));
-                done.push(task);
+            for task in tasks {
+                let of = task.ticket.stores.as_ref();
+                if let Some(of) = of.and_then(Lent::take) {
+                    stores.push((of, task.ticket.called_off.clone()));
+                    done.push(task);
+                }
             }
             readings.push(Reading::of(wait.place, wait.end, stores)?);
         }
@@ -243,9 +243,9 @@ impl Worker {
     /// The ends of the partitions that jobs have to be read up to, or can write to.
     fn ends_for(&self, jobs: &[Positioned]) -> Result<Vec<Position>, KafkaFault> {
         let mut asked: BTreeSet<TopicPartition> = BTreeSet::new();
-        for ((_, job), _) in jobs {
+        for ((ticket, job), _) in jobs {
             asked.extend(job.repartitions.iter().cloned());
-            asked.extend(job.restore.as_ref().map(changelog_of));
+            asked.extend(ticket.stores.as_ref().map(|stores| stores.place.clone()));
         }
         self.ends.log.of(&Vec::from_iter(asked))
     }
@@ -298,12 +298,7 @@ fn next_jobs(jobs: &Receiver<Job>, none_waits: bool) -> Option<Vec<Job>> {
 }
 
 /// Has a task wait for this end of its changelog partition, with those that wait for it.
-fn await_end(
-    awaiting: &mut Vec<Awaiting>,
-    place: TopicPartition,
-    end: Offset,
-    task: (Found, ChangelogRestore),
-) {
+fn await_end(awaiting: &mut Vec<Awaiting>, place: TopicPartition, end: Offset, task: Found) {
     let mut partitions = awaiting.iter_mut();
     match partitions.find(|partition| partition.wait.place == place) {
         Some(partition) => {
