@@ -259,10 +259,11 @@ fn stores_can_be_opened_at_any_moment_of_their_removal() {
                 removing.remove_if_left(task);
             }
         });
-        let used = (0..30).try_for_each(|_| {
-            let backend = stores.open(task, REMOVAL_PATIENCE).unwrap().unwrap();
+        // Whatever becomes of it, the other one ends.
+        let used = (0..30).try_for_each(|_| -> Result<(), Box<dyn std::error::Error>> {
+            let opened = stores.open(task, REMOVAL_PATIENCE)?;
             note_as_too_old(&stores, task);
-            write(&backend)
+            Ok(write(&opened.ok_or("somebody has kept them")?)?)
         });
         done.store(true, Ordering::Relaxed);
         used.unwrap();
