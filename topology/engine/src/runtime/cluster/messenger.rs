@@ -9,7 +9,8 @@
 //! 4. At the end says that it has stopped.
 //!
 //! A fault of the cluster ends nothing: the neighbours are heard of later, and those
-//! that are not heard of for too long count as gone.
+//! that are not heard of for too long count as gone. Who has not heard itself for long, for
+//! brokers were away or a client has got stuck on them, begins anew with other clients.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// After a fault of the cluster.
 const FAULT_PAUSE: Duration = Duration::from_millis(500);
+/// How long nothing of its own may come back before its clients are given up, at least.
+const DEAF_MIN: Duration = Duration::from_secs(20);
 /// How long the last announcement may take.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// Instances that are forgotten with one announcement.
@@ -58,6 +61,8 @@ pub(crate) fn start(
         log_ends: log_ends.within(config.request_timeout),
         heartbeat: HEARTBEAT_MAX.min(config.session_timeout / 4),
         has_heard_all: false,
+        deaf_after: DEAF_MIN.max(config.session_timeout * 2),
+        renewed: Instant::now(),
         listens_since: None,
         last: None,
         config,
@@ -86,6 +91,10 @@ struct Messages {
     next: Option<Offset>,
     /// Whether everything was heard that was there at the start.
     has_heard_all: bool,
+    /// Who has not heard itself for so long gets other clients.
+    deaf_after: Duration,
+    /// When it has got them last.
+    renewed: Instant,
     /// Since when everything is heard as it is said; nothing: there is more that was said before.
     listens_since: Option<Instant>,
     /// What was said last, and when.
@@ -98,6 +107,7 @@ impl Messages {
             if let Err(fault) = self.exchange_until_fault(stop) {
                 tracing::warn!(%fault, "cannot hear the other instances; trying again");
                 self.listens_since = None;
+                self.renew_if_deaf();
                 self.announce_if_due();
                 self.news().wait(FAULT_PAUSE);
             }
@@ -130,6 +140,12 @@ impl Messages {
             None => self.read_on()?,
         };
         while !stop.load(Ordering::Relaxed) {
+            if self.is_deaf() {
+                return Err(KafkaFault::Retriable {
+                    action: "hear what it says itself",
+                    reason: format!("nothing has come back for {:?}", self.deaf_after),
+                });
+            }
             let heard = self.listen(&reader, end)?;
             let reached = self.next.unwrap_or(Offset(0));
             let listens = self.listens_since.is_some();
@@ -145,6 +161,25 @@ impl Messages {
             }
         }
         Ok(())
+    }
+
+    /// Whether it says something all the time, and has heard nothing of it for long.
+    fn is_deaf(&self) -> bool {
+        let heard = *self.cluster.shared.heard_itself.lock();
+        self.has_heard_all && heard.max(self.renewed).elapsed() > self.deaf_after
+    }
+
+    /// Speaks through another client, where nothing has come of what the one said. (Who listens
+    /// begins anew with another one anyway.)
+    fn renew_if_deaf(&mut self) {
+        if !self.is_deaf() {
+            return;
+        }
+        self.renewed = Instant::now();
+        match EventProducer::new(&self.config) {
+            Ok(another) => self.producer = another,
+            Err(fault) => tracing::error!(%fault, "there is no other producer for announcements"),
+        }
     }
 
     fn read_on(&self) -> Result<ChangelogReader, KafkaFault> {
