@@ -172,7 +172,7 @@ impl Streams {
         // 4.
         let memory = RocksMemory::new(config.block_cache_bytes, config.write_buffer_bytes);
         let ends = Ends::new(config)?;
-        let log_ends = ends.log.within(config.request_timeout);
+        let log_ends = ends.log.clone();
         let stores = TaskStores::new(
             state_dir,
             plan.clone(),
