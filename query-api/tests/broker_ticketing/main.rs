@@ -10,7 +10,7 @@
 //! The instances are processes ([`instance::Instance`]), each with a state directory of
 //! the test, killed when the test ends. What they did is checked from outside: on the
 //! committed records of the topics ([`audit`]), over HTTP, and, where `TURNSTILE_CHECK`
-//! is set to a command, by that. With `TURNSTILE_LOAD`, a command too, the load of the
+//! is set to a program, by that. With `TURNSTILE_LOAD`, a program too, the load of the
 //! crash tests comes in part from there.
 
 #![expect(

@@ -54,12 +54,14 @@ const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 /// Tells where the log of a changelog partition ends.
 pub(crate) type LogEnd = Arc<dyn Fn(&TopicPartition) -> Result<Offset, KafkaFault> + Send + Sync>;
 
-/// Why stores cannot be used.
+/// Why stores cannot be used, or followed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoresFault {
+    /// Those of one task, for what is wrong with them.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// They are to be removed, and whether they can be restored is not known.
+    /// Brokers do not tell what is needed for it: where stores are to be removed, whether they can
+    /// be restored.
     #[error(transparent)]
     Kafka(#[from] KafkaFault),
 }

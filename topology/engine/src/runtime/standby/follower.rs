@@ -36,7 +36,7 @@ use crate::runtime::kafka::{
     ChangelogEvent, ChangelogReader, EndOffsets, KafkaFault, TopicPartition,
 };
 use crate::runtime::metrics::Metrics;
-use crate::runtime::task_stores::TaskStores;
+use crate::runtime::task_stores::{StoresFault, TaskStores};
 use crate::task::{Dispatch, TaskError};
 use crate::topology::Plan;
 use crate::{Offset, TaskId};
@@ -79,16 +79,6 @@ struct Follower {
     unwanted: BTreeMap<TaskId, Instant>,
     setbacks: Setbacks,
     last_flush: Instant,
-}
-
-/// Why what has come was not applied.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error(transparent)]
-    Kafka(#[from] KafkaFault),
-    /// The stores of one task cannot be used.
-    #[error(transparent)]
-    Task(#[from] TaskError),
 }
 
 impl Follower {
@@ -136,8 +126,8 @@ impl Follower {
             // 2.
             let applied = match self.apply(reader) {
                 Ok(applied) => applied,
-                Err(Ended::Kafka(fault)) => return Err(fault),
-                Err(Ended::Task(error)) => {
+                Err(StoresFault::Kafka(fault)) => return Err(fault),
+                Err(StoresFault::Task(error)) => {
                     self.set_aside(&error);
                     // What the others have taken of that batch is read once more.
                     reading = self.start_reading()?;
@@ -202,7 +192,7 @@ impl Follower {
 
     /// Applies what has come, at most a batch a partition; says how many records were read,
     /// those of others included.
-    fn apply(&self, reader: &ChangelogReader) -> Result<u64, Ended> {
+    fn apply(&self, reader: &ChangelogReader) -> Result<u64, StoresFault> {
         let mut read = 0;
         for place in self.places() {
             let mut state = self.setup.standbys.shared.state.lock();
@@ -311,11 +301,11 @@ fn apply_some(
     place: &TopicPartition,
     standbys: &mut [&mut Standby],
     metrics: &Metrics,
-) -> Result<u64, Ended> {
+) -> Result<u64, StoresFault> {
     let dispatch = Dispatch::to(standbys.iter().map(|standby| &standby.stores));
     let mut read = 0;
     let mut next = Offset(0);
-    reader.read(place, BATCH_RECORDS, |event| -> Result<(), Ended> {
+    reader.read(place, BATCH_RECORDS, |event| -> Result<(), StoresFault> {
         if let ChangelogEvent::Record { offset, key, value } = event {
             dispatch.hand_out(standbys, offset, key, value)?;
             next = Offset(offset.0 + 1);
