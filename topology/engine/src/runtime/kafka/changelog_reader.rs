@@ -15,7 +15,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::client_log::ClientLog;
-use super::consumer::fault_of;
+use super::consumer::{fault_of, list_of};
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
@@ -86,7 +86,7 @@ impl ChangelogReader {
             queues.insert(place.clone(), queue);
         }
         // Not before the queues are there: the first records would go elsewhere.
-        consumer.assign(&list).map_err(fault)?;
+        consumer.incremental_assign(&list).map_err(fault)?;
         Ok(Self {
             consumer,
             queues,
@@ -139,6 +139,14 @@ impl ChangelogReader {
             }),
             Some(Err(error)) => fault_of("changelog", &error).map_or(Ok(()), Err),
         }
+    }
+
+    /// Reads `place` no more. A fetch of what is at its end and of what is read already waits for
+    /// new records, and the client asks for nothing else meanwhile.
+    pub(crate) fn stop(&self, place: &TopicPartition) -> Result<(), KafkaFault> {
+        self.consumer
+            .incremental_unassign(&list_of(std::slice::from_ref(place)))
+            .map_err(|error| KafkaFault::of(ACTION, &error))
     }
 
     /// Ends the client in the background: that waits for the fetch that is under way.

@@ -255,6 +255,7 @@ impl Worker {
         }
         for reading in readings {
             self.read_to_end(&reader, reading)?;
+            reader.stop(&reading.place)?;
             reading.set_bulk_load(false)?;
         }
         reader.close();
