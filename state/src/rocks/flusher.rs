@@ -19,6 +19,11 @@ use crate::StateError;
 /// So many drain at the same time, over all databases: most of it is CPU.
 const THREADS: usize = 2;
 
+/// How far these threads stand back when others want a core: nobody waits for what they do until
+/// buffers are full, and who waits leaves them his core.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 /// The threads that drain buffers, started when there is something to do; clones share them.
 /// They end with the last of these.
 #[derive(Clone, Default)]
@@ -99,12 +104,20 @@ fn start() -> io::Result<Sender<Job>> {
         let to_do = to_do.clone();
         let thread = thread::Builder::new().name("flush".to_owned());
         thread.spawn(move || {
+            stand_back();
             while let Some(job) = next(&to_do) {
                 job.run();
             }
         })?;
     }
     Ok(jobs)
+}
+
+/// Elsewhere a process has one priority for all of its threads.
+fn stand_back() {
+    // It is refused to those only who want to come forward.
+    #[cfg(target_os = "linux")]
+    rustix::process::setpriority_process(None, NICENESS).ok();
 }
 
 fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
