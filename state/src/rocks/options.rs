@@ -29,10 +29,11 @@ pub(super) const UNMERGED_FILES_OPTION: &str = "level0_file_num_compaction_trigg
 /// So many while rows are loaded in bulk: fewer than the 36 at which writers wait.
 pub(super) const UNMERGED_FILES_IN_BULK: u32 = 16;
 
-/// The option that has no setter of its own: files that RocksDB writes itself are written in pieces of
-/// 64 KiB. Each database has three that are always open, and it would keep up to a mebibyte for each
-/// that it merges.
-const WITHOUT_SETTER: &str = "writable_file_max_buffer_size=65536";
+/// The options that have no setters of their own. Files that RocksDB writes itself are written in pieces of
+/// 64 KiB: each database has three that are always open, and it would keep up to a mebibyte for each
+/// that it merges. And its identity, which its manifest has, gets no file of its own, to be written and
+/// synced whenever a task begins with an empty disk.
+const WITHOUT_SETTER: &str = "writable_file_max_buffer_size=65536;write_identity_file=false";
 
 /// What a compaction reads ahead of each of its files.
 const READ_AHEAD_BYTES: usize = 256 * KIB;

@@ -45,8 +45,9 @@ const CLOCK_CORRECTION_MAX: Duration = Duration::from_secs(10 * 60);
 /// The file in a task's folder whose time of change says until when its stores were kept
 /// up to date.
 const KEPT_UNTIL: &str = "KEPT_UNTIL";
-/// How many stores are opened ahead at the same time: they wait for the disk most of it.
-const OPENERS: usize = 4;
+/// How many stores are opened ahead at the same time: they wait for the disk most of it, which
+/// syncs the files of several at once.
+const OPENERS: usize = 16;
 
 /// How long whoever removes stores waits for those who have them open.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
