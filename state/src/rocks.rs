@@ -240,7 +240,7 @@ impl Backend for RocksBackend {
             // They are merged later where files do pile up.
             Ok(())
         } else {
-            self.database.merge_soon()
+            self.database.end_bulk_load()
         }
     }
 

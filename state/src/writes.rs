@@ -153,6 +153,27 @@ impl Writes {
         self.removed(previous)
     }
 
+    /// Makes each of these the one of its key, the later over the earlier.
+    pub(crate) fn insert_loaded(&mut self, Loaded { mut writes, .. }: Loaded) {
+        // Equal keys stay in the order in which they came, of which the last is kept.
+        writes.sort_by(compare);
+        writes.dedup_by(|later, earlier| {
+            let is_same = compare(later, earlier).is_eq();
+            if is_same {
+                std::mem::swap(later, earlier);
+            }
+            is_same
+        });
+        if self.by_key.is_empty() {
+            self.bytes = writes.iter().map(|placed| write_bytes(&placed.write)).sum();
+            self.by_key = writes.into_iter().collect();
+        } else {
+            for placed in writes {
+                self.insert(placed.write);
+            }
+        }
+    }
+
     /// Takes the write of `key` out.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Write> {
         let removed = self.by_key.take(&Probe::new(key) as &dyn Headed);
@@ -206,6 +227,31 @@ impl Writes {
     }
 }
 
+/// Writes of one store in the order in which they come, while nobody asks for any of them: to put many
+/// in their places at once costs a third of putting each there.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    writes: Vec<Placed>,
+    bytes: usize,
+}
+
+impl Loaded {
+    pub(crate) fn push(&mut self, write: Write) {
+        self.bytes += write_bytes(&write);
+        let head = head_of(write.key());
+        self.writes.push(Placed { head, write });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// The memory that they take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 fn as_headed<'a>(bound: &'a Bound<Probe<'a>>) -> Bound<&'a (dyn Headed + 'a)> {
     bound.as_ref().map(|probe| probe as &dyn Headed)
 }
@@ -256,6 +302,28 @@ mod tests {
                 prop_assert!(ours.range(bounds).rev().eq(model.range::<[u8], _>(bounds).rev().map(|(_, write)| write)));
             }
             prop_assert!(ours.into_writes().eq(model.into_values()));
+        }
+
+        #[test]
+        fn what_is_loaded_is_what_is_inserted(
+            before in proptest::collection::vec((key(), 0..3_u8), 0..3),
+            loaded in proptest::collection::vec((key(), proptest::option::of(0..3_u8)), 0..60),
+        ) {
+            let mut one_by_one = Writes::default();
+            for (key, byte) in before {
+                one_by_one.insert(Write::put(&key, &[byte; 3]));
+            }
+            let mut at_once = one_by_one.clone();
+            let mut tail = Loaded::default();
+            for (key, value) in loaded {
+                let write = value.map_or_else(|| Write::delete(&key), |byte| Write::put(&key, &[byte; 3]));
+                one_by_one.insert(write.clone());
+                tail.push(write);
+            }
+            at_once.insert_loaded(tail);
+            prop_assert_eq!(at_once.bytes(), one_by_one.bytes());
+            prop_assert_eq!(at_once.len(), one_by_one.len());
+            prop_assert!(at_once.iter().eq(one_by_one.iter()));
         }
     }
 }

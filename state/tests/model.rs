@@ -35,6 +35,8 @@ enum Op {
     Flush,
     /// What follows goes on while it is drained; closing waits for that.
     BeginFlush,
+    /// Begins or ends a bulk load.
+    SetBulkLoad(bool),
     /// Flush, close, open.
     Reopen,
     /// Close and open.
@@ -90,6 +92,7 @@ fn durable_op() -> impl Strategy<Value = Op> {
         20 => transaction_op(),
         1 => Just(Op::Flush),
         2 => Just(Op::BeginFlush),
+        2 => any::<bool>().prop_map(Op::SetBulkLoad),
         1 => Just(Op::Reopen),
         1 => Just(Op::Crash),
     ]
@@ -266,6 +269,10 @@ fn step(mut system: System, model: &mut Model, op: Op) -> System {
         Op::BeginFlush => {
             system.overlay.backend().begin_flush().expect("flush");
             model.begin_flush();
+        }
+        Op::SetBulkLoad(in_bulk) => {
+            let set = system.overlay.backend().set_bulk_load(in_bulk);
+            set.expect("a bulk load");
         }
         Op::Reopen => {
             system.overlay.backend().flush().expect("flush");

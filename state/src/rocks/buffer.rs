@@ -4,6 +4,8 @@
 //! and put in its place, by comparing whole keys along a list. Here both take a tenth of that
 //! time, and a row that is written again before it is drained reaches the disk once.
 //!
+//! What is loaded in bulk is not put in its place before somebody asks for it, or it is drained.
+//!
 //! Readers scan a store as it was when they began: they share its writes, and whoever writes
 //! meanwhile writes to a copy.
 
@@ -12,13 +14,15 @@ use std::sync::Arc;
 
 use crate::backend::Bounds;
 use crate::merge::Over;
-use crate::writes::Writes;
+use crate::writes::{Loaded, Writes};
 use crate::{Batch, KeyRange, ScanDirection, StateError, StoreId};
 
 /// The writes of a database that RocksDB does not have yet.
 #[derive(Debug)]
 pub(super) struct Buffer {
     stores: Vec<Arc<Writes>>,
+    /// Of each store, what lies over its writes.
+    loaded: Vec<Loaded>,
     changelog_offset: Option<i64>,
 }
 
@@ -27,6 +31,7 @@ impl Buffer {
     pub(super) fn new(store_count: usize) -> Self {
         Self {
             stores: (0..store_count).map(|_| Arc::default()).collect(),
+            loaded: (0..store_count).map(|_| Loaded::default()).collect(),
             changelog_offset: None,
         }
     }
@@ -39,11 +44,8 @@ impl Buffer {
 
     /// Adds a batch, as a whole or not at all.
     pub(super) fn add(&mut self, batch: Batch) -> Result<(), StateError> {
-        let known = self.stores.len();
-        let mut written = batch.writes.iter().map(|(store, _)| store);
-        if let Some(unknown) = written.find(|store| store.index() >= known) {
-            return Err(StateError::UnknownStore(*unknown));
-        }
+        self.check(&batch)?;
+        self.settle();
         for (store, write) in batch.writes {
             if let Some(writes) = self.stores.get_mut(store.index()) {
                 Arc::make_mut(writes).insert(write);
@@ -53,13 +55,46 @@ impl Buffer {
         Ok(())
     }
 
-    /// What is written to a store.
+    /// Adds a batch, as a whole or not at all, for [`Self::settle`] to put in its place.
+    pub(super) fn load(&mut self, batch: Batch) -> Result<(), StateError> {
+        self.check(&batch)?;
+        for (store, write) in batch.writes {
+            if let Some(loaded) = self.loaded.get_mut(store.index()) {
+                loaded.push(write);
+            }
+        }
+        self.changelog_offset = batch.changelog_offset.or(self.changelog_offset);
+        Ok(())
+    }
+
+    fn check(&self, batch: &Batch) -> Result<(), StateError> {
+        let known = self.stores.len();
+        let mut written = batch.writes.iter().map(|(store, _)| store);
+        let unknown = written.find(|store| store.index() >= known);
+        unknown.map_or(Ok(()), |unknown| Err(StateError::UnknownStore(*unknown)))
+    }
+
+    /// Whether everything is in its place.
+    pub(super) fn is_settled(&self) -> bool {
+        self.loaded.iter().all(Loaded::is_empty)
+    }
+
+    /// Puts everything in its place.
+    pub(super) fn settle(&mut self) {
+        for (writes, loaded) in self.stores.iter_mut().zip(&mut self.loaded) {
+            if !loaded.is_empty() {
+                Arc::make_mut(writes).insert_loaded(std::mem::take(loaded));
+            }
+        }
+    }
+
+    /// What is written to a store, when it is settled.
     pub(super) fn store(&self, store: StoreId) -> Result<&Arc<Writes>, StateError> {
         let writes = self.stores.get(store.index());
         writes.ok_or(StateError::UnknownStore(store))
     }
 
-    /// What is written to each store, in their order.
+    /// What is written to each store, in their order, when it is settled.
     pub(super) fn stores(&self) -> impl Iterator<Item = &Writes> {
         self.stores.iter().map(AsRef::as_ref)
     }
@@ -70,12 +105,13 @@ impl Buffer {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.changelog_offset.is_none() && self.stores().all(Writes::is_empty)
+        self.changelog_offset.is_none() && self.is_settled() && self.stores().all(Writes::is_empty)
     }
 
     /// The memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        self.stores().map(Writes::bytes).sum()
+        let loaded: usize = self.loaded.iter().map(Loaded::bytes).sum();
+        loaded + self.stores().map(Writes::bytes).sum::<usize>()
     }
 }
 

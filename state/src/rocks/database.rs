@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rocksdb::{
     DB, ErrorKind, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter,
     WaitForCompactOptions, properties,
@@ -156,8 +156,20 @@ impl Database {
         move |error| StateError::rocks(&self.path, action)(error)
     }
 
+    /// The layers, with everything in its place.
+    fn layers(&self) -> RwLockReadGuard<'_, Layers> {
+        let layers = self.layers.read();
+        if layers.fresh.is_settled() {
+            return layers;
+        }
+        drop(layers);
+        let mut layers = self.layers.write();
+        layers.fresh.settle();
+        RwLockWriteGuard::downgrade(layers)
+    }
+
     pub(super) fn get(&self, store: StoreId, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        if let Some(write) = self.layers.read().get(store, key)? {
+        if let Some(write) = self.layers().get(store, key)? {
             return Ok(write.value().map(<[u8]>::to_vec));
         }
         let store = self.store(store)?;
@@ -183,7 +195,7 @@ impl Database {
         // The layers are locked, so all are as of one point in time: what RocksDB takes in
         // meanwhile is in them.
         let (over, rows) = {
-            let layers = self.layers.read();
+            let layers = self.layers();
             let rows = self.rows(bounds, direction);
             let over: Result<Vec<_>, StateError> = layers
                 .top_down()
@@ -202,8 +214,13 @@ impl Database {
 
     /// Adds a batch; says whether so much is fresh now that it has to be drained.
     pub(super) fn add(&self, batch: Batch) -> Result<bool, StateError> {
+        let in_bulk = self.account.is_in_bulk();
         let mut layers = self.layers.write();
-        layers.fresh.add(batch)?;
+        if in_bulk {
+            layers.fresh.load(batch)?;
+        } else {
+            layers.fresh.add(batch)?;
+        }
         let bytes = layers.fresh.bytes();
         Ok(self.account.holds(bytes) || bytes >= self.buffer_bytes_max)
     }
@@ -226,6 +243,7 @@ impl Database {
         if layers.fresh.is_empty() {
             return SetApart::Nothing;
         }
+        layers.fresh.settle();
         let buffer = layers.fresh.take();
         self.account.sets_apart(buffer.bytes());
         layers.draining = Some(Arc::new(buffer));
@@ -351,8 +369,9 @@ impl Database {
         Ok(())
     }
 
-    /// Has files merged as soon as usual, now that no rows are loaded in bulk.
-    pub(super) fn merge_soon(&self) -> Result<(), StateError> {
+    /// Has what was loaded in bulk ready for whoever reads it, and files merged as soon as usual.
+    pub(super) fn end_bulk_load(&self) -> Result<(), StateError> {
+        drop(self.layers());
         let merges_late = &mut *self.merges_late.lock();
         if std::mem::take(merges_late) {
             self.set_unmerged_files(options::UNMERGED_FILES)?;
@@ -370,7 +389,7 @@ impl Database {
         let prefixes: Vec<RowPrefix> = self.stores.iter().map(|store| store.prefix).collect();
         let on_disk = sizes::of_stores(&self.rocks, &prefixes);
         let mut stats = on_disk.map_err(self.failed_to("tell the sizes of stores"))?;
-        let layers = self.layers.read();
+        let layers = self.layers();
         for buffer in layers.top_down() {
             for (stats, writes) in stats.iter_mut().zip(buffer.stores()) {
                 stats.keys += writes.len() as u64;

@@ -191,6 +191,12 @@ impl Reading {
         self.end.0.saturating_sub(self.next.0)
     }
 
+    /// Has what is loaded in bulk make room for what is still to be loaded.
+    fn begin_flush(&self) -> Result<(), TaskError> {
+        let mut tasks = self.tasks.iter();
+        tasks.try_for_each(|task| task.stores.begin_flush_of_bulk())
+    }
+
     fn set_bulk_load(&mut self, in_bulk: bool) -> Result<(), TaskError> {
         let mut tasks = self.tasks.iter_mut();
         tasks.try_for_each(|task| task.stores.set_bulk_load(in_bulk))
@@ -253,12 +259,18 @@ impl Worker {
         for reading in readings.iter_mut() {
             reading.set_bulk_load(reading.remaining() >= BULK_RECORDS)?;
         }
-        for reading in readings {
+        let left = (0..readings.len()).rev();
+        for (left, reading) in left.zip(readings.iter_mut()) {
             self.read_to_end(&reader, reading)?;
             reader.stop(&reading.place)?;
-            reading.set_bulk_load(false)?;
+            if left > 0 {
+                reading.begin_flush()?;
+            }
         }
         reader.close();
+        // Not before: merging files of what is loaded would take cores from what is not.
+        let mut readings = readings.iter_mut();
+        readings.try_for_each(|reading| reading.set_bulk_load(false))?;
         Ok(())
     }
 
