@@ -42,36 +42,27 @@ impl Buffer {
         std::mem::replace(self, empty)
     }
 
-    /// Adds a batch, as a whole or not at all.
-    pub(super) fn add(&mut self, batch: Batch) -> Result<(), StateError> {
-        self.check(&batch)?;
-        self.settle();
+    /// Adds a batch, as a whole or not at all; in bulk, for [`Self::settle`] to put in its place.
+    pub(super) fn add(&mut self, batch: Batch, in_bulk: bool) -> Result<(), StateError> {
+        let known = self.stores.len();
+        let mut written = batch.writes.iter().map(|(store, _)| store);
+        if let Some(unknown) = written.find(|store| store.index() >= known) {
+            return Err(StateError::UnknownStore(*unknown));
+        }
+        if !in_bulk {
+            self.settle();
+        }
         for (store, write) in batch.writes {
-            if let Some(writes) = self.stores.get_mut(store.index()) {
+            if in_bulk {
+                if let Some(loaded) = self.loaded.get_mut(store.index()) {
+                    loaded.push(write);
+                }
+            } else if let Some(writes) = self.stores.get_mut(store.index()) {
                 Arc::make_mut(writes).insert(write);
             }
         }
         self.changelog_offset = batch.changelog_offset.or(self.changelog_offset);
         Ok(())
-    }
-
-    /// Adds a batch, as a whole or not at all, for [`Self::settle`] to put in its place.
-    pub(super) fn load(&mut self, batch: Batch) -> Result<(), StateError> {
-        self.check(&batch)?;
-        for (store, write) in batch.writes {
-            if let Some(loaded) = self.loaded.get_mut(store.index()) {
-                loaded.push(write);
-            }
-        }
-        self.changelog_offset = batch.changelog_offset.or(self.changelog_offset);
-        Ok(())
-    }
-
-    fn check(&self, batch: &Batch) -> Result<(), StateError> {
-        let known = self.stores.len();
-        let mut written = batch.writes.iter().map(|(store, _)| store);
-        let unknown = written.find(|store| store.index() >= known);
-        unknown.map_or(Ok(()), |unknown| Err(StateError::UnknownStore(*unknown)))
     }
 
     /// Whether everything is in its place.

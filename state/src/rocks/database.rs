@@ -216,11 +216,7 @@ impl Database {
     pub(super) fn add(&self, batch: Batch) -> Result<bool, StateError> {
         let in_bulk = self.account.is_in_bulk();
         let mut layers = self.layers.write();
-        if in_bulk {
-            layers.fresh.load(batch)?;
-        } else {
-            layers.fresh.add(batch)?;
-        }
+        layers.fresh.add(batch, in_bulk)?;
         let bytes = layers.fresh.bytes();
         Ok(self.account.holds(bytes) || bytes >= self.buffer_bytes_max)
     }
