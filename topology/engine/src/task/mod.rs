@@ -24,7 +24,9 @@ mod dispatch;
 mod error;
 mod punctuation;
 mod restore;
+mod scratch;
 mod status;
+mod task_core;
 mod unit;
 
 use std::sync::Arc;
@@ -33,14 +35,15 @@ use turnstile_state::{Backend, Batch, StoreId};
 
 pub(crate) use changelog::ChangelogRecords;
 pub use context::Context;
-pub(crate) use context::LetterCause;
 pub(crate) use dispatch::Dispatch;
 pub use error::TaskError;
 pub(crate) use restore::{ChangelogRestore, Contents};
 pub use status::TaskStatus;
+pub(crate) use task_core::LetterCause;
 
-use self::context::{RecordContext, TaskCore};
+use self::context::RecordContext;
 use self::punctuation::Punctuations;
+use self::task_core::TaskCore;
 use self::unit::Unit;
 use crate::processor::{ProcessorError, Timer};
 use crate::record::{DeadLetter, InputRecord, Origin, OutputRecord};

@@ -4,7 +4,7 @@
 
 use turnstile_state::Savepoint;
 
-use super::context::TaskCore;
+use super::task_core::TaskCore;
 use crate::timer::Timers;
 
 /// The marks to go back to.
