@@ -8,8 +8,12 @@
 //! 4. What it wrote is counted and sampled, topic by topic, and which groups read it.
 //! 5. A bare loop ([`BareLoop`]) does the same input and output, and nothing else. Its clock
 //!    runs like that of the instance, and the same events are watched.
+//!
+//! The last four are a round. Of several the median counts, as one differs from the next by a
+//! third.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use clap::Args;
@@ -32,7 +36,7 @@ use crate::watch::Watch;
 const SAMPLES: usize = 1000;
 
 /// How often the bare loop handles the first orders, before anything is measured.
-const ROUNDS: usize = 6;
+const WARM_UP_ROUNDS: usize = 6;
 
 /// The groups that read the commands.
 pub(crate) const INPUT_GROUPS: [&str; 2] = [topics::ORDERS_TICKETS, topics::TICKETS_ORDERS];
@@ -58,6 +62,9 @@ pub(crate) struct Options {
     /// How many orders before that, of which nothing is told.
     #[arg(long, default_value_t = 50_000)]
     warm_up: usize,
+    /// How many times the instance and the loop have their turns.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
     /// Partitions of the topics.
     #[arg(long, default_value_t = 4)]
     partitions: i32,
@@ -99,19 +106,18 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
         place,
         orders,
         warm_up,
+        rounds,
         partitions,
         ..
     } = options;
     let (orders, warm_up, brokers) = (*orders, *warm_up, place.brokers.as_str());
-    say(&format!(
-        "{} tickets, {warm_up} orders first",
-        warm_up + orders
-    ));
+    let tickets = warm_up + rounds * orders;
+    say(&format!("{tickets} tickets, {warm_up} orders first"));
     let instance = Instance::ready(place, "a", Deployment::of(*partitions))?;
     let commands = Commands::to(brokers)?;
     let traffic = Traffic::from_now(brokers, &EVENTS)?;
-    commands.tickets(0..warm_up + orders)?;
-    traffic.await_all(&["ticket.created"], warm_up + orders)?;
+    commands.tickets(0..tickets)?;
+    traffic.await_all(&["ticket.created"], tickets)?;
     let before = ends(brokers)?;
     commands.orders(0..warm_up, None)?;
     traffic.await_all(&OF_AN_ORDER, warm_up)?;
@@ -121,28 +127,40 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
         let mirrors = written(brokers, &before, &ends(brokers)?, warm_up)?;
         create_copies(brokers, &mirrors, *partitions)?;
         say(&format!(
-            "the bare loop, {ROUNDS} times, to warm the broker"
+            "the bare loop, {WARM_UP_ROUNDS} times, to warm the broker"
         ));
-        for _ in 0..ROUNDS {
+        for _ in 0..WARM_UP_ROUNDS {
             BareLoop::new(brokers, &before, mirrors.clone())?.run(place, warm_up)?;
         }
     }
 
+    for number in 0..*rounds {
+        let first = warm_up + number * orders;
+        round(options, &commands, first..first + orders)?;
+    }
+    Ok(())
+}
+
+/// Has the instance, and then the loop, handle these orders.
+fn round(options: &Options, commands: &Commands, orders: Range<usize>) -> Outcome<()> {
+    let place = &options.place;
+    let brokers = place.brokers.as_str();
+    let number = orders.len();
     let before_orders = ends(brokers)?;
-    commands.orders(warm_up..warm_up + orders, None)?;
+    commands.orders(orders, None)?;
     let before = ends(brokers)?;
     say("the instance");
     let engine = through_the_instance(options)?;
-    let written = written(brokers, &before, &ends(brokers)?, orders)?;
+    let written = written(brokers, &before, &ends(brokers)?, number)?;
     let records = Records::of(&written);
-    print("the instance", orders, &engine, records)?;
+    print("the instance", number, &engine, records)?;
     if options.engine_only {
         return Ok(());
     }
 
     say("the bare loop");
-    let measured = BareLoop::new(brokers, &before_orders, written)?.run(place, orders)?;
-    print("a bare loop", orders, &measured, records)
+    let measured = BareLoop::new(brokers, &before_orders, written)?.run(place, number)?;
+    print("a bare loop", number, &measured, records)
 }
 
 /// Creates the topics of the loop, which brokers have to check as they do those of the instance.
