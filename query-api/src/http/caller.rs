@@ -50,6 +50,8 @@ impl Authenticator {
         let tokens = authentication.jwt_key.as_ref().map(|key| {
             let mut validation = Validation::new(Algorithm::HS256);
             validation.leeway = 0;
+            // On the second that it names, too, a token is over (RFC 7519).
+            validation.reject_tokens_expiring_in_less_than = 1;
             validation.validate_nbf = true;
             // Tokens of other issuers may have an audience; it is not ours to know.
             validation.validate_aud = false;
@@ -187,6 +189,8 @@ mod tests {
         assert!(caller(&json!({"id": "a", "exp": DISTANT, "nbf": 1})).is_ok());
         for claims in [
             json!({"id": "a", "exp": now - 5}),
+            json!({"id": "a", "exp": now}),
+            json!({"id": "a", "exp": 0}),
             json!({"id": "a", "exp": 1}),
             json!({"id": "a", "nbf": now + 60}),
             json!({"id": "a", "nbf": DISTANT}),
