@@ -158,7 +158,8 @@ pub trait Backend: Send + Sync {
     }
 
     /// Says whether much is written and little read from now on, as in a restore from scratch.
-    /// It only changes what writes and reads cost.
+    /// It only changes what writes and reads cost. Where this is no more said of it and still of
+    /// others, what was written begins to be flushed, to make room for theirs.
     fn set_bulk_load(&self, _in_bulk: bool) -> Result<(), StateError> {
         Ok(())
     }

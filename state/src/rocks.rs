@@ -231,17 +231,17 @@ impl Backend for RocksBackend {
     }
 
     fn set_bulk_load(&self, in_bulk: bool) -> Result<(), StateError> {
-        let others = self.database.account().set_in_bulk(in_bulk);
-        if others && !in_bulk {
+        let account = self.database.account();
+        if in_bulk {
+            account.begin_bulk_load(Arc::downgrade(&self.database));
+            return Ok(());
+        }
+        self.database.settle();
+        if account.end_bulk_load()? {
             // What is loaded makes room for what is still being loaded.
             self.begin_flush()?;
         }
-        if in_bulk {
-            // They are merged later where files do pile up.
-            Ok(())
-        } else {
-            self.database.end_bulk_load()
-        }
+        Ok(())
     }
 
     fn stats(&self) -> Result<Vec<StoreStats>, StateError> {

@@ -6,15 +6,18 @@
 //! what is being drained. What the tasks together may take is therefore one number.
 //!
 //! While rows are loaded in bulk into any of them, buffers may take most of the room for
-//! cached blocks too: nobody reads yet, and the larger what is drained at once, the less often
-//! it is merged.
+//! cached blocks too: few read yet, and the larger what is drained at once, the less often
+//! it is merged. Nor are the files of those that were loaded merged before all are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use rocksdb::Cache;
+
+use super::database::Database;
+use crate::StateError;
 
 /// The one block cache and write budget of a process; clones share them.
 #[derive(Clone)]
@@ -38,6 +41,8 @@ struct BuffersState {
     held: BTreeMap<u64, Held>,
     /// Those into which rows are loaded in bulk.
     in_bulk: BTreeSet<u64>,
+    /// Those into which rows were loaded since there are such.
+    loaded: BTreeMap<u64, Weak<Database>>,
     cache: Cache,
     next: u64,
 }
@@ -67,6 +72,12 @@ impl Buffers {
         } else {
             self.bulk_bytes
         }
+    }
+
+    /// Has the cache lend them what it is to lend.
+    fn lend(&self, state: &mut BuffersState) {
+        let capacity = self.cache_bytes - self.lent_bytes(state);
+        state.cache.set_capacity(capacity);
     }
 }
 
@@ -108,25 +119,40 @@ impl BufferAccount {
         self.buffers.state.lock().in_bulk.contains(&self.number)
     }
 
-    /// Notes whether rows are loaded in bulk; says whether they are into any database.
-    pub(super) fn set_in_bulk(&self, in_bulk: bool) -> bool {
+    /// Whether rows were loaded in bulk into this database, and still are into any.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.buffers.state.lock().loaded.contains_key(&self.number)
+    }
+
+    /// Notes that rows are loaded in bulk into this database, which is the given one.
+    pub(super) fn begin_bulk_load(&self, database: Weak<Database>) {
         let state = &mut *self.buffers.state.lock();
-        let changed = if in_bulk {
-            state.in_bulk.insert(self.number)
-        } else {
-            state.in_bulk.remove(&self.number)
+        state.in_bulk.insert(self.number);
+        state.loaded.insert(self.number, database);
+        self.buffers.lend(state);
+    }
+
+    /// Notes that rows are loaded in bulk no more; says whether they are into any other database.
+    /// The last one has the files of all that were loaded merged.
+    pub(super) fn end_bulk_load(&self) -> Result<bool, StateError> {
+        let loaded = {
+            let state = &mut *self.buffers.state.lock();
+            if !state.in_bulk.remove(&self.number) || !state.in_bulk.is_empty() {
+                return Ok(!state.in_bulk.is_empty());
+            }
+            self.buffers.lend(state);
+            std::mem::take(&mut state.loaded)
         };
-        if changed {
-            let lent = self.buffers.lent_bytes(state);
-            state.cache.set_capacity(self.buffers.cache_bytes - lent);
-        }
-        !state.in_bulk.is_empty()
+        let mut loaded = loaded.values().filter_map(Weak::upgrade);
+        loaded.try_for_each(|database| database.merge_as_usual())?;
+        Ok(false)
     }
 }
 
 impl Drop for BufferAccount {
     fn drop(&mut self) {
-        self.set_in_bulk(false);
+        // What cannot be told to merge as usual does so when it is opened next.
+        self.end_bulk_load().ok();
         self.buffers.state.lock().held.remove(&self.number);
     }
 }
@@ -153,6 +179,7 @@ impl RocksMemory {
             state: Mutex::new(BuffersState {
                 held: BTreeMap::new(),
                 in_bulk: BTreeSet::new(),
+                loaded: BTreeMap::new(),
                 cache: cache.clone(),
                 next: 0,
             }),
@@ -251,17 +278,22 @@ mod tests {
         const MIB: usize = 1 << 20;
         let memory = RocksMemory::new(8 * MIB, 2 * MIB);
         let (first, second) = (memory.account(), memory.account());
-        assert!(!first.set_in_bulk(false));
-        assert!(first.set_in_bulk(true));
-        assert!(first.set_in_bulk(true));
-        assert!(second.set_in_bulk(true));
+        assert!(!first.end_bulk_load().unwrap());
+        first.begin_bulk_load(Weak::new());
+        first.begin_bulk_load(Weak::new());
+        second.begin_bulk_load(Weak::new());
         assert_eq!(memory.block_cache_capacity_bytes(), 2 * MIB);
         assert!(!first.holds(7 * MIB));
         assert!(first.holds(8 * MIB));
-        assert!(first.set_in_bulk(false), "rows are loaded into the other");
+        assert!(
+            first.end_bulk_load().unwrap(),
+            "rows are loaded into the other"
+        );
+        assert!(first.is_loaded() && !first.is_in_bulk());
         assert!(!first.holds(7 * MIB));
         drop(second);
         assert_eq!(memory.block_cache_capacity_bytes(), 8 * MIB);
+        assert!(!first.is_loaded());
         assert!(first.holds(2 * MIB));
     }
 }

@@ -14,7 +14,7 @@
 //!    markers, compaction and deleted segments leave gaps.
 //!
 //! The first two are done for all tasks that are submitted together, the others partition by
-//! partition. Where a transaction does not end, on a position or on a changelog, the tasks of
+//! partition, and who is done runs while others are read. Where a transaction does not end, on a position or on a changelog, the tasks of
 //! that partition wait for it and no others; after a minute the log says where it hangs. Brokers
 //! that do not answer are a fault. A task whose stores are up to date costs the first three steps.
 //! A job that nobody waits for any more is dropped at the next step, or batch of records. Its stores
@@ -22,6 +22,7 @@
 
 mod positions;
 mod reading;
+mod results;
 mod worker;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
+use self::results::Results;
 use self::worker::Worker;
 use super::StreamsConfig;
 use super::kafka::{CommittedReader, Ends, KafkaFault, Position, TopicPartition};
@@ -192,7 +194,7 @@ impl Restorer {
         let worker = Worker::new(config, listeners, ends, stopped.clone());
         let thread = thread::Builder::new()
             .name("restore".to_owned())
-            .spawn(move || worker.serve(&to_do, &done, &waker));
+            .spawn(move || worker.serve(&to_do, &Results::to(&done, &waker)));
         let thread = thread.map_err(|error| KafkaFault::Fatal {
             action: "start a restore thread",
             reason: error.to_string(),

@@ -240,20 +240,6 @@ impl ChangelogRestore {
             .map_err(|error| TaskError::of_state(self.task, error))
     }
 
-    /// Begins to write what was loaded in bulk to disk, if anything was.
-    ///
-    /// # Errors
-    ///
-    /// When the stores cannot be written.
-    pub(crate) fn begin_flush_of_bulk(&self) -> Result<(), TaskError> {
-        if !self.in_bulk {
-            return Ok(());
-        }
-        self.backend
-            .begin_flush()
-            .map_err(|error| TaskError::of_state(self.task, error))
-    }
-
     /// Forgets what was taken and not written.
     pub(crate) fn forget_pending(&mut self) {
         self.batch = Batch::new();

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::producer::Producer;
@@ -161,6 +163,50 @@ fn a_listener_hears_of_a_restore_that_does_not_end() {
     assert!(unreadable.ends.is_empty());
     assert!(unreadable.suspended.iter().all(|total| *total == 0));
     assert_eq!(unreadable.starts.len(), unreadable.suspended.len());
+}
+
+/// Holds up whoever restores another partition than the first that is restored, until it is let go.
+struct Gate {
+    first: OnceLock<Partition>,
+    open: AtomicBool,
+}
+
+impl RestoreListener for Gate {
+    fn on_batch_restored(&self, of: &ChangelogRestoration, _: Offset, _: u64) {
+        let held_up = *self.first.get_or_init(|| of.partition) != of.partition;
+        let begun = Instant::now();
+        while held_up && !self.open.load(Ordering::Relaxed) && begun.elapsed() < LIMIT {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Who is restored runs while others are still read.
+#[test]
+fn a_restored_task_does_not_wait_for_others() {
+    let cluster = Cluster::new("one-by-one");
+    let counting = Counting::start(&cluster, "a");
+    for n in 0..40 {
+        cluster.send(&counting.words(), &format!("w{n}"), "x");
+    }
+    cluster.read_committed(&counting.counts(), 40);
+    counting.stop();
+
+    cluster.lose_state("a");
+    let gate = Arc::new(Gate {
+        first: OnceLock::new(),
+        open: AtomicBool::new(false),
+    });
+    let listener = gate.clone();
+    let counting = Counting::launch(&cluster, "a", |config| {
+        config.restore_listener = Some(listener);
+    });
+    eventually("the first one runs", LIMIT / 2, || counting.running() == 1);
+    assert!(!counting.problems().is_empty(), "the others wait");
+    gate.open.store(true, Ordering::Relaxed);
+    counting.wait_until_ready("a");
+    assert_eq!(counting.stored("w7"), Some(1));
+    counting.stop();
 }
 
 /// A transaction that does not end, on one partition of the changelog, holds up the tasks of that

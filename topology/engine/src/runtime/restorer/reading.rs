@@ -8,15 +8,20 @@
 //! partitions one after the other, so that few tasks at a time share the memory for what is not
 //! on disk yet: the more of it each has, the less often RocksDB merges what it wrote.
 //!
+//! The tasks of a partition are told as soon as it is at its end: they run while others are read.
+//!
 //! A task whose job is called off is left out from the next batch on, and its stores are let
 //! go. Nothing of it is pending between two batches.
 
+use std::mem;
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::worker::{RECHECK, Worker};
-use super::{CalledOff, RestoreFault, offset_of};
+use super::results::Results;
+use super::worker::{Found, RECHECK, Worker};
+use super::{RestoreFault, offset_of};
 use crate::Offset;
 use crate::runtime::kafka::{ChangelogEvent, ChangelogReader, KafkaFault, TopicPartition};
 use crate::runtime::restore_listener::{ChangelogRestoration, RestoreListener, RestoreListeners};
@@ -33,9 +38,9 @@ const RECORDS_PER_THREAD: i64 = 20_000;
 const BULK_RECORDS: i64 = 100_000;
 
 /// A task that is behind the end of its changelog.
-struct Behind {
+pub(super) struct Behind {
+    found: Found,
     stores: ChangelogRestore,
-    called_off: CalledOff,
     /// What the listeners are told of it.
     told: ChangelogRestoration,
     /// The records that were applied.
@@ -50,7 +55,18 @@ impl AsMut<ChangelogRestore> for Behind {
 }
 
 impl Behind {
-    fn of(stores: ChangelogRestore, called_off: CalledOff, end: Offset) -> Result<Self, TaskError> {
+    /// Tells the listeners that its restore begins, and where it has nothing to read, that it ends:
+    /// then it is restored.
+    ///
+    /// # Errors
+    ///
+    /// When the stores hold more than the partition.
+    pub(super) fn begin(
+        found: Found,
+        stores: ChangelogRestore,
+        end: Offset,
+        listeners: &RestoreListeners,
+    ) -> Result<Result<Self, Found>, TaskError> {
         let start = stores.next.unwrap_or(Offset(0));
         if start > end {
             return Err(stores.is_ahead_of(end));
@@ -63,13 +79,25 @@ impl Behind {
             start,
             end,
         };
-        Ok(Self {
+        listeners.on_restore_start(&told);
+        if start == end {
+            listeners.on_restore_end(&told, 0);
+            return Ok(Err(found));
+        }
+        Ok(Ok(Self {
+            found,
             stores,
-            called_off,
             told,
             records: 0,
             done: false,
-        })
+        }))
+    }
+
+    /// Tells the listeners that it ends without being restored, unless it is.
+    pub(super) fn suspend(&self, listeners: &RestoreListeners) {
+        if !self.done {
+            listeners.on_restore_suspended(&self.told, self.records);
+        }
     }
 
     /// Writes what was taken, if anything was or the end is reached.
@@ -119,61 +147,32 @@ enum Ended {
 }
 
 impl Reading {
-    /// # Errors
-    ///
-    /// When stores hold more than the partition.
-    pub(super) fn of(
-        place: TopicPartition,
-        end: Offset,
-        stores: Vec<(ChangelogRestore, CalledOff)>,
-    ) -> Result<Self, TaskError> {
-        let tasks = stores.into_iter();
-        let tasks = tasks.map(|(stores, called_off)| Behind::of(stores, called_off, end));
-        let tasks: Vec<Behind> = tasks.collect::<Result<_, _>>()?;
+    pub(super) fn of(place: TopicPartition, end: Offset, tasks: Vec<Behind>) -> Self {
         let starts = tasks.iter().map(|task| task.told.start);
-        Ok(Self {
+        Self {
             next: starts.min().unwrap_or(end),
             dispatch: Dispatch::to(tasks.iter().map(|task| &task.stores)),
             place,
             end,
             tasks,
             ended: Ended::AtPosition,
-        })
-    }
-
-    /// Tells the listeners that it begins, and of the tasks that have nothing to read, which
-    /// are left out, that it ends.
-    fn begin(&mut self, listeners: &RestoreListeners) {
-        for task in &self.tasks {
-            listeners.on_restore_start(&task.told);
         }
-        self.leave_out(
-            |task| task.told.start == task.told.end,
-            |task| listeners.on_restore_end(&task.told, 0),
-        );
     }
 
-    /// Tells the listeners of the tasks that are not done that they will not be.
-    fn suspend(&mut self, listeners: &RestoreListeners) {
-        for task in self.tasks.iter().filter(|task| !task.done) {
-            listeners.on_restore_suspended(&task.told, task.records);
+    /// Tells the listeners of its tasks that they will not be done.
+    pub(super) fn suspend(&self, listeners: &RestoreListeners) {
+        for task in &self.tasks {
+            task.suspend(listeners);
         }
     }
 
     /// Leaves out the tasks whose jobs were called off.
     fn leave_out_unwanted(&mut self, listeners: &RestoreListeners) {
-        self.leave_out(
-            |task| !task.done && task.called_off.is_set(),
-            |task| listeners.on_restore_suspended(&task.told, task.records),
-        );
-    }
-
-    fn leave_out(&mut self, which: impl Fn(&Behind) -> bool, tell: impl Fn(&Behind)) {
         let before = self.tasks.len();
         self.tasks.retain(|task| {
-            let stays = !which(task);
+            let stays = task.done || task.found.is_wanted();
             if !stays {
-                tell(task);
+                task.suspend(listeners);
             }
             stays
         });
@@ -182,19 +181,25 @@ impl Reading {
         }
     }
 
+    /// Its tasks, which are done, without their stores.
+    fn finish(&mut self) -> Result<Vec<Found>, TaskError> {
+        self.set_bulk_load(false)?;
+        let tasks = mem::take(&mut self.tasks).into_iter();
+        Ok(tasks.map(|task| task.found).collect())
+    }
+
     fn is_done(&self) -> bool {
         self.tasks.iter().all(|task| task.done)
+    }
+
+    /// The records that the stores were given.
+    fn records(&self) -> u64 {
+        self.tasks.iter().map(|task| task.records).sum()
     }
 
     /// How many offsets lie before the end.
     fn remaining(&self) -> i64 {
         self.end.0.saturating_sub(self.next.0)
-    }
-
-    /// Has what is loaded in bulk make room for what is still to be loaded.
-    fn begin_flush(&self) -> Result<(), TaskError> {
-        let mut tasks = self.tasks.iter();
-        tasks.try_for_each(|task| task.stores.begin_flush_of_bulk())
     }
 
     fn set_bulk_load(&mut self, in_bulk: bool) -> Result<(), TaskError> {
@@ -203,92 +208,84 @@ impl Reading {
     }
 }
 
-impl Worker {
-    /// Reads changelogs to their ends, and tells the listeners whatever comes of it. Says how
-    /// many records the stores were given.
-    pub(super) fn read_changelogs(&self, mut readings: Vec<Reading>) -> Result<u64, RestoreFault> {
-        for reading in &mut readings {
-            reading.begin(&self.listeners);
-        }
-        readings.retain(|reading| !reading.tasks.is_empty());
-        let read = self.read_side_by_side(&mut readings);
-        if read.is_err() {
-            for reading in &mut readings {
-                reading.suspend(&self.listeners);
-            }
-        }
-        read?;
-        Ok(records_of(&readings))
-    }
+/// What one thread reads, with one reader.
+pub(super) struct Share(Vec<Reading>);
 
-    /// Reads all partitions, on as many threads as they are worth, one a core at most.
-    fn read_side_by_side(&self, readings: &mut [Reading]) -> Result<(), RestoreFault> {
+impl Share {
+    /// Partitions in as many shares as they are worth, one a core at most.
+    pub(super) fn of(mut readings: Vec<Reading>) -> Vec<Self> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let remaining: i64 = readings.iter().map(Reading::remaining).sum();
-        let worth = remaining / RECORDS_PER_THREAD;
-        let threads = usize::try_from(worth).unwrap_or(0).clamp(1, cores);
-        if threads == 1 || readings.len() < 2 {
-            return self.read(readings);
+        let worth = usize::try_from(remaining / RECORDS_PER_THREAD).unwrap_or(0);
+        let in_each = readings.len().div_ceil(worth.clamp(1, cores));
+        let mut shares = Vec::new();
+        while !readings.is_empty() {
+            let left = readings.split_off(in_each.min(readings.len()));
+            shares.push(Self(mem::replace(&mut readings, left)));
         }
-        thread::scope(|scope| {
-            let shares = readings.chunks_mut(readings.len().div_ceil(threads));
-            let reading: Vec<_> = shares
-                .map(|share| scope.spawn(|| self.read(share)))
-                .collect();
-            // All of them end before any fault is told: nobody writes to the stores then.
-            let ended: Vec<_> = reading
-                .into_iter()
-                .map(|thread| {
-                    let ended = thread.join();
-                    ended.unwrap_or_else(|_| Err(RestoreFault::panicked()))
-                })
-                .collect();
-            ended.into_iter().collect()
-        })
+        shares
+    }
+}
+
+impl Worker {
+    /// Reads partitions to their ends, one after the other, and tells of the tasks of each when it is
+    /// there; of the others, whatever comes of them.
+    pub(super) fn read_share(&self, Share(mut readings): Share, results: &Results<'_>) {
+        // A thread that ended without a word would leave its tasks waiting for ever.
+        let read = catch_unwind(AssertUnwindSafe(|| self.read(&mut readings, results)));
+        let read = read.unwrap_or_else(|_| Err(RestoreFault::panicked()));
+        if let Err(fault) = read {
+            for reading in &readings {
+                reading.suspend(&self.listeners);
+            }
+            let tasks = readings.into_iter().flat_map(|reading| reading.tasks);
+            results.failed(tasks.map(|task| task.found.into_ticket()), fault);
+        }
     }
 
-    fn read(&self, readings: &mut [Reading]) -> Result<(), RestoreFault> {
+    fn read(&self, readings: &mut [Reading], results: &Results<'_>) -> Result<(), RestoreFault> {
         let starts = readings.iter();
         let starts: Vec<(TopicPartition, Option<Offset>)> = starts
             .map(|reading| (reading.place.clone(), Some(reading.next)))
             .collect();
-        if starts.is_empty() {
-            return Ok(());
-        }
         let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
+        // All of them at once: the files of those that are loaded are not merged before the last one
+        // is, as that would take cores from it.
         for reading in readings.iter_mut() {
             reading.set_bulk_load(reading.remaining() >= BULK_RECORDS)?;
         }
-        let left = (0..readings.len()).rev();
-        for (left, reading) in left.zip(readings.iter_mut()) {
-            self.read_to_end(&reader, reading)?;
+        let mut left = readings;
+        while let [reading, next @ ..] = left {
+            self.read_to_end(&reader, reading, next)?;
             reader.stop(&reading.place)?;
-            if left > 0 {
-                reading.begin_flush()?;
-            }
+            let records = reading.records();
+            results.restored(reading.finish()?, records);
+            left = next;
         }
         reader.close();
-        // Not before: merging files of what is loaded would take cores from what is not.
-        let mut readings = readings.iter_mut();
-        readings.try_for_each(|reading| reading.set_bulk_load(false))?;
         Ok(())
     }
 
+    /// Reads one partition to its end, while others wait for their turn.
     fn read_to_end(
         &self,
         reader: &ChangelogReader,
         reading: &mut Reading,
+        others: &mut [Reading],
     ) -> Result<(), RestoreFault> {
         let mut said = Instant::now();
         loop {
             reading.leave_out_unwanted(&self.listeners);
+            for other in &mut *others {
+                other.leave_out_unwanted(&self.listeners);
+            }
             if reading.is_done() {
                 return Ok(());
             }
             self.check_stopped()?;
             let read = self.read_some(reader, reading)?;
             if reading.ended == Ended::Short {
-                return self.read_on(reading);
+                return self.read_on(reading, others);
             }
             if read == 0 && !reading.is_done() && !self.end_by_position(reader, reading)? {
                 reader.wait(RECHECK)?;
@@ -302,7 +299,7 @@ impl Worker {
     }
 
     /// Reads on with another reader, from a leader that knows of the end.
-    fn read_on(&self, reading: &mut Reading) -> Result<(), RestoreFault> {
+    fn read_on(&self, reading: &mut Reading, others: &mut [Reading]) -> Result<(), RestoreFault> {
         let (place, next, end) = (reading.place.clone(), reading.next, reading.end);
         tracing::info!(topic = %place.topic, partition = %place.partition, %next, %end, "a changelog seemed to end early; reading on");
         self.wait_until_stable(&place, end, || {
@@ -318,7 +315,7 @@ impl Worker {
         config.kafka_properties.remove("client.rack");
         let reader = ChangelogReader::start(&config, &starts, Waker::default())?;
         reading.ended = Ended::Anywhere;
-        self.read_to_end(&reader, reading)?;
+        self.read_to_end(&reader, reading, others)?;
         reader.close();
         Ok(())
     }
@@ -389,10 +386,4 @@ fn is_past(
 ) -> Result<bool, KafkaFault> {
     let at = offset_of(&reader.positions()?, place);
     Ok(at.is_some_and(|at| at >= end))
-}
-
-/// The records that the stores were given.
-fn records_of(readings: &[Reading]) -> u64 {
-    let tasks = readings.iter().flat_map(|reading| &reading.tasks);
-    tasks.map(|task| task.records).sum()
 }

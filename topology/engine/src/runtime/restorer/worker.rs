@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::positions::{Positioned, Positions, PositionsWait};
-use super::reading::Reading;
+use super::reading::{Behind, Reading, Share};
+use super::results::Results;
 use super::{
     CalledOff, Lent, RestoreFault, RestoreJob, RestoreResult, Restored, Ticket, offset_of,
 };
@@ -20,8 +21,7 @@ use crate::runtime::cluster::instances_topic;
 use crate::runtime::hanging::HANGING;
 use crate::runtime::kafka::{Ends, GroupPosition, KafkaFault, Position, TopicPartition};
 use crate::runtime::restore_listener::{RestoreListener, RestoreListeners};
-use crate::runtime::wake::Waker;
-use crate::task::Contents;
+use crate::task::{Contents, TaskError};
 
 /// Between two looks at what cannot be waited for by an event.
 pub(super) const RECHECK: Duration = Duration::from_millis(20);
@@ -39,7 +39,7 @@ pub(super) struct Worker {
 }
 
 /// A task of which the positions and ends are known.
-struct Found {
+pub(super) struct Found {
     ticket: Ticket,
     restored: Restored,
     /// Of a task whose groups have committed nothing: its stores, if it has any.
@@ -64,10 +64,30 @@ impl Found {
         }
     }
 
+    pub(super) fn is_wanted(&self) -> bool {
+        self.ticket.is_wanted()
+    }
+
+    pub(super) fn into_ticket(self) -> Ticket {
+        self.ticket
+    }
+
+    /// How long its restore has taken.
+    pub(super) fn waited(&self) -> Duration {
+        self.ticket.submitted.elapsed()
+    }
+
+    pub(super) fn into_result(self) -> RestoreResult {
+        RestoreResult {
+            ticket: self.ticket,
+            outcome: Ok(self.restored),
+        }
+    }
+
     /// Stores that hold anything are of a task that has committed: what it does joins the
     /// transaction of its positions. Where these are gone it would do all again that topics still
     /// have.
-    fn check(&self) -> Result<(), RestoreFault> {
+    pub(super) fn check(&self) -> Result<(), RestoreFault> {
         let Some(stores) = &self.unread else {
             return Ok(());
         };
@@ -141,27 +161,18 @@ impl Worker {
         }
     }
 
-    /// Does jobs until no more can come.
-    pub(super) fn serve(
-        &self,
-        jobs: &Receiver<Job>,
-        results: &Sender<RestoreResult>,
-        waker: &Waker,
-    ) {
+    /// Does jobs until no more can come. Changelogs are read on threads of their own: who comes
+    /// meanwhile and has little to read need not wait for them.
+    pub(super) fn serve(&self, jobs: &Receiver<Job>, results: &Results<'_>) {
         self.connect();
         let mut waiting = Waiting::default();
-        while let Some(new) = next_jobs(jobs, waiting.is_empty()) {
-            let done = self.turn(new, &mut waiting);
-            let any = !done.is_empty();
-            for result in done {
-                if results.send(result).is_err() {
-                    return;
+        thread::scope(|scope| {
+            while let Some(new) = next_jobs(jobs, waiting.is_empty()) {
+                for share in self.turn(new, &mut waiting, results) {
+                    scope.spawn(move || self.read_share(share, results));
                 }
             }
-            if any {
-                waker.wake();
-            }
-        }
+        });
     }
 
     /// Before there is anything to do, so that the first task need not wait for it.
@@ -171,35 +182,35 @@ impl Worker {
         self.ends.stable.connect(&topic);
     }
 
-    /// Restores what can be restored now.
-    fn turn(&self, new: Vec<Job>, waiting: &mut Waiting) -> Vec<RestoreResult> {
+    /// Restores what can be restored now, but for what has to be read.
+    fn turn(&self, new: Vec<Job>, waiting: &mut Waiting, results: &Results<'_>) -> Vec<Share> {
         let tickets = new.iter().map(|(ticket, _)| ticket);
         let tickets: Vec<Ticket> = tickets.chain(waiting.tickets()).cloned().collect();
         // A thread that ended without a word would leave its tasks waiting for ever.
-        let restored = catch_unwind(AssertUnwindSafe(|| self.restore(new, waiting)));
-        let restored = restored.unwrap_or_else(|_| Err(RestoreFault::panicked()));
-        restored.unwrap_or_else(|fault| {
-            *waiting = Waiting::default();
-            // One fault speaks for all: the stream thread decides what becomes of its tasks.
-            let mut fault = Some(fault);
-            let wanted = tickets.into_iter().filter(Ticket::is_wanted);
-            wanted
-                .map(|ticket| RestoreResult {
-                    ticket,
-                    outcome: Err(fault.take().unwrap_or(RestoreFault::Cancelled)),
-                })
-                .collect()
-        })
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            let (restored, readings) = self.find(new, waiting)?;
+            results.restored(restored, 0);
+            Ok(readings)
+        }));
+        match found.unwrap_or_else(|_| Err(RestoreFault::panicked())) {
+            Ok(readings) => Share::of(readings),
+            Err(fault) => {
+                *waiting = Waiting::default();
+                results.failed(tickets.into_iter(), fault);
+                Vec::new()
+            }
+        }
     }
 
-    fn restore(
+    /// The tasks that are restored as they are, and what has to be read for the others.
+    fn find(
         &self,
         mut new: Vec<Job>,
         waiting: &mut Waiting,
-    ) -> Result<Vec<RestoreResult>, RestoreFault> {
+    ) -> Result<(Vec<Found>, Vec<Reading>), RestoreFault> {
         new.retain(|(ticket, _)| ticket.is_wanted());
         waiting.leave_out_unwanted();
-        let mut done = Vec::new();
+        let mut restored = Vec::new();
         // 1.
         let positioned = self.find_positions(new, &mut waiting.positions)?;
         // 2.
@@ -209,7 +220,7 @@ impl Worker {
             let repartitions = repartitions.filter(|(place, _)| job.1.repartitions.contains(place));
             let task = Found::of(&job.0, positions, repartitions.cloned().collect());
             match job.0.stores {
-                None => done.push(task),
+                None => restored.push(task),
                 Some(Lent { place, .. }) => {
                     let end = offset_of(&ends, &place).unwrap_or(Offset(0));
                     await_end(&mut waiting.changelogs, place, end, task);
@@ -223,21 +234,46 @@ impl Worker {
         let is_over = |partition: &mut Awaiting| partition.wait.is_over(&stable);
         let ready: Vec<Awaiting> = awaiting.extract_if(.., is_over).collect();
         // 4.
-        let mut readings = Vec::with_capacity(ready.len());
+        let mut readings: Vec<Reading> = Vec::with_capacity(ready.len());
         for Awaiting { wait, tasks } in ready {
-            let mut stores = Vec::with_capacity(tasks.len());
-            for task in tasks {
-                let of = task.ticket.stores.as_ref();
-                if let Some(of) = of.and_then(Lent::take) {
-                    stores.push((of, task.ticket.called_off.clone()));
-                    done.push(task);
+            match self.begin(wait.end, tasks, &mut restored) {
+                Ok(behind) if behind.is_empty() => {}
+                Ok(behind) => readings.push(Reading::of(wait.place, wait.end, behind)),
+                Err(error) => {
+                    for reading in &readings {
+                        reading.suspend(&self.listeners);
+                    }
+                    return Err(error.into());
                 }
             }
-            readings.push(Reading::of(wait.place, wait.end, stores)?);
         }
-        let records = self.read_changelogs(readings)?;
-        done.iter().try_for_each(Found::check)?;
-        Ok(told(done, records))
+        Ok((restored, readings))
+    }
+
+    /// Has the restores of tasks begin that share an end; those that have something to read.
+    fn begin(
+        &self,
+        end: Offset,
+        tasks: Vec<Found>,
+        restored: &mut Vec<Found>,
+    ) -> Result<Vec<Behind>, TaskError> {
+        let mut all_behind = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let Some(stores) = task.ticket.stores.as_ref().and_then(Lent::take) else {
+                continue;
+            };
+            match Behind::begin(task, stores, end, &self.listeners) {
+                Ok(Ok(behind)) => all_behind.push(behind),
+                Ok(Err(found)) => restored.push(found),
+                Err(error) => {
+                    for behind in &all_behind {
+                        behind.suspend(&self.listeners);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all_behind)
     }
 
     /// The ends of the partitions that jobs have to be read up to, or can write to.
@@ -310,26 +346,6 @@ fn await_end(awaiting: &mut Vec<Awaiting>, place: TopicPartition, end: Offset, t
             tasks: vec![task],
         }),
     }
-}
-
-/// The results of what is done and wanted.
-fn told(done: Vec<Found>, records: u64) -> Vec<RestoreResult> {
-    let waited = done.iter().map(|task| task.ticket.submitted.elapsed());
-    if let Some(longest) = waited.max() {
-        tracing::info!(
-            tasks = done.len(),
-            records,
-            seconds = longest.as_secs_f64(),
-            "tasks are restored"
-        );
-    }
-    let wanted = done.into_iter().filter(|task| task.ticket.is_wanted());
-    wanted
-        .map(|task| RestoreResult {
-            ticket: task.ticket,
-            outcome: Ok(task.restored),
-        })
-        .collect()
 }
 
 /// The wait for the transactions that are pending before an end of a changelog partition.
