@@ -351,28 +351,42 @@ impl Database {
     /// files.
     fn merge_late_in_bulk(&self) -> Result<(), StateError> {
         let merges_late = &mut *self.merges_late.lock();
-        if *merges_late || !self.account.is_in_bulk() {
+        if *merges_late || !self.account.is_loaded() {
             return Ok(());
         }
-        let files = self
-            .rocks
-            .property_int_value(properties::num_files_at_level(0))
-            .map_err(self.failed_to("count its files"))?;
-        if files.unwrap_or(0) + 1 >= u64::from(options::UNMERGED_FILES) {
+        if self.sorted_runs()? + 1 >= u64::from(options::UNMERGED_FILES) {
             self.set_unmerged_files(options::UNMERGED_FILES_IN_BULK)?;
             *merges_late = true;
         }
         Ok(())
     }
 
-    /// Has what was loaded in bulk ready for whoever reads it, and files merged as soon as usual.
-    pub(super) fn end_bulk_load(&self) -> Result<(), StateError> {
-        drop(self.layers());
+    /// How many files a lookup may have to look into: those of a level are one.
+    fn sorted_runs(&self) -> Result<u64, StateError> {
+        let mut runs = 0;
+        for level in 0..options::LEVELS {
+            let files = self
+                .rocks
+                .property_int_value(properties::num_files_at_level(level))
+                .map_err(self.failed_to("count its files"))?;
+            let files = files.unwrap_or(0);
+            runs += if level == 0 { files } else { files.min(1) };
+        }
+        Ok(runs)
+    }
+
+    /// Has files merged as soon as usual.
+    pub(super) fn merge_as_usual(&self) -> Result<(), StateError> {
         let merges_late = &mut *self.merges_late.lock();
         if std::mem::take(merges_late) {
             self.set_unmerged_files(options::UNMERGED_FILES)?;
         }
         Ok(())
+    }
+
+    /// Has what was loaded in bulk in its place, for whoever reads it.
+    pub(super) fn settle(&self) {
+        drop(self.layers());
     }
 
     fn set_unmerged_files(&self, files: u32) -> Result<(), StateError> {
@@ -418,14 +432,18 @@ mod tests {
     use crate::rocks::options;
     use crate::{Backend, Batch, RocksBackend, RocksMemory, RocksOptions, StoreId, StoreSpec};
 
-    /// A database in which each write is a file.
-    fn backend(directory: &std::path::Path) -> RocksBackend {
+    /// Of databases in which each write is a file.
+    fn options() -> RocksOptions {
         let mut options = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
         options.buffer_bytes_max = 1;
+        options
+    }
+
+    fn backend(directory: &std::path::Path, options: &RocksOptions) -> RocksBackend {
         let specs = [StoreSpec {
             name: "a".to_owned(),
         }];
-        RocksBackend::open(directory, &specs, &options).unwrap()
+        RocksBackend::open(directory, &specs, options).unwrap()
     }
 
     /// Writes a row that all files have, so that each lies over those before.
@@ -437,18 +455,14 @@ mod tests {
     }
 
     fn unmerged(backend: &RocksBackend) -> u64 {
-        let files = backend
-            .database
-            .rocks
-            .property_int_value("rocksdb.num-files-at-level0");
-        files.unwrap().unwrap()
+        backend.database.sorted_runs().unwrap()
     }
 
     #[test]
     fn who_writes_waits_until_files_are_merged() {
         const FILES: u64 = 10;
         let directory = tempfile::tempdir().unwrap();
-        let backend = backend(directory.path());
+        let backend = backend(directory.path(), &options());
         let rocks = &backend.database.rocks;
         let merge_from = |files: &str| {
             let options = [
@@ -459,10 +473,10 @@ mod tests {
             rocks.set_options(&options.map(|option| (option, files)))
         };
         merge_from("1000").unwrap();
-        for _ in 0..=FILES {
+        for _ in 0..FILES {
             write(&backend);
         }
-        assert_eq!(unmerged(&backend), FILES, "the first one lies below");
+        assert_eq!(unmerged(&backend), FILES);
         merge_from("4").unwrap();
         write(&backend);
         let left = unmerged(&backend);
@@ -470,23 +484,51 @@ mod tests {
     }
 
     #[test]
-    fn files_pile_up_while_rows_are_loaded_in_bulk() {
+    fn files_pile_up_until_all_rows_are_loaded_in_bulk() {
         const FILES: u64 = 10;
         let directory = tempfile::tempdir().unwrap();
-        let backend = backend(directory.path());
-        backend.set_bulk_load(true).unwrap();
-        for _ in 0..=FILES {
-            write(&backend);
+        let options = options();
+        let open = |name: &str| backend(&directory.path().join(name), &options);
+        let (first, second) = (open("first"), open("second"));
+        for backend in [&first, &second] {
+            backend.set_bulk_load(true).unwrap();
+            for _ in 0..FILES {
+                write(backend);
+            }
         }
         let merged = |backend: &RocksBackend| {
             let wait = WaitForCompactOptions::default();
             backend.database.rocks.wait_for_compact(&wait).unwrap();
             unmerged(backend)
         };
-        assert_eq!(merged(&backend), FILES);
-        backend.set_bulk_load(false).unwrap();
-        write(&backend);
-        let left = merged(&backend);
-        assert!(left < 4, "{left}");
+        first.set_bulk_load(false).unwrap();
+        write(&first);
+        assert_eq!(merged(&first), FILES + 1, "the other is not loaded yet");
+        second.set_bulk_load(false).unwrap();
+        for backend in [&first, &second] {
+            write(backend);
+            let left = merged(backend);
+            assert!(left < u64::from(options::UNMERGED_FILES), "{left}");
+        }
+    }
+
+    #[test]
+    fn files_are_merged_where_a_bulk_load_is_broken_off() {
+        const FILES: u64 = 10;
+        let directory = tempfile::tempdir().unwrap();
+        let options = options();
+        let open = |name: &str| backend(&directory.path().join(name), &options);
+        let (first, second) = (open("first"), open("second"));
+        first.set_bulk_load(true).unwrap();
+        second.set_bulk_load(true).unwrap();
+        for _ in 0..FILES {
+            write(&first);
+        }
+        first.set_bulk_load(false).unwrap();
+        drop(second);
+        write(&first);
+        let wait = WaitForCompactOptions::default();
+        first.database.rocks.wait_for_compact(&wait).unwrap();
+        assert!(unmerged(&first) < u64::from(options::UNMERGED_FILES));
     }
 }

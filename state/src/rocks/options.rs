@@ -4,8 +4,8 @@
 //! of keys that often do not exist, values that compress well.
 
 use rocksdb::{
-    BlockBasedOptions, BlockBasedTablePinningTier, DBCompressionType, DataBlockIndexType, LogLevel,
-    Options,
+    BlockBasedOptions, BlockBasedTablePinningTier, DBCompactionStyle, DBCompressionType,
+    DataBlockIndexType, LogLevel, Options, UniversalCompactOptions,
 };
 
 use super::RocksMemory;
@@ -15,13 +15,18 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// Of a database, as RocksDB has them unless told otherwise.
-const LEVELS: usize = 7;
+pub(super) const LEVELS: usize = 7;
 
-/// What was drained is soon merged into a file of the next level.
+/// What was drained is soon merged with others.
 const FRESH_COMPRESSION: DBCompressionType = DBCompressionType::None;
 
-/// So many files that were drained are merged.
-pub(super) const UNMERGED_FILES: u32 = 4;
+/// From so many sorted files on some are merged: the smaller ones first, and all where there is as much in
+/// them as in the largest ([`SPACE_MAX_PERCENT`]). A row is so written a few times, where it would be with each fourth
+/// drain if all that was drained were merged into one sorted level.
+pub(super) const UNMERGED_FILES: u32 = 8;
+
+/// What files may hold beyond the largest one, in percent of it.
+const SPACE_MAX_PERCENT: i32 = 100;
 
 /// What RocksDB calls that number.
 pub(super) const UNMERGED_FILES_OPTION: &str = "level0_file_num_compaction_trigger";
@@ -93,7 +98,11 @@ impl RocksOptions {
         let mut compression = [DBCompressionType::Lz4; LEVELS];
         compression[0] = FRESH_COMPRESSION;
         options.set_compression_per_level(&compression);
+        options.set_compaction_style(DBCompactionStyle::Universal);
         options.set_level_zero_file_num_compaction_trigger(UNMERGED_FILES.cast_signed());
+        let mut merging = UniversalCompactOptions::default();
+        merging.set_max_size_amplification_percent(SPACE_MAX_PERCENT);
+        options.set_universal_compaction_options(&merging);
         options.set_block_based_table_factory(&self.tables());
         Ok(options)
     }
