@@ -30,11 +30,12 @@ use super::internal_topics::{ensure_external, ensure_internal};
 use super::kafka::{Admin, Ends, KafkaFault, check_properties};
 use super::lag::LagBoard;
 use super::purge::Purger;
-use super::sampler::Sampler;
+use super::sampler::{self, Sampler};
 use super::standby::{StandbySetup, Standbys, start_following};
 use super::status::StatusBoard;
 use super::stream_thread::{self, ThreadSetup};
 use super::task_stores::TaskStores;
+use super::topic_watch::TopicWatch;
 use super::wake::Waker;
 use super::{InstanceStatus, Metrics, Queries, StreamsConfig, TopicError, TopicSpec};
 use crate::topology::{Plan, Topology, TopologyFault, TopologyFaults};
@@ -230,8 +231,10 @@ impl Streams {
             };
             streams.spawn_stream_thread(setup)?;
         }
-        let purger = Purger::new(admin, &plan, config.purge_interval);
         streams.spawn_sampler(Sampler {
+            admin: admin.within(sampler::ANSWER_LIMIT),
+            purger: Purger::new(&plan, config.purge_interval),
+            topics: TopicWatch::new(&plan),
             plan,
             metrics,
             queries,
@@ -239,8 +242,7 @@ impl Streams {
             cluster,
             memory,
             lag,
-            ends,
-            purger,
+            ends: ends.within(sampler::ANSWER_LIMIT),
             stores,
         })?;
         Ok(streams)
@@ -248,43 +250,45 @@ impl Streams {
 
     fn spawn_stream_thread(&mut self, setup: ThreadSetup) -> Result<(), StartError> {
         let waker = setup.waker.clone();
-        let failure = self.failure.clone();
-        let stop = self.stop.clone();
-        let thread = thread::Builder::new()
-            .name(format!("stream-{}", setup.number))
-            .spawn(move || {
-                let work = std::panic::AssertUnwindSafe(|| stream_thread::run(&setup));
-                let ended = std::panic::catch_unwind(work).unwrap_or_else(|_| {
-                    let reason = format!("stream thread {} panicked", setup.number);
-                    Err(StreamsFailure::Failed(reason))
-                });
-                if let Err(reason) = ended {
-                    // The others go too: they would get its tasks, and stop at the same record,
-                    // one after the other.
-                    stop.store(true, Ordering::Relaxed);
-                    let callbacks = {
-                        let mut failure = failure.lock();
-                        failure.reason.get_or_insert_with(|| reason.clone());
-                        failure.callbacks.clone()
-                    };
-                    for callback in callbacks {
-                        callback(&reason);
-                    }
-                }
-            });
-        self.threads
-            .push((waker, thread.map_err(StartError::Thread)?));
-        Ok(())
+        let name = format!("stream-{}", setup.number);
+        self.spawn(name, waker, move || stream_thread::run(&setup))
     }
 
     fn spawn_sampler(&mut self, mut sampler: Sampler) -> Result<(), StartError> {
         let waker = Waker::default();
         let (stop, wake) = (self.stop.clone(), waker.clone());
-        let thread = thread::Builder::new()
-            .name("sampler".to_owned())
-            .spawn(move || {
-                sampler.run(|| stop.load(Ordering::Relaxed), &wake);
-            });
+        self.spawn("sampler".to_owned(), waker, move || {
+            sampler.run(|| stop.load(Ordering::Relaxed), &wake)
+        })
+    }
+
+    /// Starts a thread, whose failure is that of the instance.
+    fn spawn(
+        &mut self,
+        name: String,
+        waker: Waker,
+        work: impl FnOnce() -> Result<(), StreamsFailure> + Send + 'static,
+    ) -> Result<(), StartError> {
+        let failure = self.failure.clone();
+        let stop = self.stop.clone();
+        let thread = thread::Builder::new().name(name.clone()).spawn(move || {
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            let ended = ended
+                .unwrap_or_else(|_| Err(StreamsFailure::Failed(format!("thread {name} panicked"))));
+            if let Err(reason) = ended {
+                // The others go too: stream threads would get its tasks, and stop at the same
+                // record, one after the other.
+                stop.store(true, Ordering::Relaxed);
+                let callbacks = {
+                    let mut failure = failure.lock();
+                    failure.reason.get_or_insert_with(|| reason.clone());
+                    failure.callbacks.clone()
+                };
+                for callback in callbacks {
+                    callback(&reason);
+                }
+            }
+        });
         self.threads
             .push((waker, thread.map_err(StartError::Thread)?));
         Ok(())

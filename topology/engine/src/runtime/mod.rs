@@ -27,6 +27,7 @@ mod standby;
 mod status;
 mod stream_thread;
 mod task_stores;
+mod topic_watch;
 mod transactions;
 mod wake;
 

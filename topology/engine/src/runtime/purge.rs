@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::kafka::{Admin, KafkaFault, Position};
 use super::lag::LagBoard;
-use crate::topology::{InternalTopicKind, Plan};
+use crate::topology::Plan;
 
 /// Deletes what was read from the repartition topics that are owned here.
 pub(crate) struct Purger {
-    admin: Admin,
     interval: Duration,
     topics: BTreeSet<String>,
     last: Instant,
@@ -22,23 +21,17 @@ pub(crate) struct Purger {
 }
 
 impl Purger {
-    pub(crate) fn new(admin: Admin, plan: &Plan, interval: Duration) -> Self {
-        let topics = plan.internal_topics().into_iter();
-        let topics = topics
-            .filter(|topic| topic.kind == InternalTopicKind::Repartition)
-            .map(|topic| topic.name)
-            .collect();
+    pub(crate) fn new(plan: &Plan, interval: Duration) -> Self {
         Self {
-            admin,
             interval,
-            topics,
+            topics: plan.repartition_topics(),
             last: Instant::now(),
             purged: Vec::new(),
         }
     }
 
     /// Deletes, when it is time.
-    pub(crate) fn purge_if_due(&mut self, lag: &LagBoard) -> Result<(), KafkaFault> {
+    pub(crate) fn purge_if_due(&mut self, admin: &Admin, lag: &LagBoard) -> Result<(), KafkaFault> {
         if self.last.elapsed() < self.interval {
             return Ok(());
         }
@@ -52,7 +45,7 @@ impl Purger {
         if read.is_empty() {
             return Ok(());
         }
-        self.admin.delete_before(&read)?;
+        admin.delete_before(&read)?;
         tracing::debug!(partitions = read.len(), "purged repartition topics");
         self.purged
             .retain(|(place, _)| !read.iter().any(|(of, _)| of == place));

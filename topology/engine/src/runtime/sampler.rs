@@ -1,7 +1,10 @@
 //! The housekeeping of an instance: samples what is too costly to keep up to date
-//! (lag, sizes, pending timers), looks for transactions that hang, purges repartition
-//! topics, closes stores that were opened ahead in vain, and removes those of tasks that
+//! (lag, sizes, pending timers), looks for transactions that hang and at the topics, purges
+//! repartition topics, closes stores that were opened ahead in vain, and removes those of tasks that
 //! went elsewhere long ago.
+//!
+//! It does not wait long for brokers that do not answer: what it shows of the tasks would be old, and a
+//! stop would wait for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +12,17 @@ use std::time::{Duration, Instant};
 
 use turnstile_state::RocksMemory;
 
+use super::StreamsFailure;
 use super::cluster::Cluster;
 use super::hanging::Hanging;
-use super::kafka::{Ends, KafkaFault, TopicPartition};
+use super::kafka::{Admin, Ends, KafkaFault, TopicPartition};
 use super::lag::LagBoard;
 use super::metrics::Metrics;
 use super::purge::Purger;
 use super::queries::Queries;
 use super::status::StatusBoard;
 use super::task_stores::TaskStores;
+use super::topic_watch::TopicWatch;
 use super::wake::Waker;
 use crate::topology::{Plan, PlanStoreKind};
 
@@ -25,6 +30,8 @@ use crate::topology::{Plan, PlanStoreKind};
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How old a sample of what brokers tell may be.
 const SAMPLE_AGE_MAX: Duration = Duration::from_secs(30);
+/// How long brokers may take for an answer.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks for stores that were left alone for too long.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
@@ -38,13 +45,23 @@ pub(crate) struct Sampler {
     pub(crate) memory: RocksMemory,
     pub(crate) lag: LagBoard,
     pub(crate) ends: Ends,
+    pub(crate) admin: Admin,
     pub(crate) purger: Purger,
+    pub(crate) topics: TopicWatch,
     pub(crate) stores: TaskStores,
 }
 
 impl Sampler {
     /// Samples until `stopped`; `waker` ends a wait early.
-    pub(crate) fn run(&mut self, stopped: impl Fn() -> bool, waker: &Waker) {
+    ///
+    /// # Errors
+    ///
+    /// When the instance has to stop, for what its topics have become.
+    pub(crate) fn run(
+        &mut self,
+        stopped: impl Fn() -> bool,
+        waker: &Waker,
+    ) -> Result<(), StreamsFailure> {
         let mut samples_ends = false;
         let mut hanging = Hanging::default();
         let mut sampled = Instant::now();
@@ -68,10 +85,31 @@ impl Sampler {
                     Err(fault) => self.could_not_sample(&mut sampled, &fault),
                 }
             }
-            if let Err(fault) = self.purger.purge_if_due(&self.lag) {
-                tracing::warn!(%fault, "repartition topics were not purged; trying again later");
-            }
+            self.look_at_topics(&stopped)?;
             waker.wait(INTERVAL);
+        }
+        Ok(())
+    }
+
+    fn look_at_topics(&mut self, stopped: &impl Fn() -> bool) -> Result<(), StreamsFailure> {
+        if !stopped()
+            && let Err(fault) = self.purger.purge_if_due(&self.admin, &self.lag)
+        {
+            tracing::warn!(%fault, "repartition topics were not purged; trying again later");
+        }
+        if stopped() {
+            return Ok(());
+        }
+        match self.topics.look_if_due(&self.admin) {
+            Ok(None) => Ok(()),
+            Ok(Some(wrong)) => {
+                tracing::error!(reason = wrong, "the instance stops");
+                Err(StreamsFailure::Misconfigured(wrong))
+            }
+            Err(fault) => {
+                tracing::debug!(%fault, "could not look at the topics; trying again later");
+                Ok(())
+            }
         }
     }
 

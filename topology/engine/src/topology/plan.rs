@@ -179,6 +179,16 @@ impl Plan {
         subscriptions
     }
 
+    /// How many partitions each topic has that is read: as many as the tasks that read it.
+    pub(crate) fn source_partitions(&self) -> BTreeMap<Arc<str>, i32> {
+        let subtopologies = self.subtopologies.iter();
+        let sources = subtopologies.flat_map(|of| {
+            let topics = of.sources.iter().map(|source| source.topic.clone());
+            topics.map(|topic| (topic, of.partitions))
+        });
+        sources.collect()
+    }
+
     /// A text that is the same on two instances if they run the same topology on the same
     /// topics, and hardly ever otherwise: 16 hex digits.
     #[must_use]

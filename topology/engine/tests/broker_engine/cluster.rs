@@ -104,7 +104,6 @@ impl Cluster {
         );
     }
 
-    /// Deletes a topic, and waits until it is gone.
     /// Has a topic have more partitions.
     pub(crate) fn grow_topic(&self, topic: &str, partitions: usize) {
         let admin = self.admin();
@@ -120,6 +119,7 @@ impl Cluster {
         });
     }
 
+    /// Deletes a topic, and waits until it is gone.
     pub(crate) fn delete_topic(&self, topic: &str) {
         let admin = self.admin();
         let deleted = runtime().block_on(admin.delete_topics(&[topic], &AdminOptions::new()));

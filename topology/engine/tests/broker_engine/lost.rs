@@ -106,6 +106,32 @@ fn a_log_that_ends_before_its_position_stops_the_instance() {
     assert!(reason.contains("1000"), "{reason}");
 }
 
+/// A topic that is deleted while it is read, or made anew with another number of partitions, stops the
+/// instance: it would go on without the tasks of the partitions that are gone, or with keys that belong to
+/// others.
+#[test]
+fn a_topic_that_is_not_what_it_was_stops_the_instance() {
+    let cluster = Cluster::new("deleted");
+    let counting = Counting::start(&cluster, "a");
+    cluster.delete_topic(&counting.words());
+    let reason = counting.why_it_stops();
+    assert!(
+        reason.contains(&format!("{} is gone", counting.words())),
+        "{reason}"
+    );
+    assert!(counting.is_misconfigured());
+    counting.stop();
+
+    let cluster = Cluster::new("fewer");
+    let counting = Counting::start(&cluster, "a");
+    cluster.delete_topic(&counting.resets());
+    cluster.create_topic(&counting.resets(), 1);
+    let reason = counting.why_it_stops();
+    let told = format!("{} has 1 partitions now", counting.resets());
+    assert!(reason.contains(&told), "{reason}");
+    counting.stop();
+}
+
 /// The topic of the announcements can be lost alone: that the application has run is seen by its
 /// changelog, and its stores are as they were.
 #[test]

@@ -86,6 +86,11 @@ impl Admin {
         })
     }
 
+    /// The same, which waits for an answer for so long.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
     /// All topics with their partition counts.
     pub(crate) fn partition_counts(&self) -> Result<BTreeMap<String, i32>, KafkaFault> {
         const ACTION: &str = "list the topics of the cluster";

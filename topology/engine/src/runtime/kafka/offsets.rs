@@ -34,6 +34,14 @@ impl Ends {
             stable: EndOffsets::new(config, Isolation::ReadCommitted)?,
         })
     }
+
+    /// The same, which wait for an answer for so long.
+    pub(crate) fn within(&self, limit: Duration) -> Self {
+        Self {
+            log: self.log.within(limit),
+            stable: self.stable.within(limit),
+        }
+    }
 }
 
 /// Asks where partitions end; cheap to clone.
