@@ -240,11 +240,15 @@ pub(super) fn fault_of(reader: &str, error: &KafkaError) -> Option<KafkaFault> {
             fault => fault,
         });
     }
+    let code = error.rdkafka_error_code();
     match KafkaFault::of(ACTION, error) {
+        // The client says so as well where a broker goes down while it greets it. It connects again,
+        // and whoever is refused for good soon is no member any more.
+        KafkaFault::Fatal { .. } if code == Some(RDKafkaErrorCode::Authentication) => {}
         fault @ (KafkaFault::Fatal { .. } | KafkaFault::Misconfigured { .. }) => {
             return Some(fault);
         }
-        fault if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) => {
+        fault if code == Some(RDKafkaErrorCode::PollExceeded) => {
             return Some(fault);
         }
         KafkaFault::Fenced { .. } | KafkaFault::Retriable { .. } => {}
@@ -477,4 +481,33 @@ pub(super) fn positions(list: &TopicPartitionList) -> Vec<Position> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_mends_by_itself_ends_no_membership() {
+        use RDKafkaErrorCode as Code;
+        let fault = |code| fault_of("group", &KafkaError::MessageConsumption(code));
+        for mended in [
+            Code::AllBrokersDown,
+            Code::BrokerTransportFailure,
+            Code::UnknownTopicOrPartition,
+            // A broker that goes down in the middle of a handshake.
+            Code::Authentication,
+        ] {
+            assert_eq!(fault(mended), None, "{mended}");
+        }
+        for lasting in [
+            Code::TopicAuthorizationFailed,
+            Code::GroupAuthorizationFailed,
+            Code::SaslAuthenticationFailed,
+        ] {
+            let fault = fault(lasting);
+            assert!(matches!(fault, Some(KafkaFault::Fatal { .. })), "{lasting}");
+        }
+        assert!(fault(Code::PollExceeded).is_some());
+    }
 }

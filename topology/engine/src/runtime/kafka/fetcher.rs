@@ -15,7 +15,7 @@
 //! the others, and whose records they are need not be looked up. Only committed records
 //! come. Where a partition is read from, and for whom, is the caller's to know.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -280,8 +280,8 @@ impl Fetcher {
 
     /// The next offset of every partition that was read from since it was started; beyond
     /// the last record where transaction markers follow it.
-    pub(crate) fn positions(&self) -> Result<Vec<Position>, KafkaFault> {
-        let mut all = Vec::with_capacity(self.lanes.len());
+    pub(crate) fn positions(&self) -> Result<BTreeMap<TopicPartition, Offset>, KafkaFault> {
+        let mut all = BTreeMap::new();
         for client in [&self.outer, &self.inner] {
             let told = client.position();
             let told = told.map_err(|error| KafkaFault::of("tell its positions", &error))?;

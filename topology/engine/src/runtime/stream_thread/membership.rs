@@ -25,12 +25,12 @@ use super::slot::SourcePosition;
 use super::works::Works;
 use super::{ThreadFault, ThreadSetup};
 use crate::runtime::StreamsFailure;
-use crate::runtime::kafka::{Fetcher, GroupConsumer, GroupEvent, KafkaFault, TopicPartition};
+use crate::runtime::kafka::{Fetcher, GroupConsumer, GroupEvent, KafkaFault};
 use crate::runtime::ownership::{Hold, Ownership};
 use crate::runtime::restorer::Restorer;
 use crate::runtime::status::ThreadReport;
 use crate::task::TaskError;
-use crate::{Offset, TaskId, TaskStatus, clock};
+use crate::{TaskId, TaskStatus, clock};
 
 /// Records of one partition that are served before the next one has its turn.
 const RECORDS_PER_TURN: usize = 250;
@@ -128,10 +128,9 @@ impl<'a> Membership<'a> {
             self.works.committers.serve();
             let idle = !records && !timers;
             self.works.finish_if_full()?;
-            let (fetcher, readings) = (&self.fetcher, &self.readings);
-            let positions = || positions(fetcher, readings);
+            let fetcher = &self.fetcher;
             self.works
-                .begin_due_commits(idle, &self.consumers, positions)?;
+                .begin_due_commits(idle, &self.consumers, || Ok(fetcher.positions()?))?;
             self.flush_if_due()?;
             if self.last_report.elapsed() > REPORT_INTERVAL {
                 self.report();
@@ -144,7 +143,7 @@ impl<'a> Membership<'a> {
     }
 
     fn commit(&mut self) -> Result<(), ThreadFault> {
-        let positions = positions(&self.fetcher, &self.readings)?;
+        let positions = self.fetcher.positions()?;
         self.works.commit(&self.consumers, &positions)
     }
 
@@ -405,19 +404,6 @@ impl<'a> Membership<'a> {
             consumer.begin_to_leave();
         }
     }
-}
-
-/// How far the partitions have been read, as far as that is known.
-fn positions(
-    fetcher: &Fetcher,
-    readings: &Readings,
-) -> Result<BTreeMap<TopicPartition, Offset>, ThreadFault> {
-    let positions = fetcher.positions()?.into_iter();
-    let known = positions.filter(|(place, _)| {
-        let lane = fetcher.lane(place);
-        lane.is_some_and(|lane| readings.is_known(lane))
-    });
-    Ok(known.collect())
 }
 
 /// A topic that was made anew, or has lost records. To read on would pass over what the new log

@@ -30,9 +30,6 @@ struct Reading {
     readers: Vec<Reader>,
     /// After the last record that came, or where reading began.
     next: Offset,
-    /// It went back, and no record has come since: where the fetcher says it is may be
-    /// where it was before.
-    went_back: bool,
 }
 
 /// Who reads the lanes of a fetcher.
@@ -51,9 +48,7 @@ impl Readings {
 
     /// A lane was started at `next`.
     pub(super) fn started(&mut self, lane: LaneId, next: Offset) {
-        let reading = self.reading(lane);
-        reading.went_back = !reading.readers.is_empty();
-        reading.next = next;
+        self.reading(lane).next = next;
     }
 
     /// A reader joins a lane.
@@ -98,14 +93,7 @@ impl Readings {
             });
         }
         reading.next = Offset(offset.0 + 1);
-        reading.went_back = false;
         Ok(&reading.readers)
-    }
-
-    /// Whether the position that the fetcher tells of a lane is that of its readers.
-    pub(super) fn is_known(&self, LaneId(lane): LaneId) -> bool {
-        let reading = self.lanes.get(lane);
-        reading.is_some_and(|reading| !reading.went_back)
     }
 
     fn reading(&mut self, LaneId(lane): LaneId) -> &mut Reading {
@@ -113,7 +101,6 @@ impl Readings {
             self.lanes.resize_with(lane + 1, || Reading {
                 readers: Vec::new(),
                 next: Offset(0),
-                went_back: false,
             });
         }
         self.lanes
@@ -170,19 +157,6 @@ mod tests {
     }
 
     #[test]
-    fn after_going_back_positions_count_from_the_next_record_on() {
-        let mut readings = readings();
-        assert!(readings.is_known(LANE));
-        readings.readers(LANE, Offset(14)).unwrap();
-        readings.started(LANE, Offset(12));
-        assert!(!readings.is_known(LANE));
-        assert!(!readings.has_to_start(Some(LANE), Offset(12)));
-        readings.readers(LANE, Offset(12)).unwrap();
-        assert!(readings.is_known(LANE));
-        assert!(!readings.is_known(LaneId(7)));
-    }
-
-    #[test]
     fn a_log_that_goes_on_before_where_it_was_read_to_is_told() {
         let mut readings = readings();
         let went_back = |from, to| WentBack {
@@ -208,6 +182,6 @@ mod tests {
         // Whoever comes next starts it, wherever it was.
         assert!(readings.has_to_start(Some(LANE), Offset(99)));
         readings.started(LANE, Offset(99));
-        assert!(readings.is_known(LANE));
+        assert_eq!(readings.readers(LANE, Offset(99)), Ok([].as_slice()));
     }
 }
