@@ -176,6 +176,7 @@ impl Drop for RocksBackend {
     fn drop(&mut self) {
         // What was not drained is in the changelog: nothing is lost by not telling.
         self.drains.wait().ok();
+        self.database.account().leave();
     }
 }
 
@@ -237,7 +238,7 @@ impl Backend for RocksBackend {
             return Ok(());
         }
         self.database.settle();
-        if account.end_bulk_load()? {
+        if account.end_bulk_load() {
             // What is loaded makes room for what is still being loaded.
             self.begin_flush()?;
         }

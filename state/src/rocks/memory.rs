@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 use rocksdb::Cache;
 
 use super::database::Database;
-use crate::StateError;
 
 /// The one block cache and write budget of a process; clones share them.
 #[derive(Clone)]
@@ -35,6 +34,8 @@ struct Buffers {
     /// Of the cache, when no rows are loaded in bulk.
     cache_bytes: usize,
     state: Mutex<BuffersState>,
+    /// Held by whoever has the files of all that were loaded merged: none of them is closed meanwhile.
+    merging: Mutex<()>,
 }
 
 struct BuffersState {
@@ -134,25 +135,35 @@ impl BufferAccount {
 
     /// Notes that rows are loaded in bulk no more; says whether they are into any other database.
     /// The last one has the files of all that were loaded merged.
-    pub(super) fn end_bulk_load(&self) -> Result<bool, StateError> {
+    pub(super) fn end_bulk_load(&self) -> bool {
+        let buffers = &*self.buffers;
+        let _merging = buffers.merging.lock();
         let loaded = {
-            let state = &mut *self.buffers.state.lock();
+            let state = &mut *buffers.state.lock();
             if !state.in_bulk.remove(&self.number) || !state.in_bulk.is_empty() {
-                return Ok(!state.in_bulk.is_empty());
+                return !state.in_bulk.is_empty();
             }
-            self.buffers.lend(state);
+            buffers.lend(state);
             std::mem::take(&mut state.loaded)
         };
-        let mut loaded = loaded.values().filter_map(Weak::upgrade);
-        loaded.try_for_each(|database| database.merge_as_usual())?;
-        Ok(false)
+        for database in loaded.values().filter_map(Weak::upgrade) {
+            // A disk that does not take this does not take what is drained next, and that is told.
+            database.merge_as_usual().ok();
+        }
+        false
+    }
+
+    /// Before the database is closed, which nobody else may keep open then.
+    pub(super) fn leave(&self) {
+        self.end_bulk_load();
+        let _merging = self.buffers.merging.lock();
+        self.buffers.state.lock().loaded.remove(&self.number);
     }
 }
 
 impl Drop for BufferAccount {
     fn drop(&mut self) {
-        // What cannot be told to merge as usual does so when it is opened next.
-        self.end_bulk_load().ok();
+        self.leave();
         self.buffers.state.lock().held.remove(&self.number);
     }
 }
@@ -176,6 +187,7 @@ impl RocksMemory {
             limit_bytes: write_buffer_bytes / 2,
             bulk_bytes: block_cache_bytes / 4 * 3,
             cache_bytes: block_cache_bytes,
+            merging: Mutex::default(),
             state: Mutex::new(BuffersState {
                 held: BTreeMap::new(),
                 in_bulk: BTreeSet::new(),
@@ -278,17 +290,14 @@ mod tests {
         const MIB: usize = 1 << 20;
         let memory = RocksMemory::new(8 * MIB, 2 * MIB);
         let (first, second) = (memory.account(), memory.account());
-        assert!(!first.end_bulk_load().unwrap());
+        assert!(!first.end_bulk_load());
         first.begin_bulk_load(Weak::new());
         first.begin_bulk_load(Weak::new());
         second.begin_bulk_load(Weak::new());
         assert_eq!(memory.block_cache_capacity_bytes(), 2 * MIB);
         assert!(!first.holds(7 * MIB));
         assert!(first.holds(8 * MIB));
-        assert!(
-            first.end_bulk_load().unwrap(),
-            "rows are loaded into the other"
-        );
+        assert!(first.end_bulk_load(), "rows are loaded into the other");
         assert!(first.is_loaded() && !first.is_in_bulk());
         assert!(!first.holds(7 * MIB));
         drop(second);
