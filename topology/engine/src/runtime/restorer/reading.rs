@@ -13,20 +13,24 @@
 //! A task whose job is called off is left out from the next batch on, and its stores are let
 //! go. Nothing of it is pending between two batches.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
+use std::sync::Arc;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::results::Results;
 use super::worker::{Found, RECHECK, Worker};
-use super::{RestoreFault, offset_of};
-use crate::Offset;
+use super::{RestoreFault, Ticket, offset_of};
 use crate::runtime::kafka::{ChangelogEvent, ChangelogReader, KafkaFault, TopicPartition};
 use crate::runtime::restore_listener::{ChangelogRestoration, RestoreListener, RestoreListeners};
 use crate::runtime::wake::Waker;
 use crate::task::{ChangelogRestore, Dispatch, TaskError};
+use crate::{Offset, TaskId};
 
 /// Changelog records that are read before stores are written.
 const BATCH_RECORDS: usize = 2_000;
@@ -37,10 +41,43 @@ const RECORDS_PER_THREAD: i64 = 20_000;
 /// From so many records in a partition on its tasks are loaded in bulk.
 const BULK_RECORDS: i64 = 100_000;
 
+/// The tasks whose stores are read into. Who is called off is let go of between two batches only, and
+/// nobody else may write to its stores before.
+#[derive(Clone, Default)]
+pub(super) struct TasksBeingRead(Arc<Mutex<BTreeSet<TaskId>>>);
+
+/// A task's place among them, until it is dropped.
+struct BeingRead {
+    tasks: TasksBeingRead,
+    task: TaskId,
+}
+
+impl TasksBeingRead {
+    pub(super) fn contains(&self, task: TaskId) -> bool {
+        self.0.lock().contains(&task)
+    }
+
+    fn add(&self, task: TaskId) -> BeingRead {
+        self.0.lock().insert(task);
+        BeingRead {
+            tasks: self.clone(),
+            task,
+        }
+    }
+}
+
+impl Drop for BeingRead {
+    fn drop(&mut self) {
+        self.tasks.0.lock().remove(&self.task);
+    }
+}
+
 /// A task that is behind the end of its changelog.
 pub(super) struct Behind {
     found: Found,
+    // Fields are dropped in this order: the stores are let go of before that is noted.
     stores: ChangelogRestore,
+    _being_read: BeingRead,
     /// What the listeners are told of it.
     told: ChangelogRestoration,
     /// The records that were applied.
@@ -65,6 +102,7 @@ impl Behind {
         found: Found,
         stores: ChangelogRestore,
         end: Offset,
+        tasks_being_read: &TasksBeingRead,
         listeners: &RestoreListeners,
     ) -> Result<Result<Self, Found>, TaskError> {
         let start = stores.next.unwrap_or(Offset(0));
@@ -86,6 +124,7 @@ impl Behind {
         }
         Ok(Ok(Self {
             found,
+            _being_read: tasks_being_read.add(stores.task),
             stores,
             told,
             records: 0,
@@ -212,6 +251,12 @@ impl Reading {
 pub(super) struct Share(Vec<Reading>);
 
 impl Share {
+    /// The jobs that it is for.
+    fn tickets(&self) -> Vec<Ticket> {
+        let tasks = self.0.iter().flat_map(|reading| &reading.tasks);
+        tasks.map(|task| task.found.ticket().clone()).collect()
+    }
+
     /// Partitions in as many shares as they are worth, one a core at most.
     pub(super) fn of(mut readings: Vec<Reading>) -> Vec<Self> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
@@ -228,9 +273,28 @@ impl Share {
 }
 
 impl Worker {
+    /// Has a thread read a share, or tells why none does.
+    pub(super) fn begin_to_read<'scope>(
+        &'scope self,
+        share: Share,
+        results: &'scope Results<'_>,
+        scope: &'scope Scope<'scope, '_>,
+    ) {
+        let tickets = share.tickets();
+        let thread = thread::Builder::new().name("restore-read".to_owned());
+        let started = thread.spawn_scoped(scope, move || self.read_share(share, results));
+        if let Err(error) = started {
+            let fault = KafkaFault::Retriable {
+                action: "start a thread that reads changelogs",
+                reason: error.to_string(),
+            };
+            results.failed(tickets.into_iter(), fault.into());
+        }
+    }
+
     /// Reads partitions to their ends, one after the other, and tells of the tasks of each when it is
     /// there; of the others, whatever comes of them.
-    pub(super) fn read_share(&self, Share(mut readings): Share, results: &Results<'_>) {
+    fn read_share(&self, Share(mut readings): Share, results: &Results<'_>) {
         // A thread that ended without a word would leave its tasks waiting for ever.
         let read = catch_unwind(AssertUnwindSafe(|| self.read(&mut readings, results)));
         let read = read.unwrap_or_else(|_| Err(RestoreFault::panicked()));
@@ -275,10 +339,7 @@ impl Worker {
     ) -> Result<(), RestoreFault> {
         let mut said = Instant::now();
         loop {
-            reading.leave_out_unwanted(&self.listeners);
-            for other in &mut *others {
-                other.leave_out_unwanted(&self.listeners);
-            }
+            self.leave_out_unwanted(reading, others);
             if reading.is_done() {
                 return Ok(());
             }
@@ -298,12 +359,18 @@ impl Worker {
         }
     }
 
+    fn leave_out_unwanted(&self, reading: &mut Reading, others: &mut [Reading]) {
+        for reading in std::iter::once(reading).chain(others) {
+            reading.leave_out_unwanted(&self.listeners);
+        }
+    }
+
     /// Reads on with another reader, from a leader that knows of the end.
     fn read_on(&self, reading: &mut Reading, others: &mut [Reading]) -> Result<(), RestoreFault> {
         let (place, next, end) = (reading.place.clone(), reading.next, reading.end);
         tracing::info!(topic = %place.topic, partition = %place.partition, %next, %end, "a changelog seemed to end early; reading on");
         self.wait_until_stable(&place, end, || {
-            reading.leave_out_unwanted(&self.listeners);
+            self.leave_out_unwanted(reading, others);
             !reading.is_done()
         })?;
         if reading.is_done() {
@@ -386,4 +453,57 @@ fn is_past(
 ) -> Result<bool, KafkaFault> {
     let at = offset_of(&reader.positions()?, place);
     Ok(at.is_some_and(|at| at >= end))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use turnstile_state::{Backend, MemoryBackend};
+
+    use super::super::CalledOff;
+    use super::*;
+    use crate::quiet;
+
+    #[test]
+    fn stores_are_read_into_for_one_job_at_a_time() {
+        let (plan, _) = quiet::plan(&[("words", 1, &["counts"])]);
+        let of = &plan.subtopologies[0];
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(&of.store_specs()));
+        let task = plan.tasks()[0];
+        let being_read = TasksBeingRead::default();
+        let begin = |end| {
+            let ticket = Ticket {
+                task,
+                called_off: CalledOff::default(),
+                submitted: Instant::now(),
+                stores: None,
+            };
+            let found = Found::of(&ticket, Vec::new(), Vec::new());
+            let stores = ChangelogRestore::of(task, of, &backend).unwrap().unwrap();
+            let listeners = RestoreListeners(Vec::new());
+            Behind::begin(found, stores, Offset(end), &being_read, &listeners).unwrap()
+        };
+        assert!(begin(0).is_err(), "there is nothing to read");
+        assert!(!being_read.contains(task));
+        let place = TopicPartition {
+            topic: "app-stores-changelog".into(),
+            partition: task.partition,
+        };
+        let behind = begin(3).ok().unwrap();
+        let mut reading = Reading::of(place.clone(), Offset(3), vec![behind]);
+        assert!(being_read.contains(task));
+        let found = reading.finish().unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(!being_read.contains(task), "it is told, and may run");
+        // A job that is called off is left out between two batches.
+        let behind = begin(3).ok().unwrap();
+        let mut reading = Reading::of(place, Offset(3), vec![behind]);
+        for task in &reading.tasks {
+            task.found.ticket().called_off.set();
+        }
+        assert!(being_read.contains(task));
+        reading.leave_out_unwanted(&RestoreListeners(Vec::new()));
+        assert!(!being_read.contains(task));
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::positions::{Positioned, Positions, PositionsWait};
-use super::reading::{Behind, Reading, Share};
+use super::reading::{Behind, Reading, Share, TasksBeingRead};
 use super::results::Results;
 use super::{
     CalledOff, Lent, RestoreFault, RestoreJob, RestoreResult, Restored, Ticket, offset_of,
@@ -36,6 +36,7 @@ pub(super) struct Worker {
     pub(super) listeners: RestoreListeners,
     ends: Ends,
     stopped: CalledOff,
+    being_read: TasksBeingRead,
 }
 
 /// A task of which the positions and ends are known.
@@ -47,7 +48,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn of(ticket: &Ticket, positions: Positions, repartition_ends: Vec<Position>) -> Self {
+    pub(super) fn of(
+        ticket: &Ticket,
+        positions: Positions,
+        repartition_ends: Vec<Position>,
+    ) -> Self {
         let mut positions_of_groups = positions.iter().map(|(.., at)| at);
         let nothing = positions_of_groups.all(|at| matches!(at, GroupPosition::LogStart(_)));
         let stores = ticket.stores.as_ref().filter(|_| nothing);
@@ -66,6 +71,10 @@ impl Found {
 
     pub(super) fn is_wanted(&self) -> bool {
         self.ticket.is_wanted()
+    }
+
+    pub(super) fn ticket(&self) -> &Ticket {
+        &self.ticket
     }
 
     pub(super) fn into_ticket(self) -> Ticket {
@@ -158,6 +167,7 @@ impl Worker {
             listeners: RestoreListeners(listeners),
             ends,
             stopped,
+            being_read: TasksBeingRead::default(),
         }
     }
 
@@ -169,7 +179,7 @@ impl Worker {
         thread::scope(|scope| {
             while let Some(new) = next_jobs(jobs, waiting.is_empty()) {
                 for share in self.turn(new, &mut waiting, results) {
-                    scope.spawn(move || self.read_share(share, results));
+                    self.begin_to_read(share, results, scope);
                 }
             }
         });
@@ -231,7 +241,12 @@ impl Worker {
         let awaiting = &mut waiting.changelogs;
         let places = awaiting.iter().map(|partition| &partition.wait.place);
         let stable = self.ends.stable.of(&Vec::from_iter(places.cloned()))?;
-        let is_over = |partition: &mut Awaiting| partition.wait.is_over(&stable);
+        let is_over = |partition: &mut Awaiting| {
+            let mut tasks = partition.tasks.iter().map(|task| task.ticket.task);
+            // Its last job was called off, and has not noticed yet.
+            let is_read = tasks.any(|task| self.being_read.contains(task));
+            partition.wait.is_over(&stable) && !is_read
+        };
         let ready: Vec<Awaiting> = awaiting.extract_if(.., is_over).collect();
         // 4.
         let mut readings: Vec<Reading> = Vec::with_capacity(ready.len());
@@ -262,7 +277,7 @@ impl Worker {
             let Some(stores) = task.ticket.stores.as_ref().and_then(Lent::take) else {
                 continue;
             };
-            match Behind::begin(task, stores, end, &self.listeners) {
+            match Behind::begin(task, stores, end, &self.being_read, &self.listeners) {
                 Ok(Ok(behind)) => all_behind.push(behind),
                 Ok(Err(found)) => restored.push(found),
                 Err(error) => {
