@@ -71,7 +71,9 @@ impl TopicWatch {
         let needed = self.needed.get(topic)?;
         let what = match found {
             None => {
-                format!("topic {topic} is gone: somebody has deleted it while the application runs")
+                format!(
+                    "topic {topic} is gone: somebody has deleted it while the application runs, or its ACLs do not let the instance see it any more"
+                )
             }
             Some(found) => format!(
                 "topic {topic} has {found} partitions now, and the tasks of the application are made for {needed}: somebody has made it anew, or has added partitions, while the application runs"

@@ -14,8 +14,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
+use super::client_errors::ClientErrors;
 use super::client_log::ClientLog;
-use super::consumer::{fault_of, list_of};
+use super::consumer::list_of;
 use super::fault::KafkaFault;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
@@ -46,6 +47,7 @@ pub(crate) struct ChangelogReader {
     consumer: Arc<BaseConsumer<ClientLog>>,
     queues: HashMap<TopicPartition, PartitionQueue<ClientLog>>,
     waker: Waker,
+    errors: ClientErrors,
 }
 
 impl ChangelogReader {
@@ -91,6 +93,7 @@ impl ChangelogReader {
             consumer,
             queues,
             waker,
+            errors: ClientErrors::default(),
         })
     }
 
@@ -114,7 +117,7 @@ impl ChangelogReader {
                 })?,
                 Some(Err(KafkaError::PartitionEOF(_))) => take(ChangelogEvent::End)?,
                 Some(Err(error)) => {
-                    if let Some(fault) = fault_of("changelog", &error) {
+                    if let Some(fault) = self.errors.fault_of("changelog", &error) {
                         return Err(fault.into());
                     }
                 }
@@ -137,7 +140,10 @@ impl ChangelogReader {
                     message.partition()
                 ),
             }),
-            Some(Err(error)) => fault_of("changelog", &error).map_or(Ok(()), Err),
+            Some(Err(error)) => self
+                .errors
+                .fault_of("changelog", &error)
+                .map_or(Ok(()), Err),
         }
     }
 

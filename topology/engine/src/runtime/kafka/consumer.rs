@@ -25,6 +25,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as ClientOffset, TopicPartitionList};
 
+use super::client_errors::ClientErrors;
 use super::client_log;
 use super::fault::KafkaFault;
 use super::settings;
@@ -93,6 +94,7 @@ pub(crate) struct GroupConsumer {
     membership: Membership,
     /// The member and its generation, since the assignment that it was accepted with.
     generation: Option<Arc<ConsumerGroupMetadata>>,
+    errors: ClientErrors,
 }
 
 enum Membership {
@@ -123,6 +125,7 @@ impl GroupConsumer {
             group,
             membership: Membership::Open(Arc::new(consumer)),
             generation: None,
+            errors: ClientErrors::default(),
         })
     }
 
@@ -179,7 +182,7 @@ impl GroupConsumer {
                 // Fetched between the assignment and its pause, and not by whom it is read.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
-                    if let Some(fault) = fault_of(&self.group, &error) {
+                    if let Some(fault) = self.errors.fault_of(&self.group, &error) {
                         return Err(fault);
                     }
                 }
@@ -229,32 +232,6 @@ impl GroupConsumer {
             consumer: self.consumer().clone(),
         }
     }
-}
-
-/// Errors that the client mends by itself are logged; the others end the membership.
-pub(super) fn fault_of(reader: &str, error: &KafkaError) -> Option<KafkaFault> {
-    const ACTION: &str = "consume";
-    if let KafkaError::MessageConsumptionFatal(_) = error {
-        return Some(match KafkaFault::of(ACTION, error) {
-            KafkaFault::Retriable { action, reason } => KafkaFault::Fenced { action, reason },
-            fault => fault,
-        });
-    }
-    let code = error.rdkafka_error_code();
-    match KafkaFault::of(ACTION, error) {
-        // The client says so as well where a broker goes down while it greets it. It connects again,
-        // and whoever is refused for good soon is no member any more.
-        KafkaFault::Fatal { .. } if code == Some(RDKafkaErrorCode::Authentication) => {}
-        fault @ (KafkaFault::Fatal { .. } | KafkaFault::Misconfigured { .. }) => {
-            return Some(fault);
-        }
-        fault if code == Some(RDKafkaErrorCode::PollExceeded) => {
-            return Some(fault);
-        }
-        KafkaFault::Fenced { .. } | KafkaFault::Retriable { .. } => {}
-    }
-    tracing::warn!(%reader, %error, "the consumer reports an error that it retries");
-    None
 }
 
 impl Drop for GroupConsumer {
@@ -481,33 +458,4 @@ pub(super) fn positions(list: &TopicPartitionList) -> Vec<Position> {
             _ => None,
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_client_mends_by_itself_ends_no_membership() {
-        use RDKafkaErrorCode as Code;
-        let fault = |code| fault_of("group", &KafkaError::MessageConsumption(code));
-        for mended in [
-            Code::AllBrokersDown,
-            Code::BrokerTransportFailure,
-            Code::UnknownTopicOrPartition,
-            // A broker that goes down in the middle of a handshake.
-            Code::Authentication,
-        ] {
-            assert_eq!(fault(mended), None, "{mended}");
-        }
-        for lasting in [
-            Code::TopicAuthorizationFailed,
-            Code::GroupAuthorizationFailed,
-            Code::SaslAuthenticationFailed,
-        ] {
-            let fault = fault(lasting);
-            assert!(matches!(fault, Some(KafkaFault::Fatal { .. })), "{lasting}");
-        }
-        assert!(fault(Code::PollExceeded).is_some());
-    }
 }

@@ -27,8 +27,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
+use super::client_errors::ClientErrors;
 use super::client_log::ClientLog;
-use super::consumer::{connect, fault_of, list_of, positions};
+use super::consumer::{connect, list_of, positions};
 use super::fault::KafkaFault;
 use super::settings::{self, Fetches};
 use super::{Position, TopicPartition};
@@ -67,6 +68,7 @@ pub(crate) struct Fetcher {
     repartition: BTreeSet<String>,
     waker: Waker,
     limit: Duration,
+    errors: ClientErrors,
 }
 
 impl Fetcher {
@@ -101,6 +103,7 @@ impl Fetcher {
             repartition,
             waker,
             limit: config.request_timeout,
+            errors: ClientErrors::default(),
         })
     }
 
@@ -246,7 +249,7 @@ impl Fetcher {
                         }
                     }
                     Some(Err(error)) => {
-                        if let Some(fault) = fault_of(&of.place.topic, &error) {
+                        if let Some(fault) = self.errors.fault_of(&of.place.topic, &error) {
                             return Err(fault.into());
                         }
                     }
@@ -269,7 +272,7 @@ impl Fetcher {
                     });
                 }
                 Some(Err(error)) => {
-                    if let Some(fault) = fault_of("fetcher", &error) {
+                    if let Some(fault) = self.errors.fault_of("fetcher", &error) {
                         return Err(fault);
                     }
                 }

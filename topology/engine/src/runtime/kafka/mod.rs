@@ -12,6 +12,7 @@
 
 mod admin;
 mod changelog_reader;
+mod client_errors;
 mod client_log;
 mod consumer;
 mod event_producer;
