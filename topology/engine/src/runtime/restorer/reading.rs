@@ -85,6 +85,14 @@ pub(super) struct Behind {
     done: bool,
 }
 
+/// A task whose restore begins.
+pub(super) enum Begun {
+    /// It has something to read.
+    Behind(Box<Behind>),
+    /// It is restored as it is.
+    Current(Found),
+}
+
 impl AsMut<ChangelogRestore> for Behind {
     fn as_mut(&mut self) -> &mut ChangelogRestore {
         &mut self.stores
@@ -92,8 +100,7 @@ impl AsMut<ChangelogRestore> for Behind {
 }
 
 impl Behind {
-    /// Tells the listeners that its restore begins, and where it has nothing to read, that it ends:
-    /// then it is restored.
+    /// Tells the listeners that its restore begins, and where it has nothing to read, that it ends.
     ///
     /// # Errors
     ///
@@ -104,7 +111,7 @@ impl Behind {
         end: Offset,
         tasks_being_read: &TasksBeingRead,
         listeners: &RestoreListeners,
-    ) -> Result<Result<Self, Found>, TaskError> {
+    ) -> Result<Begun, TaskError> {
         let start = stores.next.unwrap_or(Offset(0));
         if start > end {
             return Err(stores.is_ahead_of(end));
@@ -120,16 +127,16 @@ impl Behind {
         listeners.on_restore_start(&told);
         if start == end {
             listeners.on_restore_end(&told, 0);
-            return Ok(Err(found));
+            return Ok(Begun::Current(found));
         }
-        Ok(Ok(Self {
+        Ok(Begun::Behind(Box::new(Self {
             found,
             _being_read: tasks_being_read.add(stores.task),
             stores,
             told,
             records: 0,
             done: false,
-        }))
+        })))
     }
 
     /// Tells the listeners that it ends without being restored, unless it is.
@@ -484,26 +491,29 @@ mod tests {
             let listeners = RestoreListeners(Vec::new());
             Behind::begin(found, stores, Offset(end), &being_read, &listeners).unwrap()
         };
-        assert!(begin(0).is_err(), "there is nothing to read");
+        let is_current = matches!(begin(0), Begun::Current(_));
+        assert!(is_current, "there is nothing to read");
         assert!(!being_read.contains(task));
         let place = TopicPartition {
             topic: "app-stores-changelog".into(),
             partition: task.partition,
         };
-        let behind = begin(3).ok().unwrap();
-        let mut reading = Reading::of(place.clone(), Offset(3), vec![behind]);
+        let reading = || match begin(3) {
+            Begun::Behind(behind) => Reading::of(place.clone(), Offset(3), vec![*behind]),
+            Begun::Current(_) => unreachable!("there is something to read"),
+        };
+        let mut finished = reading();
         assert!(being_read.contains(task));
-        let found = reading.finish().unwrap();
+        let found = finished.finish().unwrap();
         assert_eq!(found.len(), 1);
         assert!(!being_read.contains(task), "it is told, and may run");
         // A job that is called off is left out between two batches.
-        let behind = begin(3).ok().unwrap();
-        let mut reading = Reading::of(place, Offset(3), vec![behind]);
-        for task in &reading.tasks {
+        let mut unwanted = reading();
+        for task in &unwanted.tasks {
             task.found.ticket().called_off.set();
         }
         assert!(being_read.contains(task));
-        reading.leave_out_unwanted(&RestoreListeners(Vec::new()));
+        unwanted.leave_out_unwanted(&RestoreListeners(Vec::new()));
         assert!(!being_read.contains(task));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::positions::{Positioned, Positions, PositionsWait};
-use super::reading::{Behind, Reading, Share, TasksBeingRead};
+use super::reading::{Begun, Behind, Reading, Share, TasksBeingRead};
 use super::results::Results;
 use super::{
     CalledOff, Lent, RestoreFault, RestoreJob, RestoreResult, Restored, Ticket, offset_of,
@@ -278,8 +278,8 @@ impl Worker {
                 continue;
             };
             match Behind::begin(task, stores, end, &self.being_read, &self.listeners) {
-                Ok(Ok(behind)) => all_behind.push(behind),
-                Ok(Err(found)) => restored.push(found),
+                Ok(Begun::Behind(behind)) => all_behind.push(*behind),
+                Ok(Begun::Current(found)) => restored.push(found),
                 Err(error) => {
                     for behind in &all_behind {
                         behind.suspend(&self.listeners);
