@@ -38,7 +38,7 @@ def limit(runs):
     text = table(head, rows, range(1, 6))
     parts = parts_of_the_loop(runs)
     if parts:
-        part = part_of_the_loop(runs)
+        part = median(parts)
         of = f" ({100 * min(parts):.0f} … {100 * max(parts):.0f} % in {len(parts)} rounds)" if len(parts) > 1 else ""
         verdict = "as wanted" if part >= WANTED_OF_THE_LOOP else "missed"
         text += f"\nThe instance does {100 * part:.0f} % of the loop's orders/s{of}; wanted are {100 * WANTED_OF_THE_LOOP:.0f} %: {verdict}.\n"

@@ -20,6 +20,7 @@
 //! A job that nobody waits for any more is dropped at the next step, or batch of records. Its stores
 //! are let go of at once, unless they are being read into.
 
+mod behind;
 mod positions;
 mod reading;
 mod results;

@@ -85,21 +85,24 @@ impl Sampler {
                     Err(fault) => self.could_not_sample(&mut sampled, &fault),
                 }
             }
-            self.look_at_topics(&stopped)?;
+            if !stopped() {
+                self.purge();
+            }
+            if !stopped() {
+                self.look_at_topics()?;
+            }
             waker.wait(INTERVAL);
         }
         Ok(())
     }
 
-    fn look_at_topics(&mut self, stopped: &impl Fn() -> bool) -> Result<(), StreamsFailure> {
-        if !stopped()
-            && let Err(fault) = self.purger.purge_if_due(&self.admin, &self.lag)
-        {
+    fn purge(&mut self) {
+        if let Err(fault) = self.purger.purge_if_due(&self.admin, &self.lag) {
             tracing::warn!(%fault, "repartition topics were not purged; trying again later");
         }
-        if stopped() {
-            return Ok(());
-        }
+    }
+
+    fn look_at_topics(&mut self) -> Result<(), StreamsFailure> {
         match self.topics.look_if_due(&self.admin) {
             Ok(None) => Ok(()),
             Ok(Some(wrong)) => {

@@ -13,24 +13,22 @@
 //! A task whose job is called off is left out from the next batch on, and its stores are let
 //! go. Nothing of it is pending between two batches.
 
-use std::collections::BTreeSet;
+use std::iter;
 use std::mem;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
+use super::behind::Behind;
 use super::results::Results;
 use super::worker::{Found, RECHECK, Worker};
 use super::{RestoreFault, Ticket, offset_of};
+use crate::Offset;
 use crate::runtime::kafka::{ChangelogEvent, ChangelogReader, KafkaFault, TopicPartition};
-use crate::runtime::restore_listener::{ChangelogRestoration, RestoreListener, RestoreListeners};
+use crate::runtime::restore_listener::RestoreListeners;
 use crate::runtime::wake::Waker;
-use crate::task::{ChangelogRestore, Dispatch, TaskError};
-use crate::{Offset, TaskId};
+use crate::task::{Dispatch, TaskError};
 
 /// Changelog records that are read before stores are written.
 const BATCH_RECORDS: usize = 2_000;
@@ -40,134 +38,6 @@ const RECORDS_PER_THREAD: i64 = 20_000;
 
 /// From so many records in a partition on its tasks are loaded in bulk.
 const BULK_RECORDS: i64 = 100_000;
-
-/// The tasks whose stores are read into. Who is called off is let go of between two batches only, and
-/// nobody else may write to its stores before.
-#[derive(Clone, Default)]
-pub(super) struct TasksBeingRead(Arc<Mutex<BTreeSet<TaskId>>>);
-
-/// A task's place among them, until it is dropped.
-struct BeingRead {
-    tasks: TasksBeingRead,
-    task: TaskId,
-}
-
-impl TasksBeingRead {
-    pub(super) fn contains(&self, task: TaskId) -> bool {
-        self.0.lock().contains(&task)
-    }
-
-    fn add(&self, task: TaskId) -> BeingRead {
-        self.0.lock().insert(task);
-        BeingRead {
-            tasks: self.clone(),
-            task,
-        }
-    }
-}
-
-impl Drop for BeingRead {
-    fn drop(&mut self) {
-        self.tasks.0.lock().remove(&self.task);
-    }
-}
-
-/// A task that is behind the end of its changelog.
-pub(super) struct Behind {
-    found: Found,
-    // Fields are dropped in this order: the stores are let go of before that is noted.
-    stores: ChangelogRestore,
-    _being_read: BeingRead,
-    /// What the listeners are told of it.
-    told: ChangelogRestoration,
-    /// The records that were applied.
-    records: u64,
-    done: bool,
-}
-
-/// A task whose restore begins.
-pub(super) enum Begun {
-    /// It has something to read.
-    Behind(Box<Behind>),
-    /// It is restored as it is.
-    Current(Found),
-}
-
-impl AsMut<ChangelogRestore> for Behind {
-    fn as_mut(&mut self) -> &mut ChangelogRestore {
-        &mut self.stores
-    }
-}
-
-impl Behind {
-    /// Tells the listeners that its restore begins, and where it has nothing to read, that it ends.
-    ///
-    /// # Errors
-    ///
-    /// When the stores hold more than the partition.
-    pub(super) fn begin(
-        found: Found,
-        stores: ChangelogRestore,
-        end: Offset,
-        tasks_being_read: &TasksBeingRead,
-        listeners: &RestoreListeners,
-    ) -> Result<Begun, TaskError> {
-        let start = stores.next.unwrap_or(Offset(0));
-        if start > end {
-            return Err(stores.is_ahead_of(end));
-        }
-        let told = ChangelogRestoration {
-            task: stores.task,
-            stores: stores.stores(),
-            changelog: stores.changelog.clone(),
-            partition: stores.task.partition,
-            start,
-            end,
-        };
-        listeners.on_restore_start(&told);
-        if start == end {
-            listeners.on_restore_end(&told, 0);
-            return Ok(Begun::Current(found));
-        }
-        Ok(Begun::Behind(Box::new(Self {
-            found,
-            _being_read: tasks_being_read.add(stores.task),
-            stores,
-            told,
-            records: 0,
-            done: false,
-        })))
-    }
-
-    /// Tells the listeners that it ends without being restored, unless it is.
-    pub(super) fn suspend(&self, listeners: &RestoreListeners) {
-        if !self.done {
-            listeners.on_restore_suspended(&self.told, self.records);
-        }
-    }
-
-    /// Writes what was taken, if anything was or the end is reached.
-    fn write(
-        &mut self,
-        next: Offset,
-        ended: bool,
-        listeners: &RestoreListeners,
-    ) -> Result<(), TaskError> {
-        if self.stores.pending() == 0 && !ended {
-            return Ok(());
-        }
-        let records = self.stores.write(next)?;
-        self.records += records;
-        if records > 0 {
-            listeners.on_batch_restored(&self.told, next, records);
-        }
-        if ended {
-            self.done = true;
-            listeners.on_restore_end(&self.told, self.records);
-        }
-        Ok(())
-    }
-}
 
 /// A changelog partition that is to be read to an end, with the tasks that need it.
 pub(super) struct Reading {
@@ -216,7 +86,7 @@ impl Reading {
     fn leave_out_unwanted(&mut self, listeners: &RestoreListeners) {
         let before = self.tasks.len();
         self.tasks.retain(|task| {
-            let stays = task.done || task.found.is_wanted();
+            let stays = task.done || task.found.ticket.is_wanted();
             if !stays {
                 task.suspend(listeners);
             }
@@ -261,21 +131,21 @@ impl Share {
     /// The jobs that it is for.
     fn tickets(&self) -> Vec<Ticket> {
         let tasks = self.0.iter().flat_map(|reading| &reading.tasks);
-        tasks.map(|task| task.found.ticket().clone()).collect()
+        tasks.map(|task| task.found.ticket.clone()).collect()
     }
 
     /// Partitions in as many shares as they are worth, one a core at most.
-    pub(super) fn of(mut readings: Vec<Reading>) -> Vec<Self> {
+    pub(super) fn of(readings: Vec<Reading>) -> Vec<Self> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let remaining: i64 = readings.iter().map(Reading::remaining).sum();
         let worth = usize::try_from(remaining / RECORDS_PER_THREAD).unwrap_or(0);
         let in_each = readings.len().div_ceil(worth.clamp(1, cores));
-        let mut shares = Vec::new();
-        while !readings.is_empty() {
-            let left = readings.split_off(in_each.min(readings.len()));
-            shares.push(Self(mem::replace(&mut readings, left)));
-        }
-        shares
+        let mut left = readings.into_iter();
+        let shares = iter::from_fn(|| {
+            let share = Vec::from_iter(left.by_ref().take(in_each));
+            (!share.is_empty()).then_some(Self(share))
+        });
+        shares.collect()
     }
 }
 
@@ -310,7 +180,7 @@ impl Worker {
                 reading.suspend(&self.listeners);
             }
             let tasks = readings.into_iter().flat_map(|reading| reading.tasks);
-            results.failed(tasks.map(|task| task.found.into_ticket()), fault);
+            results.failed(tasks.map(|task| task.found.ticket), fault);
         }
     }
 
@@ -367,7 +237,7 @@ impl Worker {
     }
 
     fn leave_out_unwanted(&self, reading: &mut Reading, others: &mut [Reading]) {
-        for reading in std::iter::once(reading).chain(others) {
+        for reading in iter::once(reading).chain(others) {
             reading.leave_out_unwanted(&self.listeners);
         }
     }
@@ -464,13 +334,15 @@ fn is_past(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::sync::Arc;
 
     use turnstile_state::{Backend, MemoryBackend};
 
     use super::super::CalledOff;
+    use super::super::behind::{Begun, TasksBeingRead};
     use super::*;
     use crate::quiet;
+    use crate::task::ChangelogRestore;
 
     #[test]
     fn stores_are_read_into_for_one_job_at_a_time() {
@@ -510,7 +382,7 @@ mod tests {
         // A job that is called off is left out between two batches.
         let mut unwanted = reading();
         for task in &unwanted.tasks {
-            task.found.ticket().called_off.set();
+            task.found.ticket.called_off.set();
         }
         assert!(being_read.contains(task));
         unwanted.leave_out_unwanted(&RestoreListeners(Vec::new()));

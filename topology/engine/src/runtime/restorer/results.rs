@@ -21,7 +21,7 @@ impl<'a> Results<'a> {
     /// is, where one of them must not run.
     pub(super) fn restored(&self, tasks: Vec<Found>, records: u64) {
         if let Err(fault) = tasks.iter().try_for_each(Found::check) {
-            return self.failed(tasks.into_iter().map(Found::into_ticket), fault);
+            return self.failed(tasks.into_iter().map(|task| task.ticket), fault);
         }
         if let Some(longest) = tasks.iter().map(Found::waited).max() {
             tracing::info!(
@@ -31,7 +31,8 @@ impl<'a> Results<'a> {
                 "tasks are restored"
             );
         }
-        self.send(tasks.into_iter().map(Found::into_result));
+        let results = tasks.into_iter().map(Found::into_result);
+        self.send(results.filter(RestoreResult::is_wanted));
     }
 
     /// Tells that these are not restored. One fault speaks for all: the stream thread decides what
@@ -47,7 +48,7 @@ impl<'a> Results<'a> {
 
     fn send(&self, results: impl Iterator<Item = RestoreResult>) {
         let mut any = false;
-        for result in results.filter(RestoreResult::is_wanted) {
+        for result in results {
             // Where nobody listens any more, nobody waits for it.
             any |= self.to.send(result).is_ok();
         }

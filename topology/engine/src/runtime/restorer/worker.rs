@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::behind::{Begun, Behind, TasksBeingRead};
 use super::positions::{Positioned, Positions, PositionsWait};
-use super::reading::{Begun, Behind, Reading, Share, TasksBeingRead};
+use super::reading::{Reading, Share};
 use super::results::Results;
 use super::{
     CalledOff, Lent, RestoreFault, RestoreJob, RestoreResult, Restored, Ticket, offset_of,
@@ -41,7 +42,7 @@ pub(super) struct Worker {
 
 /// A task of which the positions and ends are known.
 pub(super) struct Found {
-    ticket: Ticket,
+    pub(super) ticket: Ticket,
     restored: Restored,
     /// Of a task whose groups have committed nothing: its stores, if it has any.
     unread: Option<Contents>,
@@ -67,18 +68,6 @@ impl Found {
                 repartition_ends,
             },
         }
-    }
-
-    pub(super) fn is_wanted(&self) -> bool {
-        self.ticket.is_wanted()
-    }
-
-    pub(super) fn ticket(&self) -> &Ticket {
-        &self.ticket
-    }
-
-    pub(super) fn into_ticket(self) -> Ticket {
-        self.ticket
     }
 
     /// How long its restore has taken.
