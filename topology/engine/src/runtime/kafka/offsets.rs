@@ -2,9 +2,11 @@
 
 use std::slice;
 use std::sync::{Arc, Once};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::client_log::ClientLog;
@@ -134,12 +136,38 @@ impl EndOffsets {
             let added = list.add_partition_offset(topic, partition.0, ClientOffset::End);
             added.map_err(|error| KafkaFault::of(ACTION, &error))?;
         }
-        let ends = self.client.offsets_for_times(list, limit);
-        // Those without a leader come back without an offset.
-        Ok(positions(
-            &ends.map_err(|error| KafkaFault::of(ACTION, &error))?,
-        ))
+        let begun = Instant::now();
+        loop {
+            let left = limit.saturating_sub(begun.elapsed());
+            match self.client.offsets_for_times(list.clone(), left) {
+                // Those without a leader come back without an offset.
+                Ok(ends) => return Ok(positions(&ends)),
+                Err(error)
+                    if asked_a_former_leader(&error) && begun.elapsed() < NEWS_LIMIT.min(limit) =>
+                {
+                    thread::park_timeout(NEWS_STEP);
+                }
+                Err(error) => return Err(KafkaFault::of(ACTION, &error)),
+            }
+        }
     }
+}
+
+/// How long a client may take to learn who leads a partition by now, which it asks for when one that
+/// it has asked does not.
+const NEWS_LIMIT: Duration = Duration::from_secs(5);
+const NEWS_STEP: Duration = Duration::from_millis(50);
+
+/// Whether brokers have restarted since, or handed partitions over.
+fn asked_a_former_leader(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::FencedLeaderEpoch
+                | RDKafkaErrorCode::UnknownLeaderEpoch
+        )
+    )
 }
 
 fn no_answer(TopicPartition { topic, partition }: &TopicPartition) -> KafkaFault {
