@@ -46,7 +46,7 @@ pub enum StartFailure {
 fn where_to_look(error: &StartError) -> &'static str {
     match error {
         StartError::Topics(_) => "",
-        _ => " (see KAFKA_BROKERS)",
+        _ => " (see KAFKA_BROKERS and KAFKA_PROPERTIES)",
     }
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let unreachable = said(fault().into());
         assert_eq!(
             unreachable,
-            "the Kafka cluster at kafka:9092 cannot be used (see KAFKA_BROKERS)"
+            "the Kafka cluster at kafka:9092 cannot be used (see KAFKA_BROKERS and KAFKA_PROPERTIES)"
         );
         let refused = said(StartError::Topics(TopicError::Kafka(fault())));
         assert_eq!(refused, "the Kafka cluster at kafka:9092 cannot be used");

@@ -33,9 +33,11 @@ mod lists;
 mod load;
 mod metrics;
 mod outside;
+mod own_broker;
 mod race;
 mod record;
 mod routing;
+mod secured;
 mod start_up;
 mod timers;
 

@@ -1,82 +1,18 @@
 //! Brokers that pause, restart, and are away for a minute: instances wait, say so, and
 //! go on.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
 
 use crate::broker::{Broker, PARTITIONS};
 use crate::failover::probe::Probe;
 use crate::failover::{CALM, launch, report, shared_by, under_load};
 use crate::instance::Instance;
+use crate::own_broker::OwnBroker;
 use crate::{eventually, pause};
 
-/// A broker of this test, which ends with this process at the latest.
-struct OwnBroker {
-    data: TempDir,
-    address: String,
-}
-
-impl OwnBroker {
-    fn start() -> Self {
-        let data = TempDir::new().expect("a temporary folder can be made");
-        let mut broker = Self {
-            data,
-            address: "127.0.0.1:29092".to_owned(),
-        };
-        broker.run();
-        broker
-    }
-
-    fn script(&self, arguments: &[&str]) -> String {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka");
-        let output = Command::new(script)
-            .args(arguments)
-            .arg("--data")
-            .arg(self.data.path())
-            .output()
-            .expect("the script can be run");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    /// Starts it at the same address again.
-    fn run(&mut self) {
-        let port = self
-            .address
-            .rsplit(':')
-            .next()
-            .expect("an address has a port")
-            .to_owned();
-        let owner = std::process::id().to_string();
-        self.address = self.script(&["start", "--port", &port, "--for", &owner]);
-    }
-
-    fn stop(&self) {
-        self.script(&["stop"]);
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = std::fs::read_to_string(self.data.path().join("pid"));
-        let pid = pid.expect("a broker that runs has a pid file");
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), pid.trim()])
-            .status();
-        assert!(sent.expect("kill can be run").success());
-    }
-}
-
-impl Drop for OwnBroker {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
+/// How many lines an instance may log of a minute without brokers and of its end: each of its clients has
+/// something to say, every few seconds.
+const LINES_MAX: usize = 400;
 
 /// CPU seconds that a process has used, and its resident memory in bytes.
 fn usage(instance: &Instance) -> (f64, u64) {
@@ -112,8 +48,8 @@ fn say_so(instances: &[&Instance]) {
 
 #[test]
 fn instances_outlive_pauses_restarts_and_absences_of_all_brokers() {
-    let mut kafka = OwnBroker::start();
-    let broker = Broker::at(kafka.address.clone(), |_| PARTITIONS);
+    let kafka = OwnBroker::start();
+    let broker = Broker::at(kafka.address(), |_| PARTITIONS);
     let a = launch(&broker, "a").start();
     let all = a.running();
     let b = launch(&broker, "b").start();
@@ -143,6 +79,7 @@ fn instances_outlive_pauses_restarts_and_absences_of_all_brokers() {
         probe.start();
         let begun = Instant::now();
         let before = [usage(&a), usage(&b)];
+        let said_before = [&a, &b].map(|of| of.log().lines().count());
         kafka.stop();
         say_so(&[&a, &b]);
         pause(Duration::from_secs(60).saturating_sub(begun.elapsed()));
@@ -159,6 +96,11 @@ fn instances_outlive_pauses_restarts_and_absences_of_all_brokers() {
         kafka.run();
         shared_by(&[&a, &b], &all);
         let took = begun.elapsed();
+        for (said, instance) in said_before.iter().zip([&a, &b]) {
+            let lines = instance.log().lines().count() - said;
+            println!("a minute without brokers: {lines} lines of log");
+            assert!(lines < LINES_MAX, "it says the same again and again");
+        }
         pause(CALM);
         report(
             "all brokers are away for a minute",

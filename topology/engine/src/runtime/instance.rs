@@ -27,7 +27,7 @@ use super::cluster::{Cluster, MessengerFault, start_messenger};
 use super::fence::Fence;
 use super::first_start::{self, ForeignPosition};
 use super::internal_topics::{ensure_external, ensure_internal};
-use super::kafka::{Admin, Ends, KafkaFault, check_properties};
+use super::kafka::{Admin, Ends, KafkaFault, check_properties, partition_counts};
 use super::lag::LagBoard;
 use super::purge::Purger;
 use super::sampler::{self, Sampler};
@@ -167,7 +167,8 @@ impl Streams {
         let state_dir = Arc::new(StateDir::lock(&config.state_dir, &config.application_id)?);
         // 2.
         let admin = Admin::connect(config)?;
-        let counts = ensure_external(&admin, topics, admin.partition_counts()?)?;
+        let counts = partition_counts(&admin, config)?;
+        let counts = ensure_external(&admin, topics, counts)?;
         // 3.
         let plan = Arc::new(topology.resolve(&config.application_id, &counts)?);
         // 4.

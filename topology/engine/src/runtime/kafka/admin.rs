@@ -93,8 +93,17 @@ impl Admin {
 
     /// All topics with their partition counts.
     pub(crate) fn partition_counts(&self) -> Result<BTreeMap<String, i32>, KafkaFault> {
+        self.partition_counts_within(self.limit)
+    }
+
+    /// The same, if it takes no longer than that.
+    pub(super) fn partition_counts_within(
+        &self,
+        limit: Duration,
+    ) -> Result<BTreeMap<String, i32>, KafkaFault> {
         const ACTION: &str = "list the topics of the cluster";
-        let metadata = self.client.inner().fetch_metadata(None, self.limit);
+        let limit = limit.min(self.limit);
+        let metadata = self.client.inner().fetch_metadata(None, limit);
         let metadata = metadata.map_err(|error| KafkaFault::of(ACTION, &error))?;
         let mut counts = BTreeMap::new();
         for topic in metadata.topics() {

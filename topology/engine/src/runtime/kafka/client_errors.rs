@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::client_log;
 use super::fault::KafkaFault;
 
 const ACTION: &str = "consume";
@@ -33,13 +34,14 @@ struct Failing {
 }
 
 impl ClientErrors {
-    /// What has to be done about an error of a client that reads for `reader`, if anything.
+    /// What has to be done about an error of a client that reads for `reader`, a group or a topic, if
+    /// anything.
     pub(super) fn fault_of(&self, reader: &str, error: &KafkaError) -> Option<KafkaFault> {
         self.fault_at(Instant::now(), reader, error)
     }
 
     fn fault_at(&self, now: Instant, reader: &str, error: &KafkaError) -> Option<KafkaFault> {
-        let fault = KafkaFault::of(ACTION, error);
+        let fault = KafkaFault::of(ACTION, error).of_what(reader);
         if let KafkaError::MessageConsumptionFatal(_) = error {
             return Some(match fault {
                 KafkaFault::Retriable { action, reason } => KafkaFault::Fenced { action, reason },
@@ -59,7 +61,7 @@ impl ClientErrors {
         if !is_mended {
             return Some(fault);
         }
-        tracing::warn!(%reader, %error, "the consumer reports an error that it retries");
+        client_log::mended(reader, error);
         None
     }
 
@@ -97,8 +99,10 @@ mod tests {
             Code::TopicAuthorizationFailed,
             Code::GroupAuthorizationFailed,
         ] {
-            let fault = fault(lasting);
-            assert!(matches!(fault, Some(KafkaFault::Fatal { .. })), "{lasting}");
+            let Some(KafkaFault::Fatal { reason, .. }) = fault(lasting) else {
+                panic!("{lasting} is not mended");
+            };
+            assert!(reason.starts_with("group: "), "{reason}");
         }
         assert!(fault(Code::PollExceeded).is_some());
     }

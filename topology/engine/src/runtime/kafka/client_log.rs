@@ -60,6 +60,13 @@ pub(super) fn error(error: &KafkaError, reason: &str) {
     }
 }
 
+/// Logs an error that a reader is told of, and goes on after by itself.
+pub(super) fn mended(reader: &str, error: &KafkaError) {
+    if is_new(&format!("{reader}: {error}")) {
+        tracing::warn!(%reader, %error, "the consumer reports an error that it retries");
+    }
+}
+
 fn is_new(line: &str) -> bool {
     let now = Instant::now();
     let gist: String = line

@@ -98,13 +98,30 @@ impl KafkaFault {
     }
 
     /// The same, of one partition.
-    pub(super) fn at(mut self, topic: &str, partition: i32) -> Self {
+    pub(super) fn at(self, topic: &str, partition: i32) -> Self {
+        self.of_what(&format!("{topic}-{partition}"))
+    }
+
+    /// The same, of one of several that it can be about.
+    pub(super) fn of_what(mut self, what: &str) -> Self {
+        let reason = self.reason_mut();
+        *reason = format!("{what}: {reason}");
+        self
+    }
+
+    /// The same, with what stands between client and brokers.
+    pub(super) fn explained_by(mut self, complaint: &str) -> Self {
+        let reason = self.reason_mut();
+        *reason = format!("{reason}; the client says: {complaint}");
+        self
+    }
+
+    fn reason_mut(&mut self) -> &mut String {
         let (Self::Fenced { reason, .. }
         | Self::Retriable { reason, .. }
         | Self::Misconfigured { reason, .. }
-        | Self::Fatal { reason, .. }) = &mut self;
-        *reason = format!("{topic}-{partition}: {reason}");
-        self
+        | Self::Fatal { reason, .. }) = self;
+        reason
     }
 
     pub(crate) fn timeout(action: &'static str) -> Self {

@@ -6,6 +6,7 @@
 //! - [`changelog_reader`]: reads changelogs to their ends, outside any group.
 //! - [`offsets`]: ends of partitions, as of the log and as of its transactions.
 //! - [`admin`]: topics and their settings.
+//! - [`first_contact`]: the first question to a cluster, and why it is not answered.
 //! - [`event_producer`]: writes single events from outside the topology.
 //!
 //! What crosses this border is named by the remedy ([`KafkaFault`]), not by the client's codes.
@@ -18,6 +19,7 @@ mod consumer;
 mod event_producer;
 mod fault;
 mod fetcher;
+mod first_contact;
 mod offsets;
 mod producer;
 mod settings;
@@ -28,6 +30,7 @@ pub(crate) use consumer::{CommittedReader, GroupConsumer, GroupEvent, GroupPosit
 pub use event_producer::{EventProducer, SendError};
 pub use fault::KafkaFault;
 pub(crate) use fetcher::{Fetcher, LaneId};
+pub(crate) use first_contact::partition_counts;
 pub(crate) use offsets::{EndOffsets, Ends};
 pub(crate) use producer::{
     FencingProducer, GroupOffsets, Outbox, Slot, Slots, TransactionalProducer,
