@@ -78,13 +78,21 @@ impl EndOffsets {
         self.connected.call_once(|| connect(&self.client, topic));
     }
 
-    /// The end of each of `partitions`, in no particular order.
+    /// The end of each of `partitions`, in no particular order. One that has no leader is waited
+    /// for, as another broker is about to be it.
     pub(crate) fn of(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, KafkaFault> {
-        let ends = self.of_led(partitions)?;
-        let is_missing = |place: &&TopicPartition| !ends.iter().any(|(found, _)| found == *place);
-        match partitions.iter().find(is_missing) {
-            Some(place) => Err(no_answer(place)),
-            None => Ok(ends),
+        let begun = Instant::now();
+        loop {
+            let ends = self.of_led(partitions)?;
+            let is_missing =
+                |place: &&TopicPartition| !ends.iter().any(|(found, _)| found == *place);
+            match partitions.iter().find(is_missing) {
+                None => return Ok(ends),
+                Some(_) if begun.elapsed() < NEWS_LIMIT.min(self.limit) => {
+                    thread::park_timeout(NEWS_STEP);
+                }
+                Some(place) => return Err(no_answer(place)),
+            }
         }
     }
 
@@ -166,6 +174,8 @@ fn asked_a_former_leader(error: &KafkaError) -> bool {
             RDKafkaErrorCode::NotLeaderForPartition
                 | RDKafkaErrorCode::FencedLeaderEpoch
                 | RDKafkaErrorCode::UnknownLeaderEpoch
+                // The client has dropped its connection to the one that was asked.
+                | RDKafkaErrorCode::DestroyBroker
         )
     )
 }

@@ -192,6 +192,10 @@ const COMMIT: &str = "commit a transaction";
 const ABORT: &str = "abort a transaction";
 const DELIVER: &str = "deliver the records of a transaction";
 
+/// How long an abort is waited for. Where brokers have gone the client takes up to a minute for it, in which the
+/// thread could have other clients.
+const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Past its own limit the client has had its chance; a little more for the way back.
 fn patience(limit: Duration) -> Duration {
     limit + Duration::from_secs(1)
@@ -294,15 +298,20 @@ impl TransactionalProducer {
     }
 
     /// Ends the open transaction, if there is one, without a trace; but not one whose
-    /// commit is under way and succeeds.
+    /// commit is under way and succeeds. It is not waited for long: the next producer under the id
+    /// ends what this one has left open, and sees to it that nothing of it comes later.
     pub(crate) fn abort(&mut self) -> Result<(), KafkaFault> {
-        if let Err(fault) = self.wait_committed() {
-            tracing::debug!(%fault, "the commit under way has failed");
+        let begun = Instant::now();
+        if self.committing.take().is_some() {
+            match self.answer(COMMIT, ABORT_PATIENCE) {
+                Ok(()) => self.open = false,
+                Err(fault) => tracing::debug!(%fault, "the commit under way has failed"),
+            }
         }
         if self.open && !self.given_up {
             let called = self.calls.send(Call::Abort);
             called.map_err(|_| KafkaFault::timeout(ABORT))?;
-            self.answer(ABORT, patience(self.limit))?;
+            self.answer(ABORT, ABORT_PATIENCE.saturating_sub(begun.elapsed()))?;
             self.open = false;
         }
         Ok(())
@@ -344,7 +353,36 @@ fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+
     use super::*;
+    use crate::record::OutputRecord;
+    use crate::{Partition, TimestampMs};
+
+    /// The client's own mock of brokers, as those of the tests stay.
+    #[test]
+    fn an_abort_does_not_wait_for_brokers_that_have_gone() {
+        let brokers = MockCluster::new(1).unwrap();
+        brokers.create_topic("events", 1, 1).unwrap();
+        let config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
+        let begun =
+            TransactionalProducer::begin(&config, "mock-a-0", Slots::default(), Waker::default());
+        let mut producer = begun.unwrap().wait().unwrap();
+        let mut outbox = Outbox::default();
+        let record = OutputRecord {
+            topic: "events".into(),
+            partition: Partition(0),
+            key: Some(b"k".to_vec()),
+            value: Some(b"v".to_vec()),
+            timestamp: TimestampMs(0),
+            headers: Vec::new(),
+        };
+        outbox.send(record, None);
+        producer.hand_over(&mut outbox).unwrap();
+        brokers.broker_down(1).unwrap();
+        // The client would say in ten seconds that it is done.
+        assert_eq!(producer.abort(), Err(KafkaFault::timeout(ABORT)));
+    }
 
     #[test]
     fn a_slot_notices_where_its_partition_has_gone_back() {
