@@ -88,8 +88,10 @@ impl EndOffsets {
                 |place: &&TopicPartition| !ends.iter().any(|(found, _)| found == *place);
             match partitions.iter().find(is_missing) {
                 None => return Ok(ends),
-                Some(_) if begun.elapsed() < NEWS_LIMIT.min(self.limit) => {
+                Some(place) if begun.elapsed() < NEWS_LIMIT.min(self.limit) => {
                     thread::park_timeout(NEWS_STEP);
+                    // By itself the client may not look for seconds who leads it by now.
+                    connect(&self.client, &place.topic);
                 }
                 Some(place) => return Err(no_answer(place)),
             }
