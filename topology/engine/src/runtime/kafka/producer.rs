@@ -288,12 +288,17 @@ impl TransactionalProducer {
 
     /// Waits until the commit under way, if there is one, is answered.
     pub(crate) fn wait_committed(&mut self) -> Result<(), KafkaFault> {
-        let Some(since) = self.committing.take() else {
-            return Ok(());
-        };
-        let left = patience(self.limit).saturating_sub(since.elapsed());
-        self.answer(COMMIT, left)?;
-        self.open = false;
+        let waited = self
+            .committing
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        self.wait_committed_for(patience(self.limit).saturating_sub(waited))
+    }
+
+    fn wait_committed_for(&mut self, limit: Duration) -> Result<(), KafkaFault> {
+        if self.committing.take().is_some() {
+            self.answer(COMMIT, limit)?;
+            self.open = false;
+        }
         Ok(())
     }
 
@@ -302,11 +307,8 @@ impl TransactionalProducer {
     /// ends what this one has left open, and sees to it that nothing of it comes later.
     pub(crate) fn abort(&mut self) -> Result<(), KafkaFault> {
         let begun = Instant::now();
-        if self.committing.take().is_some() {
-            match self.answer(COMMIT, ABORT_PATIENCE) {
-                Ok(()) => self.open = false,
-                Err(fault) => tracing::debug!(%fault, "the commit under way has failed"),
-            }
+        if let Err(fault) = self.wait_committed_for(ABORT_PATIENCE) {
+            tracing::debug!(%fault, "the commit under way has failed");
         }
         if self.open && !self.given_up {
             let called = self.calls.send(Call::Abort);
