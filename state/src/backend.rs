@@ -118,7 +118,7 @@ impl KeyRange {
 pub struct StoreStats {
     /// Keys, estimated.
     pub keys: u64,
-    /// Bytes on disk (in memory, for a memory backend).
+    /// Bytes on disk and in memory that is not on disk yet, estimated.
     pub bytes: u64,
 }
 

@@ -115,7 +115,7 @@ fn start() -> io::Result<Sender<Job>> {
 
 /// Elsewhere a process has one priority for all of its threads.
 fn stand_back() {
-    // It is refused to those only who want to come forward.
+    // Where the service manager forbids the call, they compete with the others: slower, but as right.
     #[cfg(target_os = "linux")]
     rustix::process::setpriority_process(None, NICENESS).ok();
 }

@@ -47,7 +47,7 @@ pub trait Processor: Send + 'static {
     ///
     /// [`ProcessorError::Rejected`] for a message that cannot be processed: all it
     /// did so far is undone and the error policy of its source decides. Others
-    /// stop the task.
+    /// stop the instance.
     fn process(
         &mut self,
         context: &mut Context<'_>,
@@ -60,7 +60,7 @@ pub trait Processor: Send + 'static {
     ///
     /// [`ProcessorError::Rejected`] for one that cannot be handled, also by a processor that it
     /// forwards to: all it did so far is undone, and it becomes a dead letter under its key, of the
-    /// topic `<processor>-timers` and without an offset. Others stop the task, and so does this
+    /// topic `<processor>-timers` and without an offset. Others stop the instance, and so does this
     /// where all sources of the subtopology have [`ErrorPolicy::Stop`](crate::ErrorPolicy::Stop).
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         // A processor that schedules timers has to say what they do.
@@ -74,7 +74,7 @@ pub trait Processor: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Any error stops the task.
+    /// Any error stops the instance.
     fn on_punctuate(
         &mut self,
         context: &mut Context<'_>,

@@ -10,8 +10,8 @@
 //!    nothing is read, fenced or joined before that.
 //! 6. Start the threads; how one gets to its tasks is said in [`stream_thread`].
 //!
-//! Stop: 1. threads commit and close their tasks; 2. the sampler ends; 3. the directory is
-//! free.
+//! Stop: 1. standbys are followed no more; 2. stream threads commit and close their tasks, and the
+//! sampler ends; 3. the others are told no more; 4. the directory is free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,14 +104,15 @@ impl StartError {
     }
 }
 
-/// Why the stream threads of an instance have stopped by themselves.
+/// Why the threads of an instance have stopped by themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StreamsFailure {
     /// Another process has started under the instance's id. To start this one again would
     /// stop that one.
     #[error("{0}")]
     Superseded(String),
-    /// Brokers do not take what is configured. To start again changes nothing.
+    /// Brokers do not take what is configured, or topics are not what they were when the instance started: one is
+    /// gone, made anew or has other partitions. Somebody has to look into that.
     #[error("{0}")]
     Misconfigured(String),
     /// Something that no thread can mend. After a new start it may be over.
@@ -326,14 +327,14 @@ impl Streams {
         status
     }
 
-    /// Why a stream thread has stopped for good, if one has. The others commit and stop then as
+    /// Why a thread has stopped for good, if one has. The others commit and stop then as
     /// well; what is left to do is to drop this, and to end the process or start anew.
     #[must_use]
     pub fn failure(&self) -> Option<StreamsFailure> {
         self.failure.lock().reason.clone()
     }
 
-    /// Calls `callback` when a stream thread stops for good, or at once if one has.
+    /// Calls `callback` when a thread stops for good, or at once if one has.
     pub fn on_failure(&self, callback: impl Fn(&StreamsFailure) + Send + Sync + 'static) {
         let callback: OnFailure = Arc::new(callback);
         let reason = {

@@ -167,7 +167,7 @@ impl Metrics {
                 "From a timer's deadline to its firing.",
             )?,
             store_keys: add.gauges("turnstile_store_keys", "Keys of a store, estimated.", &["store"])?,
-            store_bytes: add.gauges("turnstile_store_bytes", "Bytes of a store on disk.", &["store"])?,
+            store_bytes: add.gauges("turnstile_store_bytes", "Bytes of a store on disk and in buffers, estimated.", &["store"])?,
             block_cache_bytes: add.gauge("turnstile_rocksdb_block_cache_bytes", "Blocks of files in memory, with their indexes and filters.")?,
             block_cache_capacity_bytes: add.gauge(
                 "turnstile_rocksdb_block_cache_capacity_bytes",

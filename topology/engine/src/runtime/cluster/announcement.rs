@@ -39,7 +39,8 @@ pub(crate) struct Claim {
 pub struct StandbyReport {
     /// The task.
     pub task: TaskId,
-    /// Changelog records that are not in its stores yet.
+    /// Offsets that its stores are behind the end of their changelog partition, those of other tasks and of
+    /// markers included; the greatest number while nobody knows.
     pub records_behind: u64,
     /// How long ago it had all there were, in milliseconds; nothing: not yet.
     pub stale_ms: Option<u64>,
