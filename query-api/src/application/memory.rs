@@ -36,8 +36,9 @@ pub(crate) enum Fault {
     Broken,
     /// Commands are written, and never decided.
     Deaf,
-    /// One record is processed and committed each time that somebody waits for a row.
-    Stepwise,
+    /// One record is processed and committed each time that somebody waits for a row: of the tasks
+    /// that have one, counted by subtopology, that of this number.
+    Stepwise(usize),
     /// Commands cannot be written.
     Mute,
     /// Nobody says whether commands are written.
@@ -76,10 +77,10 @@ impl World {
         self.tell();
     }
 
-    fn step(&self) {
+    fn step(&self, choice: usize) {
         {
             let mut driver = self.driver.lock();
-            driver.step(0).expect("every record can be processed");
+            driver.step(choice).expect("every record can be processed");
             driver.commit();
         }
         self.tell();
@@ -227,28 +228,38 @@ impl MemoryApplication {
                 Fault::NotYet => self.rehearsal.restore(task),
                 Fault::Broken => self.rehearsal.run(task, Arc::new(Broken { panics: false })),
                 Fault::Panics => self.rehearsal.run(task, Arc::new(Broken { panics: true })),
-                Fault::Healthy | Fault::Deaf | Fault::Stepwise | Fault::Mute | Fault::Stalled => {
+                Fault::Healthy
+                | Fault::Deaf
+                | Fault::Stepwise(_)
+                | Fault::Mute
+                | Fault::Stalled => {
                     self.rehearsal.run(task, backend);
                 }
             }
         }
-        if fault == Fault::Stepwise {
-            self.step_for_those_who_wait();
+        if let Fault::Stepwise(choice) = fault {
+            self.step_for_those_who_wait(choice);
         }
     }
 
-    fn step_for_those_who_wait(&self) {
+    fn step_for_those_who_wait(&self, choice: usize) {
         let world = Arc::downgrade(&self.world);
         let rehearsal = self.rehearsal.clone();
         std::thread::spawn(move || {
             while let Some(world) = world.upgrade() {
                 if rehearsal.anyone_waits() {
-                    world.step();
+                    world.step(choice);
                 }
                 drop(world);
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
+    }
+
+    /// Appends a command as another service would, and leaves it lying.
+    pub(crate) fn pipe(&self, topic: &str, key: &str, command: &str) {
+        let mut driver = self.world.driver.lock();
+        driver.pipe(topic, Some(key), Some(command.as_bytes()));
     }
 
     /// Processes what a fault has left lying.
@@ -259,7 +270,7 @@ impl MemoryApplication {
     /// Processes and commits one record of what a fault has left lying: that of the task
     /// that comes first, by subtopology.
     pub(crate) fn step(&self) {
-        self.world.step();
+        self.world.step(0);
     }
 
     /// Lets time pass.
@@ -309,7 +320,7 @@ impl Application for MemoryApplication {
         let mut driver = self.world.driver.lock();
         driver.pipe(topic, Some(key), Some(&command));
         drop(driver);
-        if !matches!(fault, Fault::Deaf | Fault::Stepwise) {
+        if !matches!(fault, Fault::Deaf | Fault::Stepwise(_)) {
             self.run();
         }
         Box::pin(async { Ok(()) })

@@ -83,6 +83,19 @@ impl Rows {
             .await
     }
 
+    /// Waits until Tickets knows that `order` has ended, and does not hold `ticket` any more.
+    pub async fn await_end_at_ticket(
+        &self,
+        ticket: &TicketId,
+        order: &OrderId,
+        deadline: Instant,
+    ) -> Result<Option<()>, Unavailable> {
+        let store = self.of_tickets()?.ended_orders;
+        self.stores
+            .wait(store, ticket.as_str(), order, deadline, |ended| ended)
+            .await
+    }
+
     /// Waits for an order.
     pub async fn await_order<T>(
         &self,

@@ -136,7 +136,7 @@ impl Api {
         if let Some(problem) = refusal
             && key_use == KeyUse::New
         {
-            uses.release(name, &command.id);
+            // The key stays bound to the body: asked again with that it is refused again.
             return Err(problem);
         }
         // 3.

@@ -31,6 +31,7 @@ pub mod problem_responses;
 pub mod reads;
 mod request_id;
 mod router;
+pub mod running;
 pub mod server;
 pub mod staleness;
 mod surround;
@@ -42,7 +43,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use turnstile_ticketing::Service;
 
 use crate::config::Authentication;
 use crate::instance::Instance;
@@ -51,7 +51,6 @@ use caller::Authenticator;
 use idempotency::KeyUses;
 use limits::Room;
 use measures::Measures;
-use problem::{Problem, ProblemKind};
 
 pub use router::{openapi, router};
 
@@ -134,14 +133,5 @@ impl Api {
 
     fn measures(&self) -> &Measures {
         &self.shared.measures
-    }
-
-    /// 404 for the routes of a service that is not run here.
-    fn require(&self, service: Service) -> Result<(), Problem> {
-        if self.instance().runs(service) {
-            return Ok(());
-        }
-        let detail = format!("the service {service} is not run here");
-        Err(Problem::with_detail(ProblemKind::RouteNotFound, detail))
     }
 }

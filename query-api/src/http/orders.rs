@@ -31,6 +31,7 @@ use super::problem_responses::{
     BodyProblems, CommandProblems, IdProblems, KeyProblems, OrderProblems, PageProblems,
     ReadProblems, TicketProblems,
 };
+use super::running::{self, Runs};
 use super::staleness::{MaxStale, MaxStaleParameter};
 use crate::application::{Decider, Found, Listing, Rows};
 
@@ -133,11 +134,11 @@ impl From<Order> for OrderView {
 )]
 pub async fn create(
     State(api): State<Api>,
+    _: Runs<running::Orders>,
     Caller(caller): Caller,
     key: IdempotencyKey,
     body: Body,
 ) -> Result<Response, Problem> {
-    api.require(Service::Orders)?;
     let OrderFields { ticket_id } = body.json()?;
     let ticket_id = TicketId::new(ticket_id).map_err(|invalid| {
         Problem::with_detail(ProblemKind::InvalidValue, format!("ticketId: {invalid}"))
@@ -274,11 +275,11 @@ pub async fn list(
 )]
 pub async fn cancel(
     State(api): State<Api>,
+    _: Runs<running::Orders>,
     IdPath(order_id): IdPath<OrderId>,
     Caller(caller): Caller,
     key: IdempotencyKey,
 ) -> Result<StatusCode, Problem> {
-    api.require(Service::Orders)?;
     let deadline = api.deadline();
     let submission = Submission {
         name: "order.cancel",
@@ -312,7 +313,7 @@ fn order_beside(rows: &Rows, ticket: &TicketId, command: &CommandId) -> OrderId 
 }
 
 /// Waits until an order that has got its last command or payment shows it, and its
-/// ticket is free unless it is completed. The caller's answer is certain already, so
+/// ticket is free unless it is completed, to be ordered and to be edited. The caller's answer is certain already, so
 /// nothing that is slow or elsewhere changes it.
 pub(super) async fn ended(api: &Api, id: &OrderId, deadline: Instant) {
     let waited = until_ended(api, id, deadline).await;
@@ -340,5 +341,9 @@ async fn until_ended(api: &Api, id: &OrderId, deadline: Instant) -> Result<Optio
         (holder != Some(id)).then_some(())
     };
     let ticket = &order.ticket.id;
-    Ok(rows.await_listed_ticket(ticket, deadline, is_free).await?)
+    let listed = rows.await_listed_ticket(ticket, deadline, is_free).await?;
+    if listed.is_none() || !api.instance().runs(Service::Tickets) {
+        return Ok(listed);
+    }
+    Ok(rows.await_end_at_ticket(ticket, id, deadline).await?)
 }

@@ -11,6 +11,7 @@
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use turnstile_engine::Partition;
+use turnstile_ticketing::ids::MAX_ID_BYTES;
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Problem, ProblemKind};
@@ -158,7 +159,8 @@ impl Position {
         let partition = i32::from_be_bytes(*partition);
         let after = std::str::from_utf8(after).ok()?;
         let after = (!after.is_empty()).then(|| after.to_owned());
-        (partition >= 0).then_some(Self {
+        let is_id = |after: &String| after.len() <= MAX_ID_BYTES;
+        (partition >= 0 && after.as_ref().is_none_or(is_id)).then_some(Self {
             partition: Partition(partition),
             after,
         })
@@ -372,6 +374,17 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn a_cursor_after_what_is_no_id_is_refused() {
+        let after = |bytes| Position {
+            partition: Partition(1),
+            after: Some("x".repeat(bytes)),
+        };
+        let read = |bytes| Position::read(Listing::Orders, &after(bytes).cursor(Listing::Orders));
+        assert_eq!(read(MAX_ID_BYTES), Some(after(MAX_ID_BYTES)));
+        assert_eq!(read(MAX_ID_BYTES + 1), None);
     }
 
     proptest! {

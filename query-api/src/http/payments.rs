@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use turnstile_ticketing::commands::PaymentCreate;
 use turnstile_ticketing::ids::{InvalidId, OrderId, PaymentRecordId, Token, UserId};
+use turnstile_ticketing::orders::Order;
 use turnstile_ticketing::outcome::Answer;
-use turnstile_ticketing::{Service, topics};
+use turnstile_ticketing::topics;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -24,6 +25,7 @@ use super::idempotency::IdempotencyKey;
 use super::orders::ended;
 use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use super::problem_responses::{BodyProblems, CommandProblems, OrderProblems, ReadProblems};
+use super::running::{self, Runs};
 use crate::application::{Decider, Patience};
 
 /// How long it may take to see whether an order has ended.
@@ -63,11 +65,11 @@ pub struct PaymentView {
 )]
 pub async fn create(
     State(api): State<Api>,
+    _: Runs<running::Payments>,
     Caller(caller): Caller,
     key: IdempotencyKey,
     body: Body,
 ) -> Result<(StatusCode, Json<PaymentView>), Problem> {
-    api.require(Service::Payments)?;
     let PaymentFields { order_id, token } = body.json()?;
     let invalid = |field: &'static str| {
         move |why: InvalidId| {
@@ -103,21 +105,40 @@ pub async fn create(
         }
         Ok(_) => Err(unexpected_answer("payment.create")),
         Err(problem) => {
-            if problem.kind() == ProblemKind::PaymentDeclined {
-                ended(&api, &order_id, deadline).await;
+            match problem.kind() {
+                ProblemKind::PaymentDeclined => ended(&api, &order_id, deadline).await,
+                ProblemKind::OrderNotFound if is_theirs(&api, &order_id, &caller).await => {
+                    return Err(not_known_yet().ask_again_with(key.as_str()));
+                }
+                _ => {}
             }
             Err(problem)
         }
     }
 }
 
+/// Payments reads of orders behind Orders, and gives up on one after some seconds.
+async fn is_theirs(api: &Api, order: &OrderId, buyer: &UserId) -> bool {
+    let order = glance(api, order).await.ok().flatten();
+    order.is_some_and(|order| order.user_id == *buyer)
+}
+
+fn not_known_yet() -> Problem {
+    let detail = "Payments has not heard of the order yet; ask again";
+    Problem::with_detail(ProblemKind::Unavailable, detail)
+}
+
 /// Payments may not know yet that an order has ended which its buyer has seen end.
 async fn finished(api: &Api, order: &OrderId, buyer: &UserId) -> Result<Option<Problem>, Problem> {
-    let application = api.application()?;
-    let patience = Patience::until(Instant::now() + GLANCE);
-    // An order that cannot be read at once is for Payments alone to judge.
-    let found = application.rows().order(order, patience).await.ok();
-    let order = found.and_then(|found| found.value);
+    let order = glance(api, order).await?;
     let finished = order.is_some_and(|order| order.status.is_final() && order.user_id == *buyer);
     Ok(finished.then(|| Problem::new(ProblemKind::OrderNotPayable)))
+}
+
+/// An order, if it can be read at once: else it is for Payments alone to judge.
+async fn glance(api: &Api, order: &OrderId) -> Result<Option<Order>, Problem> {
+    let application = api.application()?;
+    let patience = Patience::until(Instant::now() + GLANCE);
+    let found = application.rows().order(order, patience).await.ok();
+    Ok(found.and_then(|found| found.value))
 }

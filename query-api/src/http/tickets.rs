@@ -30,6 +30,7 @@ use super::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use super::problem_responses::{
     BodyProblems, CommandProblems, IdProblems, PageProblems, ReadProblems, TicketProblems,
 };
+use super::running::{self, Runs};
 use super::staleness::{MaxStale, MaxStaleParameter};
 use crate::application::{Decider, Found, Listing};
 
@@ -105,11 +106,11 @@ impl From<Ticket> for TicketView {
 )]
 pub async fn create(
     State(api): State<Api>,
+    _: Runs<running::Tickets>,
     Caller(caller): Caller,
     key: IdempotencyKey,
     body: Body,
 ) -> Result<Response, Problem> {
-    api.require(Service::Tickets)?;
     let draft = draft(&body)?;
     let ticket_id = TicketId::named_by(&key.command(&caller));
     let write = TicketWrite {
@@ -152,12 +153,12 @@ pub async fn create(
 )]
 pub async fn update(
     State(api): State<Api>,
+    _: Runs<running::Tickets>,
     IdPath(ticket_id): IdPath<TicketId>,
     Caller(caller): Caller,
     key: IdempotencyKey,
     body: Body,
 ) -> Result<Json<TicketView>, Problem> {
-    api.require(Service::Tickets)?;
     let write = TicketWrite {
         ticket_id,
         draft: draft(&body)?,

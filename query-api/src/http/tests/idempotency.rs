@@ -296,6 +296,7 @@ async fn a_payment_that_the_gateway_has_not_answered_is_not_refused_when_its_ord
 async fn a_payment_that_is_refused_is_refused_again() {
     let served = Served::new();
     let (order, payment) = ordered(&served, "tok_visa").await;
+    let (_, other) = ordered(&served, "tok_visa").await;
     let cancel = served.send("buyer", "DELETE", &order, &Value::Null).await;
     assert_eq!(cancel.status, 204);
     // Whoever were not refused would wait for Payments in vain.
@@ -305,6 +306,11 @@ async fn a_payment_that_is_refused_is_refused_again() {
             .send_keyed("buyer", "POST", "/api/payments", &payment, Some("k"))
             .await;
         assert_eq!(refused.problem(), problem(409, "order-not-payable"));
+        // The key is bound to its body, as if Payments had refused it.
+        let reused = served
+            .send_keyed("buyer", "POST", "/api/payments", &other, Some("k"))
+            .await;
+        assert_eq!(reused.problem(), problem(422, "idempotency-key-reused"));
     }
 }
 

@@ -305,6 +305,42 @@ async fn an_order_that_ended_is_not_charged_though_payments_does_not_know_yet() 
     );
 }
 
+/// Payments reads of orders behind Orders, and gives up on one after some seconds.
+#[tokio::test]
+async fn an_order_that_only_payments_does_not_know_is_503_and_not_404() {
+    let served = Served::new();
+    let ticket = served.ticket("Concert").await;
+    let pay = async |order: &str, meanwhile: &dyn Fn()| {
+        let paid = served.pay("buyer", order, "tok_visa");
+        let given_up = async {
+            while !served.application.anyone_waits() {
+                tokio::task::yield_now().await;
+            }
+            served.application.run();
+            served.application.advance(Duration::from_secs(6));
+            meanwhile();
+            served.application.run();
+        };
+        tokio::join!(paid, given_up).0
+    };
+    served.application.plant(Fault::Deaf);
+    let missing = problem(404, "order-not-found");
+    assert_eq!(pay("none", &|| {}).await.problem(), missing);
+    let make = |user: &str, order: &str| {
+        let command = json!({"type": "order.create", "commandId": order, "orderId": order,
+            "ticketId": ticket, "userId": user});
+        let topic = turnstile_ticketing::topics::TICKET_COMMANDS;
+        served
+            .application
+            .pipe(topic, &ticket, &command.to_string());
+    };
+    let unknown_yet = pay("o", &|| make("buyer", "o")).await;
+    assert_eq!(unknown_yet.problem(), problem(503, "unavailable"));
+    assert!(unknown_yet.headers.contains_key("idempotency-key"));
+    served.application.plant(Fault::Healthy);
+    assert_eq!(served.pay("buyer", "o", "tok_visa").await.status, 201);
+}
+
 #[tokio::test]
 async fn the_write_routes_of_a_service_that_runs_elsewhere_are_404() {
     let served = Served::of(&[Service::Expiration], 64);
@@ -317,12 +353,16 @@ async fn the_write_routes_of_a_service_that_runs_elsewhere_are_404() {
         ("GET", "/api/orders/o"),
         ("GET", "/api/tickets/t"),
     ] {
+        let missing = problem(404, "route-not-found");
         let reply = served.send("user", method, path, &Value::Null).await;
-        assert_eq!(
-            reply.problem(),
-            problem(404, "route-not-found"),
-            "{method} {path}"
-        );
+        assert_eq!(reply.problem(), missing, "{method} {path}");
+        // Whatever else is wrong with a request.
+        if method != "GET" {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.header("idempotency-key", "");
+            let reply = served.ask(request.body(Body::from("{")).unwrap()).await;
+            assert_eq!(reply.problem(), missing, "{method} {path}");
+        }
     }
 }
 
@@ -338,38 +378,48 @@ async fn a_ticket_can_be_written_where_orders_runs_elsewhere() {
 
 #[tokio::test]
 async fn an_answer_comes_only_when_its_effects_can_be_read() {
-    let served = Served::new();
-    served.application.plant(Fault::Stepwise);
+    // Whichever of the services hears of something first.
+    for choice in 0..6 {
+        let served = Served::new();
+        served.application.plant(Fault::Stepwise(choice));
+        effects_can_be_read(&served).await;
+    }
+}
+
+async fn effects_can_be_read(served: &Served) {
     let ticket = served.ticket("Concert").await;
     let id = TicketId::new(ticket.as_str()).unwrap();
     let catalog = |version| {
         let listed = served.application.listed_ticket(&id).unwrap();
         assert_eq!(listed.terms.version, version);
     };
+    let ticket_path = format!("/api/tickets/{ticket}");
+    let edit = async |title: &str| {
+        let edit = json!({"title": title, "price": 1});
+        served.send("seller", "PUT", &ticket_path, &edit).await
+    };
     catalog(0);
-    let edit = json!({"title": "Gala", "price": 1});
-    let path = format!("/api/tickets/{ticket}");
-    assert_eq!(served.send("seller", "PUT", &path, &edit).await.status, 200);
+    assert_eq!(edit("Gala").await.status, 200);
     catalog(1);
 
-    let free = || {
-        served
-            .application
-            .listed_ticket(&id)
-            .unwrap()
-            .given
-            .is_none()
+    // To be ordered, and to be edited.
+    let is_free = async |title: &str| {
+        let listed = served.application.listed_ticket(&id).unwrap();
+        assert!(listed.given.is_none());
+        let shown = served.get("", &ticket_path).await.json();
+        assert_eq!(shown.get("orderId"), None);
+        assert_eq!(edit(title).await.status, 200);
     };
     let order = served.order("buyer", &ticket).await.field("id");
     let path = format!("/api/orders/{order}");
     let cancelled = served.send("buyer", "DELETE", &path, &Value::Null).await;
     assert_eq!(cancelled.status, 204);
-    assert!(free());
+    is_free("Matinee").await;
 
     let order = served.order("buyer", &ticket).await.field("id");
     let declined = served.pay("buyer", &order, "tok_chargeDeclined").await;
     assert_eq!(declined.status, 402);
-    assert!(free());
+    is_free("Soiree").await;
     let status = async |order: &str| {
         let path = format!("/api/orders/{order}");
         served.get("buyer", &path).await.field("status")

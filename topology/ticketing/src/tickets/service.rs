@@ -24,7 +24,7 @@ pub struct TicketsStores {
     pub outcomes: Store<OutcomeKey, Outcome>,
     /// The orders that have ended. A row for each, for ever: an `order.created` may
     /// be read long after its order's end, and must reserve nothing then.
-    ended_orders: Store<OrderId, ()>,
+    pub ended_orders: Store<OrderId, ()>,
     /// The orders that hold a ticket which does not exist yet, as often as they came.
     early_holders: Store<TicketId, EarlyHolders>,
 }
