@@ -90,14 +90,15 @@ pub(super) struct BufferAccount {
 
 impl BufferAccount {
     /// Notes how much is fresh; says whether it has to be drained: when that of all together is too
-    /// much, and this as much as it is on average. So few and large ones are drained.
+    /// much, and this at least its share of what there is room for. So few and large ones are drained; and
+    /// one that holds much and is written to no more does not let the others hold as much.
     pub(super) fn holds(&self, bytes: usize) -> bool {
         let state = &mut *self.buffers.state.lock();
         let limit = self.buffers.limit_bytes + self.buffers.lent_bytes(state);
         state.held.entry(self.number).or_default().fresh = bytes;
         let total = state.fresh_bytes();
         let fresh = state.held.values().filter(|held| held.fresh > 0);
-        total > limit && bytes >= total / fresh.count().max(1)
+        total > limit && bytes >= limit / fresh.count().max(1)
     }
 
     /// Notes that so much is to be drained, and nothing is fresh.
@@ -283,6 +284,27 @@ mod tests {
         assert_eq!(memory.write_buffer_usage_bytes(), 600 * KIB);
         drop(second);
         assert_eq!(memory.write_buffer_usage_bytes(), 0);
+    }
+
+    #[test]
+    fn one_that_is_full_and_quiet_does_not_let_the_others_fill_up() {
+        const KIB: usize = 1024;
+        let limit = 1024 * KIB;
+        let memory = RocksMemory::new(8 << 20, 2 * limit);
+        let quiet = memory.account();
+        assert!(!quiet.holds(800 * KIB));
+        let mut others = [(); 19].map(|()| (memory.account(), 0));
+        for _ in 0..1000 {
+            for (other, fresh) in &mut others {
+                *fresh += 8 * KIB;
+                if other.holds(*fresh) {
+                    other.sets_apart(*fresh);
+                    other.has_drained();
+                    *fresh = 0;
+                }
+            }
+            assert!(memory.write_buffer_usage_bytes() < 2 * limit);
+        }
     }
 
     #[test]
