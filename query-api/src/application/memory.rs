@@ -36,9 +36,6 @@ pub(crate) enum Fault {
     Broken,
     /// Commands are written, and never decided.
     Deaf,
-    /// One record is processed and committed each time that somebody waits for a row: of the tasks
-    /// that have one, counted by subtopology, that of this number.
-    Stepwise(usize),
     /// Commands cannot be written.
     Mute,
     /// Nobody says whether commands are written.
@@ -228,32 +225,11 @@ impl MemoryApplication {
                 Fault::NotYet => self.rehearsal.restore(task),
                 Fault::Broken => self.rehearsal.run(task, Arc::new(Broken { panics: false })),
                 Fault::Panics => self.rehearsal.run(task, Arc::new(Broken { panics: true })),
-                Fault::Healthy
-                | Fault::Deaf
-                | Fault::Stepwise(_)
-                | Fault::Mute
-                | Fault::Stalled => {
+                Fault::Healthy | Fault::Deaf | Fault::Mute | Fault::Stalled => {
                     self.rehearsal.run(task, backend);
                 }
             }
         }
-        if let Fault::Stepwise(choice) = fault {
-            self.step_for_those_who_wait(choice);
-        }
-    }
-
-    fn step_for_those_who_wait(&self, choice: usize) {
-        let world = Arc::downgrade(&self.world);
-        let rehearsal = self.rehearsal.clone();
-        std::thread::spawn(move || {
-            while let Some(world) = world.upgrade() {
-                if rehearsal.anyone_waits() {
-                    world.step(choice);
-                }
-                drop(world);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
     }
 
     /// Appends a command as another service would, and leaves it lying.
@@ -267,10 +243,10 @@ impl MemoryApplication {
         self.world.run();
     }
 
-    /// Processes and commits one record of what a fault has left lying: that of the task
-    /// that comes first, by subtopology.
-    pub(crate) fn step(&self) {
-        self.world.step(0);
+    /// Processes and commits one record of what a fault has left lying: of the tasks that have one,
+    /// by subtopology, that at `choice` modulo their number.
+    pub(crate) fn step(&self, choice: usize) {
+        self.world.step(choice);
     }
 
     /// Lets time pass.
@@ -320,7 +296,7 @@ impl Application for MemoryApplication {
         let mut driver = self.world.driver.lock();
         driver.pipe(topic, Some(key), Some(&command));
         drop(driver);
-        if !matches!(fault, Fault::Deaf | Fault::Stepwise(_)) {
+        if fault != Fault::Deaf {
             self.run();
         }
         Box::pin(async { Ok(()) })

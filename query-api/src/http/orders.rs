@@ -67,7 +67,8 @@ pub struct OrderView {
     version: u64,
     /// Its ticket, as it was when it was reserved.
     ticket: OrderedTicketView,
-    /// The payment that it was paid with or, until then, the one that was begun.
+    /// What the payment gateway calls the payment that it was paid with or, until then, the one that was begun;
+    /// not the id that `createPayment` answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     payment_id: Option<PaymentId>,

@@ -253,7 +253,7 @@ async fn a_payment_that_may_be_decided_is_not_refused_to_whoever_asks_again() {
         let status = async || served.get("buyer", &order).await.field("status");
         for _ in 0..10 {
             if status().await != "cancelled" {
-                served.application.step();
+                served.application.step(0);
             }
         }
         assert_eq!(status().await, "cancelled");
