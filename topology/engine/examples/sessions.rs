@@ -210,6 +210,7 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
         .init();
     // An application id for the application, an instance id and a folder for each process.
     let state_dir = std::env::temp_dir().join("turnstile-sessions");
+    let stores = state_dir.display().to_string();
     let config = StreamsConfig::new("sessions-example", brokers, "only", state_dir);
     // Those that are missing are created.
     let topics = ["clicks", "sessions"].map(|name| TopicSpec {
@@ -230,7 +231,9 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
     while !streams.status().ready {
         sleep(Duration::from_millis(100));
     }
-    println!("It runs. A visitor shows the session, an empty line stops.");
+    println!(
+        "It runs, with its stores in {stores}. A visitor shows the session, an empty line stops."
+    );
     for line in std::io::stdin().lines() {
         let visitor = line?.trim().to_owned();
         if visitor.is_empty() {

@@ -22,6 +22,7 @@ mod purge;
 mod queries;
 mod restore_listener;
 mod restorer;
+mod said;
 mod sampler;
 mod standby;
 mod status;

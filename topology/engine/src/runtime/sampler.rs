@@ -20,6 +20,7 @@ use super::lag::LagBoard;
 use super::metrics::Metrics;
 use super::purge::Purger;
 use super::queries::Queries;
+use super::said::is_new;
 use super::status::StatusBoard;
 use super::task_stores::TaskStores;
 use super::topic_watch::TopicWatch;
@@ -164,6 +165,11 @@ impl Sampler {
         self.metrics.instances_alive.set(number(instances.len()));
         let differing = instances.iter().filter(|instance| !instance.fits).count();
         self.metrics.instances_differing.set(number(differing));
+        for problem in self.cluster.problems() {
+            if is_new(&problem) {
+                tracing::warn!("not ready: {problem}");
+            }
+        }
     }
 
     fn sample_stores(&self) {

@@ -47,6 +47,8 @@ pub(crate) struct ChangelogReader {
     consumer: Arc<BaseConsumer<ClientLog>>,
     queues: HashMap<TopicPartition, PartitionQueue<ClientLog>>,
     waker: Waker,
+    /// What it is called in errors.
+    reader: String,
     errors: ClientErrors,
 }
 
@@ -93,6 +95,7 @@ impl ChangelogReader {
             consumer,
             queues,
             waker,
+            reader: format!("changelog, group {}", settings::unused_group(config)),
             errors: ClientErrors::default(),
         })
     }
@@ -117,7 +120,7 @@ impl ChangelogReader {
                 })?,
                 Some(Err(KafkaError::PartitionEOF(_))) => take(ChangelogEvent::End)?,
                 Some(Err(error)) => {
-                    if let Some(fault) = self.errors.fault_of("changelog", &error) {
+                    if let Some(fault) = self.errors.fault_of(&self.reader, &error) {
                         return Err(fault.into());
                     }
                 }
@@ -142,7 +145,7 @@ impl ChangelogReader {
             }),
             Some(Err(error)) => self
                 .errors
-                .fault_of("changelog", &error)
+                .fault_of(&self.reader, &error)
                 .map_or(Ok(()), Err),
         }
     }

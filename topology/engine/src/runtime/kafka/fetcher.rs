@@ -68,6 +68,8 @@ pub(crate) struct Fetcher {
     repartition: BTreeSet<String>,
     waker: Waker,
     limit: Duration,
+    /// What it is called in errors.
+    reader: String,
     errors: ClientErrors,
 }
 
@@ -103,6 +105,7 @@ impl Fetcher {
             repartition,
             waker,
             limit: config.request_timeout,
+            reader: format!("fetcher, group {}", settings::unused_group(config)),
             errors: ClientErrors::default(),
         })
     }
@@ -272,7 +275,7 @@ impl Fetcher {
                     });
                 }
                 Some(Err(error)) => {
-                    if let Some(fault) = self.errors.fault_of("fetcher", &error) {
+                    if let Some(fault) = self.errors.fault_of(&self.reader, &error) {
                         return Err(fault);
                     }
                 }

@@ -1,5 +1,6 @@
 //! The ends of partitions.
 
+use std::collections::BTreeSet;
 use std::slice;
 use std::sync::{Arc, Once};
 use std::thread;
@@ -81,14 +82,14 @@ impl EndOffsets {
     /// The end of each of `partitions`, in no particular order. One that has no leader is waited
     /// for, as another broker is about to be it.
     pub(crate) fn of(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, KafkaFault> {
-        let begun = Instant::now();
+        let patience = self.patience();
         loop {
-            let ends = self.of_led(partitions)?;
+            let ends = self.of_those_led(partitions, patience)?;
             let is_missing =
                 |place: &&TopicPartition| !ends.iter().any(|(found, _)| found == *place);
             match partitions.iter().find(is_missing) {
                 None => return Ok(ends),
-                Some(place) if begun.elapsed() < NEWS_LIMIT.min(self.limit) => {
+                Some(place) if Instant::now() < patience => {
                     thread::park_timeout(NEWS_STEP);
                     // By itself the client may not look for seconds who leads it by now.
                     connect(&self.client, &place.topic);
@@ -104,11 +105,24 @@ impl EndOffsets {
         &self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Position>, KafkaFault> {
+        self.of_those_led(partitions, self.patience())
+    }
+
+    /// Until when a question that begins now may wait for the client to learn who leads.
+    fn patience(&self) -> Instant {
+        Instant::now() + NEWS_LIMIT.min(self.limit)
+    }
+
+    fn of_those_led(
+        &self,
+        partitions: &[TopicPartition],
+        patience: Instant,
+    ) -> Result<Vec<Position>, KafkaFault> {
         let Some(TopicPartition { topic, .. }) = partitions.first() else {
             return Ok(Vec::new());
         };
         self.connect(topic);
-        self.ask(partitions, self.limit)
+        self.ask(partitions, self.limit, patience)
     }
 
     /// The end of one partition, from whoever leads it now.
@@ -130,6 +144,7 @@ impl EndOffsets {
         let ends = self.ask(
             slice::from_ref(place),
             limit.saturating_sub(begun.elapsed()),
+            self.patience(),
         );
         let ends = ends.map_err(|fault| fault.at(topic, partition.0))?;
         let end = ends.first().map(|(_, end)| *end);
@@ -140,6 +155,7 @@ impl EndOffsets {
         &self,
         partitions: &[TopicPartition],
         limit: Duration,
+        patience: Instant,
     ) -> Result<Vec<Position>, KafkaFault> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for TopicPartition { topic, partition } in partitions {
@@ -152,10 +168,12 @@ impl EndOffsets {
             match self.client.offsets_for_times(list.clone(), left) {
                 // Those without a leader come back without an offset.
                 Ok(ends) => return Ok(positions(&ends)),
-                Err(error)
-                    if asked_a_former_leader(&error) && begun.elapsed() < NEWS_LIMIT.min(limit) =>
-                {
+                Err(error) if is_without_leader(&error) && Instant::now() < patience => {
                     thread::park_timeout(NEWS_STEP);
+                    let topics = partitions.iter().map(|place| &*place.topic);
+                    for topic in BTreeSet::from_iter(topics) {
+                        connect(&self.client, topic);
+                    }
                 }
                 Err(error) => return Err(KafkaFault::of(ACTION, &error)),
             }
@@ -163,20 +181,23 @@ impl EndOffsets {
     }
 }
 
-/// How long a client may take to learn who leads a partition by now, which it asks for when one that
-/// it has asked does not.
+/// How long a client may take to learn who leads a partition by now, where one that it has asked does
+/// not, or nobody did.
 const NEWS_LIMIT: Duration = Duration::from_secs(5);
 const NEWS_STEP: Duration = Duration::from_millis(50);
 
-/// Whether brokers have restarted since, or handed partitions over.
-fn asked_a_former_leader(error: &KafkaError) -> bool {
+/// Whether brokers have restarted since, or are handing partitions over.
+fn is_without_leader(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
             RDKafkaErrorCode::NotLeaderForPartition
                 | RDKafkaErrorCode::FencedLeaderEpoch
                 | RDKafkaErrorCode::UnknownLeaderEpoch
-                // The client has dropped its connection to the one that was asked.
+                // Nobody leads any of those that were asked for.
+                | RDKafkaErrorCode::UnknownPartition
+                // The client has dropped its connection to the one that was asked, and does not look
+                // for another by itself.
                 | RDKafkaErrorCode::DestroyBroker
         )
     )

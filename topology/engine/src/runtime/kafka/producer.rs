@@ -218,7 +218,12 @@ impl TransactionalProducer {
         let producer: BaseProducer<Deliveries> = client(config, transactional_id)
             .create_with_context(deliveries)
             .map_err(|error| KafkaFault::of("create a producer", &error))?;
-        worker::start(Arc::new(producer), config, waker)
+        worker::start(
+            Arc::new(producer),
+            transactional_id.to_owned(),
+            config,
+            waker,
+        )
     }
 
     /// Gives the client what is in the outbox; opens a transaction where there is none.

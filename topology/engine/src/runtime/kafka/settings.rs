@@ -128,10 +128,15 @@ pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> C
     with_user_properties(client, config)
 }
 
+/// Who reads outside all groups has to name one, and brokers ask for the right to it.
+pub(super) fn unused_group(config: &StreamsConfig) -> String {
+    format!("{}-unused", config.application_id)
+}
+
 fn ungrouped(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
     let mut client = client(config, name);
     client
-        .set("group.id", format!("{}-unused", config.application_id))
+        .set("group.id", unused_group(config))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")

@@ -7,6 +7,7 @@ use crate::record::OutputRecord;
 use crate::runtime::kafka::TopicPartition;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::Restoring;
+use crate::runtime::said::is_new;
 use crate::task::{LetterCause, Processed, Task, TaskError};
 use crate::{Offset, TaskStatus};
 
@@ -116,11 +117,27 @@ impl TaskSlot {
         let subtopology = plan.id.to_string();
         for (source, processed, times) in committed.records {
             if let Some(source) = plan.sources.get(source) {
+                if let Processed::DeadLettered(reason) = processed {
+                    log_dead_letter(&subtopology, &source.topic, reason);
+                }
                 metrics.count(&subtopology, &source.topic, processed, times);
             }
         }
         for (topic, kind) in committed.letters {
+            log_dead_letter(&subtopology, &topic, kind);
             metrics.count(&subtopology, &topic, Processed::DeadLettered(kind), 1);
         }
+    }
+}
+
+/// How many there are is what the metric tells.
+fn log_dead_letter(subtopology: &str, topic: &str, reason: &str) {
+    if is_new(&format!("dead letter: {subtopology} {topic} {reason}")) {
+        tracing::warn!(
+            subtopology,
+            topic,
+            reason,
+            "records have become dead letters"
+        );
     }
 }

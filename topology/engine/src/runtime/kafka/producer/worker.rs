@@ -37,6 +37,7 @@ type Answer = Result<(), KafkaFault>;
 /// is called again.
 pub(super) fn start(
     producer: Arc<BaseProducer<Deliveries>>,
+    transactional_id: String,
     config: &StreamsConfig,
     waker: Waker,
 ) -> Result<FencingProducer, KafkaFault> {
@@ -53,8 +54,10 @@ pub(super) fn start(
     thread::Builder::new()
         .name("transactions".to_owned())
         .spawn(move || {
+            let fenced = fence(&worker.producer, limit);
+            let fenced = fenced.map_err(|fault| fault.of_what(&transactional_id));
             // Who does not wait for it any more has no calls either.
-            if fence_done.send(fence(&worker.producer, limit)).is_ok() {
+            if fence_done.send(fenced).is_ok() {
                 worker.serve(&to_do, &done);
             }
         })
