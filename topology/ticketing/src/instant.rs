@@ -20,10 +20,45 @@ pub fn iso8601(time: TimestampMs) -> String {
 
 /// The time that `text` says, with `Z` or any other offset; fractions of a
 /// millisecond are rounded up, so that nothing that waits for it comes early.
+///
+/// Seconds, separators and the minutes of the offset may be left out, not the offset itself:
+/// without one nobody knows whose clock it is.
 pub(crate) fn parse_iso8601(text: &str) -> Option<TimestampMs> {
-    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    let time = DateTime::parse_from_rfc3339(text).ok();
+    let time = time.or_else(|| DateTime::parse_from_rfc3339(&in_full(text)?).ok())?;
     let rest = i64::from(time.timestamp_subsec_nanos() % 1_000_000 > 0);
     Some(TimestampMs(time.timestamp_millis().checked_add(rest)?))
+}
+
+/// `text` as RFC 3339 has it, with everything that ISO-8601 lets leave out.
+fn in_full(text: &str) -> Option<String> {
+    if !text.is_ascii() {
+        return None;
+    }
+    let (date, time) = text.split_once('T')?;
+    let (clock, offset) = time.split_at(time.find(['Z', '+', '-'])?);
+    let (clock, fraction) = clock.split_at(clock.find(['.', ',']).unwrap_or(clock.len()));
+    let date = separated(date, '-', &[4, 6]);
+    let mut clock = separated(clock, ':', &[2, 4]);
+    if clock.len() == "09:30".len() && fraction.is_empty() {
+        clock += ":00";
+    }
+    let mut offset = separated(offset, ':', &[3]);
+    if offset.len() == "+01".len() {
+        offset += ":00";
+    }
+    let fraction = fraction.replace(',', ".");
+    Some(format!("{date}T{clock}{fraction}{offset}"))
+}
+
+/// The digits with `separator` before those at `places`, unless it is there already.
+fn separated(digits: &str, separator: char, places: &[usize]) -> String {
+    let mut separated = digits.to_owned();
+    if !digits.contains(separator) {
+        let within = places.iter().rev().filter(|place| **place < digits.len());
+        within.for_each(|place| separated.insert(*place, separator));
+    }
+    separated
 }
 
 #[cfg(test)]
@@ -49,6 +84,53 @@ mod tests {
             "1769851800007",
         ] {
             assert_eq!(parse_iso8601(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_iso_8601_lets_leave_out_may_be_left_out() {
+        let time = TimestampMs(1_769_851_920_000);
+        for text in [
+            "2026-01-31T09:32Z",
+            "2026-01-31T10:32+01",
+            "2026-01-31T10:32:00+0100",
+            "2026-01-31T04:02:00.000-0530",
+            "2026-01-31T09:31:59,9991Z",
+            "20260131T093200Z",
+            "20260131T0932Z",
+            "20260131T093200.000+0000",
+            "20260131T103200,0+01",
+        ] {
+            assert_eq!(parse_iso8601(text), Some(time), "{text}");
+        }
+        for bad in [
+            "20260131",
+            "T",
+            "TZ",
+            "2026-1-31T09:32Z",
+            "2026131T0932Z",
+            "20260131T932Z",
+            "20260231T0932Z",
+            "2026-01-31T09:32:Z",
+            "2026-01-31T09:32.5Z",
+            "2026-01-31T09Z",
+            "2026-01-31T09:32+1",
+            "2026-01-31T09:32+001",
+            "202éT0932Z",
+        ] {
+            assert_eq!(parse_iso8601(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_without_an_offset_is_refused_for_nobody_knows_whose_clock_it_is() {
+        for text in [
+            "2026-01-31T09:32:00.000",
+            "2026-01-31T09:32",
+            "20260131T093200",
+        ] {
+            assert_eq!(parse_iso8601(text), None, "{text}");
+            assert!(parse_iso8601(&format!("{text}Z")).is_some(), "{text}");
         }
     }
 

@@ -6,6 +6,10 @@
 //! type, and no unknown field, makes a record unreadable. `null` is the same as
 //! absent, and the last of equal names counts, as in JavaScript. [`Message`] is the
 //! same shape for writing.
+//!
+//! A JavaScript string that was cut inside an emoji ends in half of a surrogate pair, which
+//! `JSON.stringify` escapes (`"cut \ud83d"`) and no text here can hold. It is read as U+FFFD;
+//! an id is not, for two ids could become one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -68,13 +72,26 @@ pub(crate) enum Text<'a> {
     Absent,
     /// It is a string.
     Is(Cow<'a, str>),
+    /// It is a string with halves of surrogate pairs, each of which is U+FFFD here. (A `String`
+    /// would make every text larger.)
+    Mended(Box<str>),
     /// It is something else.
     Other,
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
     fn is_usable(&self) -> bool {
         matches!(self, Text::Is(text) if !text.is_empty())
+    }
+
+    /// What a JSON value says whose texts may have halves of surrogate pairs.
+    fn mended(json: &'a str) -> Self {
+        let whole = serde_json::from_str(json);
+        let read = whole.or_else(|_| {
+            let mut json = serde_json::Deserializer::from_str(json);
+            json.deserialize_bytes(TextVisitor)
+        });
+        read.unwrap_or(Text::Other)
     }
 }
 
@@ -127,7 +144,17 @@ impl<'a> Fields<'a> {
     /// Reads the value of a record.
     pub(crate) fn read(value: Option<&'a [u8]>) -> Result<Self, DecodeError> {
         let value = value.ok_or_else(|| fault("null_value", "the value is null"))?;
-        serde_json::from_slice(value).map_err(|error| match error.classify() {
+        serde_json::from_slice(value).or_else(|_| Self::mended(value))
+    }
+
+    /// Reads a value that may have halves of surrogate pairs. That takes longer, and hardly any
+    /// value has them.
+    #[cold]
+    fn mended(value: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut json = serde_json::Deserializer::from_slice(value);
+        let fields = json.deserialize_map(FieldsVisitor::<true>);
+        let whole = fields.and_then(|fields| json.end().map(|()| fields));
+        whole.map_err(|error| match error.classify() {
             serde_json::error::Category::Data => fault("not_object", error.to_string()),
             _ => fault("not_json", error.to_string()),
         })
@@ -179,7 +206,7 @@ impl<'a> Fields<'a> {
         parse_iso8601(text).ok_or_else(|| {
             fault(
                 "invalid_field",
-                format!("expiresAt is {text:?}, not ISO-8601"),
+                format!("expiresAt is {text:?}, not ISO-8601 with an offset"),
             )
         })
     }
@@ -208,12 +235,17 @@ pub(crate) fn required<'t>(name: &str, text: &'t Text<'_>) -> Result<&'t str, De
     match text {
         Text::Absent => Err(missing(name)),
         Text::Is(text) => Ok(text),
+        Text::Mended(text) => Ok(text),
         Text::Other => Err(fault("wrong_type", format!("{name} is not a string"))),
     }
 }
 
 /// The id in a field that has to be there.
 pub(crate) fn id<T: Id>(name: &str, text: &Text<'_>) -> Result<T, DecodeError> {
+    if let Text::Mended(text) = text {
+        let message = format!("{name} has half of a surrogate pair: {text:?}");
+        return Err(fault("invalid_field", message));
+    }
     let text = required(name, text)?;
     T::of(text).map_err(|error| fault("invalid_field", format!("{name}: {error}")))
 }
@@ -222,19 +254,38 @@ pub(crate) fn id<T: Id>(name: &str, text: &Text<'_>) -> Result<T, DecodeError> {
 pub(crate) fn optional_id<T: Id>(text: &Text<'_>) -> Option<T> {
     match text {
         Text::Is(text) => T::of(text).ok(),
-        Text::Absent | Text::Other => None,
+        Text::Absent | Text::Mended(_) | Text::Other => None,
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
+        deserializer.deserialize_map(FieldsVisitor::<false>)
     }
 }
 
-struct FieldsVisitor;
+/// Reads halves of surrogate pairs if it `MENDS`.
+struct FieldsVisitor<const MENDS: bool>;
 
-impl<'de> Visitor<'de> for FieldsVisitor {
+impl<const MENDS: bool> FieldsVisitor<MENDS> {
+    fn name<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<Name>, A::Error> {
+        if !MENDS {
+            return map.next_key();
+        }
+        let json: Option<&RawValue> = map.next_key()?;
+        Ok(json.map(|json| serde_json::from_str(json.get()).unwrap_or(Name::Unknown)))
+    }
+
+    fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Text<'de>, A::Error> {
+        if !MENDS {
+            return map.next_value();
+        }
+        let json: &RawValue = map.next_value()?;
+        Ok(Text::mended(json.get()))
+    }
+}
+
+impl<'de, const MENDS: bool> Visitor<'de> for FieldsVisitor<MENDS> {
     type Value = Fields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,7 +294,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Fields::default();
-        while let Some(name) = map.next_key::<Name>()? {
+        while let Some(name) = Self::name(&mut map)? {
             let text = match name {
                 Name::Type => &mut fields.kind,
                 Name::CommandId => &mut fields.command_id,
@@ -269,7 +320,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                     continue;
                 }
             };
-            *text = map.next_value()?;
+            *text = Self::text(&mut map)?;
         }
         Ok(fields)
     }
@@ -296,6 +347,18 @@ impl<'de> Visitor<'de> for TextVisitor {
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
         Ok(Text::Is(Cow::Owned(text.to_owned())))
+    }
+
+    /// A half of a surrogate pair is three bytes here that no UTF-8 has, the first of them 0xed.
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        let mut mended = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            mended.push_str(chunk.valid());
+            if chunk.invalid() == [0xed] {
+                mended.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        Ok(Text::Mended(mended.into()))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -353,7 +416,9 @@ mod tests {
             "{\"type\":",
             "{\"type\":\"a\"} x",
             "nonsense",
-            "{\"type\":\"\\ud800\"}",
+            "{\"type\":\"\\ud800\"",
+            "{\"type\":\"\\ud800\n\"}",
+            "{\"type\":\"\\ud8\"}",
         ] {
             assert_eq!(fault_of(Some(bad.as_bytes())), "not_json", "{bad}");
         }
@@ -402,6 +467,53 @@ mod tests {
         assert_eq!(required("title", &fields.title), Ok("a \"b\" é😀"));
     }
 
+    #[test]
+    fn half_of_a_surrogate_pair_is_replaced_in_a_text() {
+        for (json, text) in [
+            (r#""cut \ud83d""#, "cut \u{fffd}"),
+            (r#""\ude00 cut""#, "\u{fffd} cut"),
+            (r#""\ud83d\ud83d\ude00\n""#, "\u{fffd}😀\n"),
+            (
+                r#""\ud83d\u0041é\ude00\ud83d""#,
+                "\u{fffd}Aé\u{fffd}\u{fffd}",
+            ),
+        ] {
+            let json = format!(r#"{{"title":{json},"type":"t\u0065","id":"a","price":1}}"#);
+            let fields = read(&json);
+            assert_eq!(required("title", &fields.title), Ok(text), "{json}");
+            assert_eq!(fields.kind(), Ok("te"));
+            assert_eq!(id::<TicketId>("id", &fields.id).unwrap().as_str(), "a");
+            assert_eq!(fields.price().unwrap().to_string(), "1");
+        }
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_is_no_fault_where_nobody_asks() {
+        for unasked in [
+            r#""new":"\ud83d""#,
+            r#""\ud83d":1"#,
+            r#""new":[{"\ud83d":"\ud83d"}]"#,
+            r#""title":[{"\ud83d":"\ud83d"}]"#,
+            r#""title":{"\ud83d":"\ud83d"}"#,
+            r#""userId":"\ud83d""#,
+        ] {
+            let json = format!(r#"{{"type":"t",{unasked},"id":"a"}}"#);
+            let fields = read(&json);
+            assert_eq!(fields.kind(), Ok("t"), "{json}");
+            assert_eq!(id::<TicketId>("id", &fields.id).unwrap().as_str(), "a");
+            assert_eq!(optional_id::<TicketId>(&fields.user_id), None);
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_as_it_is_or_not_at_all() {
+        let fields = read(r#"{"id":"a\ud83d","orderId":"o"}"#);
+        let fault = id::<TicketId>("id", &fields.id).unwrap_err();
+        assert_eq!(fault.kind, "invalid_field");
+        assert!(fault.message.contains("surrogate"), "{}", fault.message);
+        assert_eq!(fields.id_of_order::<OrderId>().unwrap().as_str(), "o");
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes: Vec<u8>) {
@@ -411,7 +523,7 @@ mod tests {
         #[test]
         fn any_json_in_any_field_is_read(
             name in "type|id|orderId|price|version|expiresAt|title|other",
-            value in "null|true|-?[0-9]{1,30}|[0-9]{1,5}\\.[0-9]{1,5}|\"[a-z]{0,5}\"|\\[1,\\[\\]\\]|\\{\"a\":1\\}",
+            value in "null|true|-?[0-9]{1,30}|[0-9]{1,5}\\.[0-9]{1,5}|\"[a-z]{0,5}\"|\"\\\\ud[89a-f][0-9a-f]{2}\"|\\[1,\\[\\]\\]|\\{\"a\":1\\}",
         ) {
             prop_assume!(!value.starts_with('0') && !value.starts_with("-0"));
             let json = format!("{{\"{name}\":{value}}}");

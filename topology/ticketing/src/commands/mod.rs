@@ -73,7 +73,9 @@ impl<B> Command<B> {
     pub(crate) fn read(fields: &Fields<'_>, body: B) -> Result<Self, DecodeError> {
         let attempt = match fields.attempt_id {
             Text::Absent => None,
-            Text::Is(_) | Text::Other => Some(id("attemptId", &fields.attempt_id)?),
+            Text::Is(_) | Text::Mended(_) | Text::Other => {
+                Some(id("attemptId", &fields.attempt_id)?)
+            }
         };
         Ok(Self {
             id: id("commandId", &fields.command_id)?,

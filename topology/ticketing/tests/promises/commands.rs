@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use turnstile_engine::record::Encode;
 use turnstile_ticketing::Service;
 use turnstile_ticketing::commands::{Command, OrderCreate};
@@ -38,8 +38,6 @@ fn a_command_that_comes_twice_changes_nothing_and_keeps_its_outcome() {
             with_id(order_cancel("o", "buyer"), "5"),
         ),
     ];
-    let said =
-        |world: &World| [TICKETS, ORDERS, PAYMENTS, EXPIRATION].map(|topic| world.read(topic));
     let answers = |world: &World| {
         let tickets = ["1", "2"].map(|id| world.tickets_answer("t", id));
         let orders = [
@@ -68,6 +66,11 @@ fn a_command_that_comes_twice_changes_nothing_and_keeps_its_outcome() {
             .collect::<Vec<_>>(),
         statuses
     );
+}
+
+/// All events.
+fn said(world: &World) -> [Vec<Value>; 4] {
+    [TICKETS, ORDERS, PAYMENTS, EXPIRATION].map(|topic| world.read(topic))
 }
 
 /// Hours go by, in each of which something can be done more than once.
@@ -100,6 +103,49 @@ fn an_outcome_is_kept_for_a_day_and_forgotten_in_the_next() {
     for processor in ["reservations", "life-cycle", "payments", "expiration"] {
         assert_eq!(world.driver.timers(processor), [], "{processor}");
     }
+}
+
+#[test]
+fn a_command_that_comes_again_within_a_day_changes_nothing_and_keeps_its_outcome() {
+    let mut world = World::new();
+    for ticket in ["held", "free"] {
+        world.create_ticket(ticket);
+    }
+    world.order("held", "holder");
+    // Each of them would be decided otherwise after a day.
+    let commands = [
+        (ORDER_COMMANDS, "later", payment_create("later", "tok_visa")),
+        (TICKET_COMMANDS, "held", order_create("held", "refused")),
+        (TICKET_COMMANDS, "free", order_create("free", "placed")),
+        (ORDER_COMMANDS, "placed", order_cancel("placed", "buyer")),
+    ];
+    let commands = commands.map(|(topic, key, command)| (topic, key, with_id(command, "c")));
+    let (payment, others) = commands.split_first().unwrap();
+    let send = |world: &mut World, (topic, key, command): &(&str, &str, Value)| {
+        world.event(topic, key, command);
+    };
+    send(&mut world, payment);
+    world.advance(Duration::from_secs(5));
+    others.iter().for_each(|command| send(&mut world, command));
+    let statuses = |world: &World| {
+        let status = |(topic, key, command): &(&str, &str, Value)| {
+            world.status_of(topic, key, command).unwrap()
+        };
+        commands.iter().map(status).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(&world), [404, 409, 201, 204]);
+
+    hours_later(&mut world, 23);
+    world.advance(Duration::from_hours(1) - Duration::from_millis(1));
+    world.crash();
+    world.order("free", "later");
+    assert_eq!(world.reserved_for("held"), None);
+    let before = said(&world);
+    for command in &commands {
+        send(&mut world, command);
+        assert_eq!(said(&world), before, "{command:?}");
+    }
+    assert_eq!(statuses(&world), [404, 409, 201, 204]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod expiration;
 mod model;
 mod orders;
 mod payments;
+mod reading;
 mod said;
 mod services;
 mod tickets;

@@ -173,21 +173,6 @@ impl Sale {
     fn subtopology(&self, index: Index) -> SubtopologyId {
         index.get(&self.world.driver.plan().tasks()).subtopology
     }
-
-    fn status_of(&self, (topic, key, command): &(&'static str, String, Value)) -> Option<u16> {
-        let id = command["commandId"].as_str().expect("it was set");
-        let world = &self.world;
-        let answer = match (
-            *topic,
-            command["type"].as_str().expect("commands have types"),
-        ) {
-            (TICKET_COMMANDS, "order.create") => world.reservation_answer(key, id),
-            (TICKET_COMMANDS, _) => world.tickets_answer(key, id),
-            (_, "order.cancel") => world.cancel_answer(key, id),
-            _ => world.payment_answer(key, id),
-        };
-        answer.map(|answer| answer.status())
-    }
 }
 
 proptest! {
@@ -208,8 +193,9 @@ proptest! {
         // The charges are answered, and nobody waits for an order any more.
         sale.world.advance(Duration::from_secs(5));
         Audit::of(&sale.world, &sale.planted).drained(&sale.world);
-        for command in &sale.sent {
-            prop_assert!(sale.status_of(command).is_some(), "no outcome of {command:?}");
+        for (topic, key, command) in &sale.sent {
+            let status = sale.world.status_of(topic, key, command);
+            prop_assert!(status.is_some(), "no outcome of {command}");
         }
 
         sale.world.advance(Duration::from_mins(2));

@@ -251,6 +251,29 @@ fn a_success_that_came_before_its_order_completes_it() {
 }
 
 #[test]
+fn whatever_came_before_its_order_happens_to_it_when_it_comes() {
+    let paid = |kind| (PAYMENTS, payment(kind, "o", "p"));
+    for ((topic, event), happens, holder) in [
+        (paid("created"), "pending", Some("o")),
+        (paid("succeeded"), "completed", Some("o")),
+        (paid("failed"), "failed", None),
+        ((EXPIRATION, expired("o")), "cancelled", None),
+    ] {
+        let mut world = orders_with(&["t"]);
+        world.event(topic, "o", &event);
+        world.crash();
+        world.advance(Duration::from_hours(23));
+        assert!(world.read(ORDERS).is_empty());
+        world.order("t", "o");
+        assert_eq!(world.types(ORDERS, "o"), ["created", happens]);
+        assert_eq!(world.reserved_for("t").as_deref(), holder, "{happens}");
+        assert_eq!(world.rows("parked-events"), 0, "{happens}");
+        world.advance(Duration::from_hours(2));
+        assert!(world.dead_letters().is_empty(), "{happens}");
+    }
+}
+
+#[test]
 fn an_event_whose_order_does_not_come_is_a_dead_letter_after_a_day() {
     let mut world = orders_with(&["t"]);
     world.event(PAYMENTS, "o", &payment("succeeded", "o", "p"));

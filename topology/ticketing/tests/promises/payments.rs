@@ -380,6 +380,18 @@ fn what_is_due_is_refunded_exactly_once() {
 }
 
 #[test]
+fn what_is_due_is_refunded_though_a_higher_version_was_read_before() {
+    for later in [refund_due("o", "q", 3), order_ended("failed", "o", "t", 3)] {
+        let mut world = payments_with("o");
+        world.event(ORDERS, "o", &later);
+        world.crash();
+        world.event(ORDERS, "o", &refund_due("o", "p", 2));
+        let refunded = payment("refunded", "o", "p");
+        assert_eq!(world.last(PAYMENTS, "o"), refunded, "{later}");
+    }
+}
+
+#[test]
 fn a_payment_for_an_order_that_is_no_longer_payable_is_never_lost() {
     let mut world = World::new();
     world.create_ticket("t");

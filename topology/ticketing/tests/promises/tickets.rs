@@ -103,6 +103,18 @@ fn a_completed_order_keeps_its_ticket() {
 }
 
 #[test]
+fn a_completed_order_has_its_ticket_though_its_creation_is_read_late() {
+    let mut world = tickets_with("t");
+    ended(&mut world, "completed", "o");
+    world.crash();
+    created(&mut world, "o");
+    ended(&mut world, "completed", "o");
+    assert_eq!(world.holders("t"), ["o"]);
+    assert_eq!(world.last(TICKETS, "t")["orderId"], "o");
+    assert_eq!(world.versions(TICKETS, "t"), [0, 1]);
+}
+
+#[test]
 fn an_order_seen_before_its_ticket_reserves_it_then() {
     let mut world = World::of(&[Service::Tickets]);
     created(&mut world, "a");

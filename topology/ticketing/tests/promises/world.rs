@@ -204,6 +204,19 @@ impl World {
         Some(outcome.answer)
     }
 
+    /// The status of the answer that a command has.
+    pub(crate) fn status_of(&self, topic: &str, key: &str, command: &Value) -> Option<u16> {
+        let text = |field: &str| command[field].as_str().expect("commands have it");
+        let id = text("commandId");
+        let answer = match (topic, text("type")) {
+            (topics::TICKET_COMMANDS, "order.create") => self.reservation_answer(key, id),
+            (topics::TICKET_COMMANDS, _) => self.tickets_answer(key, id),
+            (_, "order.cancel") => self.cancel_answer(key, id),
+            _ => self.payment_answer(key, id),
+        };
+        answer.map(|answer| answer.status())
+    }
+
     /// The outcome of a command that lies in the row of what it is about or with the others, but
     /// in both places only until a `404` was decided anew.
     fn outcome_in_either<K: Codec + FromStr<Err: Debug>, V: Codec>(
