@@ -15,6 +15,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
@@ -45,6 +46,9 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Kafka's own least session timeout, where a broker does not say.
 const SESSION_TIMEOUT_MIN: Duration = Duration::from_secs(6);
 
+/// How long a broker may take to answer where another one can be asked.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// The topics of the application itself begin so.
 const INTERNAL: &str = "ticketing-";
 
@@ -56,6 +60,9 @@ pub(crate) const DEAD_LETTERS: &str = "ticketing-dlq";
 
 /// Whose presence says that the topics of the contract are those of a test.
 const MARK: &str = "turnstile-broker-tests";
+
+/// How many replicas a topic has: what the broker does by default.
+const AS_THE_BROKER_HAS_IT: TopicReplication<'static> = TopicReplication::Fixed(-1);
 
 /// For the clients, whose calls wait.
 pub(crate) static RUNTIME: LazyLock<Runtime> =
@@ -92,7 +99,10 @@ impl Broker {
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let producer = client(&addresses)
             .set("partitioner", "murmur2")
-            .set("enable.idempotence", "true")
+            // In order, and a command that comes twice is one. An idempotent client takes a whole core
+            // while it waits for leaders that have moved.
+            .set("acks", "all")
+            .set("max.in.flight.requests.per.connection", "1")
             .set("message.max.bytes", "1048588")
             .create();
         let readers = GROUPS
@@ -195,7 +205,7 @@ impl Broker {
         let new: Vec<_> = topics
             .iter()
             .map(|(name, partitions)| {
-                NewTopic::new(name, *partitions, TopicReplication::Fixed(1))
+                NewTopic::new(name, *partitions, AS_THE_BROKER_HAS_IT)
                     .set("message.timestamp.type", "LogAppendTime")
             })
             .collect();
@@ -231,6 +241,30 @@ impl Broker {
             })
             .filter(|(_, count)| *count > 0)
             .collect()
+    }
+
+    /// Waits until every replica of every partition is in sync with its leader.
+    pub(crate) fn wait_until_in_sync(&self) {
+        self.wait_until_all("replicas are in sync", |of| {
+            of.isr().len() == of.replicas().len()
+        });
+    }
+
+    /// Waits until no partition is led by this broker, and each by somebody.
+    pub(crate) fn wait_until_led_without(&self, broker: usize) {
+        let broker = i32::try_from(broker).expect("there are few brokers");
+        self.wait_until_all("others lead", |of| {
+            of.leader() >= 0 && of.leader() != broker
+        });
+    }
+
+    fn wait_until_all(&self, what: &str, is_so: impl Fn(&MetadataPartition) -> bool) {
+        eventually(what, || {
+            // The one that is asked may be the one that has gone.
+            let metadata = self.admin.inner().fetch_metadata(None, ANSWER_LIMIT).ok()?;
+            let mut partitions = metadata.topics().iter().flat_map(|of| of.partitions());
+            partitions.all(&is_so).then_some(())
+        });
     }
 
     /// All consumer groups of the broker.

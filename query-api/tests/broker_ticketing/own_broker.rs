@@ -1,6 +1,6 @@
-//! A broker of one test, which may be stopped, paused and asked for a password.
+//! A broker of one test, or several, which may be stopped, paused and asked for a password.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -8,60 +8,51 @@ use tempfile::TempDir;
 /// Where it begins to look for a free port.
 const PORT: &str = "29092";
 
-/// A broker of a test, which ends with this process at the latest.
+/// A broker of a test, or several, which end with this process at the latest.
 pub(crate) struct OwnBroker {
     data: TempDir,
     port: String,
-    /// Who may log in, where anybody has to: `NAME:PASSWORD`.
-    user: Option<String>,
+    /// What else it is started with.
+    options: Vec<String>,
 }
 
 impl OwnBroker {
     pub(crate) fn start() -> Self {
-        Self::with_user(None)
+        Self::with(&[])
     }
 
-    /// One with a second address, for clients that log in as this user.
+    /// One with a second address, for clients that log in as this user: `NAME:PASSWORD`.
     pub(crate) fn for_user(name_and_password: &str) -> Self {
-        Self::with_user(Some(name_and_password.to_owned()))
+        Self::with(&["--user", name_and_password])
     }
 
-    fn with_user(user: Option<String>) -> Self {
-        let data = TempDir::new().expect("a temporary folder can be made");
+    /// Three, each with a replica of everything.
+    pub(crate) fn three() -> Self {
+        Self::with(&["--nodes", "3"])
+    }
+
+    fn with(options: &[&str]) -> Self {
         let mut broker = Self {
-            data,
+            data: TempDir::new().expect("a temporary folder can be made"),
             port: PORT.to_owned(),
-            user,
+            options: options.iter().copied().map(str::to_owned).collect(),
         };
         broker.run();
-        let address = broker.address();
-        let (_, port) = address.rsplit_once(':').expect("an address has a port");
+        let addresses = broker.address();
+        let first = addresses.split(',').next().unwrap_or_default();
+        let (_, port) = first.rsplit_once(':').expect("an address has a port");
         broker.port = port.to_owned();
         broker
     }
 
     /// Where anybody may connect.
     pub(crate) fn address(&self) -> String {
-        self.read("address")
+        read(self.data.path(), "address")
     }
 
     /// Where one has to log in.
     pub(crate) fn address_for_users(&self) -> String {
-        self.read("address.sasl")
-    }
-
-    fn read(&self, file: &str) -> String {
-        let content = std::fs::read_to_string(self.data.path().join(file));
-        let content = content.expect("a broker that runs has left it there");
-        content.trim().to_owned()
-    }
-
-    fn script(&self, arguments: &[&str]) {
-        script()
-            .args(arguments)
-            .arg("--data")
-            .arg(self.data.path())
-            .succeed();
+        read(self.data.path(), "address.sasl")
     }
 
     /// Lets a user do something, as Kafka's own tool takes it.
@@ -86,20 +77,64 @@ impl OwnBroker {
     pub(crate) fn run(&self) {
         let owner = std::process::id().to_string();
         let mut arguments = vec!["start", "--port", &self.port, "--for", &owner];
-        arguments.extend(self.user.iter().flat_map(|user| ["--user", user.as_str()]));
-        self.script(&arguments);
+        arguments.extend(self.options.iter().map(String::as_str));
+        tell(self.data.path(), &arguments);
     }
 
     pub(crate) fn stop(&self) {
-        self.script(&["stop"]);
+        tell(self.data.path(), &["stop"]);
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &self.read("pid")])
-            .status();
-        assert!(sent.expect("kill can be run").success());
+        signal(self.data.path(), name);
     }
+
+    /// One of several, from 1 on.
+    pub(crate) fn node(&self, number: usize) -> Node {
+        Node(self.data.path().join(number.to_string()))
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        tell(self.data.path(), &["stop", "--delete"]);
+    }
+}
+
+/// One of several brokers.
+pub(crate) struct Node(PathBuf);
+
+impl Node {
+    /// Starts it at the same address again.
+    pub(crate) fn run(&self) {
+        tell(&self.0, &["start"]);
+    }
+
+    pub(crate) fn stop(&self) {
+        tell(&self.0, &["stop"]);
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(&self.0, name);
+    }
+}
+
+/// Has the script do something with the broker whose data lies here.
+fn tell(data: &Path, arguments: &[&str]) {
+    script().args(arguments).arg("--data").arg(data).succeed();
+}
+
+fn signal(data: &Path, name: &str) {
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), &read(data, "pid")])
+        .status();
+    assert!(sent.expect("kill can be run").success());
+}
+
+fn read(data: &Path, file: &str) -> String {
+    let content = std::fs::read_to_string(data.join(file));
+    let content = content.expect("a broker that runs has left it there");
+    content.trim().to_owned()
 }
 
 fn script() -> Command {
@@ -119,11 +154,5 @@ impl Succeed for Command {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-    }
-}
-
-impl Drop for OwnBroker {
-    fn drop(&mut self) {
-        self.stop();
     }
 }

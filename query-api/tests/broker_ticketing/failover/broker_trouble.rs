@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, PARTITIONS};
 use crate::failover::probe::Probe;
-use crate::failover::{CALM, launch, report, shared_by, under_load};
+use crate::failover::{CALM, launch, report, restored, shared_by, under_load};
 use crate::instance::Instance;
 use crate::own_broker::OwnBroker;
 use crate::{eventually, pause};
@@ -58,6 +58,7 @@ fn instances_outlive_pauses_restarts_and_absences_of_all_brokers() {
     under_load(&broker, || {
         pause(CALM);
         probe.start();
+        let restored_before = restored(&[&a, &b]);
         let begun = Instant::now();
         kafka.signal("STOP");
         pause(Duration::from_secs(15));
@@ -65,18 +66,22 @@ fn instances_outlive_pauses_restarts_and_absences_of_all_brokers() {
         shared_by(&[&a, &b], &all);
         let took = begun.elapsed();
         pause(CALM);
-        report("the broker pauses for 15 s", &probe.finish(), 0, took);
+        let tail = restored(&[&a, &b]) - restored_before;
+        report("the broker pauses for 15 s", &probe.finish(), tail, took);
 
         probe.start();
+        let restored_before = restored(&[&a, &b]);
         let begun = Instant::now();
         kafka.stop();
         kafka.run();
         shared_by(&[&a, &b], &all);
         let took = begun.elapsed();
         pause(CALM);
-        report("the broker restarts", &probe.finish(), 0, took);
+        let tail = restored(&[&a, &b]) - restored_before;
+        report("the broker restarts", &probe.finish(), tail, took);
 
         probe.start();
+        let restored_before = restored(&[&a, &b]);
         let begun = Instant::now();
         let before = [usage(&a), usage(&b)];
         let said_before = [&a, &b].map(|of| of.log().lines().count());
@@ -102,10 +107,11 @@ fn instances_outlive_pauses_restarts_and_absences_of_all_brokers() {
             assert!(lines < LINES_MAX, "it says the same again and again");
         }
         pause(CALM);
+        let tail = restored(&[&a, &b]) - restored_before;
         report(
             "all brokers are away for a minute",
             &probe.finish(),
-            0,
+            tail,
             took,
         );
     });

@@ -5,6 +5,7 @@
 //! of the topics. Times are printed, not asserted: they are the machine's as well.
 
 mod broker_trouble;
+mod brokers_in_turn;
 mod misfits;
 mod probe;
 
@@ -248,13 +249,15 @@ fn a_frozen_instance_is_fenced_and_rejoins_by_itself() {
 
         probe.targets().set(&[&a, &b, &c]);
         probe.start();
+        let before = restored(&[&a, &b, &c]);
         let begun = Instant::now();
         c.signal("CONT");
         shared_by(&[&a, &b, &c], &all);
         assert!(c.lives());
         let took = begun.elapsed();
         pause(CALM);
-        report("it thaws", &probe.finish(), 0, took);
+        let tail = restored(&[&a, &b, &c]) - before;
+        report("it thaws", &probe.finish(), tail, took);
     });
     for instance in [a, b, c] {
         instance.stop();

@@ -67,7 +67,9 @@ pub(crate) struct Admin {
 impl Admin {
     pub(crate) fn connect(config: &StreamsConfig) -> Result<Self, KafkaFault> {
         const ACTION: &str = "create an admin client";
-        let client = settings::with_user_properties(settings::client(config, "admin"), config);
+        let mut client = settings::with_user_properties(settings::client(config, "admin"), config);
+        // Nobody takes them from this client, which would keep them for ever.
+        client.set("statistics.interval.ms", "0");
         let client = client
             .create_with_context(ClientLog)
             .map_err(|error| KafkaFault::of(ACTION, &error))?;

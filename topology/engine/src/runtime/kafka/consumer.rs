@@ -351,15 +351,30 @@ impl CommittedReader {
         partitions: &[TopicPartition],
         limit: Duration,
     ) -> Result<Option<Vec<Position>>, KafkaFault> {
-        let list = match self.consumer.committed_offsets(list_of(partitions), limit) {
-            Ok(list) => list,
-            // Where a position is pending the client asks again and again by itself until then.
-            Err(error)
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) =>
-            {
-                return Ok(None);
+        let begun = Instant::now();
+        let list = loop {
+            let left = limit.saturating_sub(begun.elapsed());
+            let asked = self.consumer.committed_offsets(list_of(partitions), left);
+            let error = match asked {
+                Ok(list) => break list,
+                Err(error) => error,
+            };
+            match error.rdkafka_error_code() {
+                // Where a position is pending the client asks again and again by itself until then.
+                Some(RDKafkaErrorCode::OperationTimedOut) => return Ok(None),
+                // The group is between two coordinators, and the client looks for the new one.
+                Some(
+                    RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::DestroyBroker,
+                ) => {
+                    if begun.elapsed() >= limit {
+                        return Ok(None);
+                    }
+                    std::thread::park_timeout(Duration::from_millis(50));
+                }
+                _ => return Err(KafkaFault::of(FETCH_COMMITTED, &error)),
             }
-            Err(error) => return Err(KafkaFault::of(FETCH_COMMITTED, &error)),
         };
         for element in list.elements() {
             // Whoever takes this for no position reads all of the log once more.

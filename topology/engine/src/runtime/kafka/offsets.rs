@@ -165,7 +165,10 @@ impl EndOffsets {
         let begun = Instant::now();
         loop {
             let left = limit.saturating_sub(begun.elapsed());
-            match self.client.offsets_for_times(list.clone(), left) {
+            let asked = self.client.offsets_for_times(list.clone(), left);
+            // What it has to say lies in a queue that nobody else serves.
+            while self.client.poll(Duration::ZERO).is_some() {}
+            match asked {
                 // Those without a leader come back without an offset.
                 Ok(ends) => return Ok(positions(&ends)),
                 Err(error) if is_without_leader(&error) && Instant::now() < patience => {

@@ -153,6 +153,7 @@ pub(crate) struct TransactionalProducer {
     calls: Sender<Call>,
     answers: Receiver<Result<(), KafkaFault>>,
     limit: Duration,
+    commit_limit: Duration,
     open: bool,
     /// Since when a commit is under way.
     committing: Option<Instant>,
@@ -167,6 +168,7 @@ pub(crate) struct FencingProducer {
     calls: Sender<Call>,
     answers: Receiver<Result<(), KafkaFault>>,
     limit: Duration,
+    commit_limit: Duration,
 }
 
 impl FencingProducer {
@@ -180,6 +182,7 @@ impl FencingProducer {
             calls: self.calls,
             answers: self.answers,
             limit: self.limit,
+            commit_limit: self.commit_limit,
             open: false,
             committing: None,
             given_up: false,
@@ -195,6 +198,15 @@ const DELIVER: &str = "deliver the records of a transaction";
 /// How long an abort is waited for. Where brokers have gone the client takes up to a minute for it, in which the
 /// thread could have other clients.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a commit is waited for: no longer than brokers let its transaction be open. The client would
+/// wait on, for as long as the coordinator of a group is away.
+fn commit_limit(client: &ClientConfig, config: &StreamsConfig) -> Duration {
+    let timeout = client.get("transaction.timeout.ms");
+    let timeout = timeout.and_then(|timeout| timeout.parse().ok());
+    let timeout = timeout.map_or_else(|| transaction_timeout(config), Duration::from_millis);
+    timeout.min(config.request_timeout)
+}
 
 /// Past its own limit the client has had its chance; a little more for the way back.
 fn patience(limit: Duration) -> Duration {
@@ -215,15 +227,13 @@ impl TransactionalProducer {
             slots,
             failure: Mutex::default(),
         };
-        let producer: BaseProducer<Deliveries> = client(config, transactional_id)
+        let client = client(config, transactional_id);
+        let producer: BaseProducer<Deliveries> = client
             .create_with_context(deliveries)
             .map_err(|error| KafkaFault::of("create a producer", &error))?;
-        worker::start(
-            Arc::new(producer),
-            transactional_id.to_owned(),
-            config,
-            waker,
-        )
+        let commit_limit = commit_limit(&client, config);
+        let (producer, transactional_id) = (Arc::new(producer), transactional_id.to_owned());
+        worker::start(producer, transactional_id, commit_limit, config, waker)
     }
 
     /// Gives the client what is in the outbox; opens a transaction where there is none.
@@ -284,7 +294,7 @@ impl TransactionalProducer {
         let Some(since) = self.committing else {
             return Ok(false);
         };
-        if self.answers.is_empty() && since.elapsed() < patience(self.limit) {
+        if self.answers.is_empty() && since.elapsed() < patience(self.commit_limit) {
             return Ok(false);
         }
         self.wait_committed()?;
@@ -296,7 +306,7 @@ impl TransactionalProducer {
         let waited = self
             .committing
             .map_or(Duration::ZERO, |since| since.elapsed());
-        self.wait_committed_for(patience(self.limit).saturating_sub(waited))
+        self.wait_committed_for(patience(self.commit_limit).saturating_sub(waited))
     }
 
     fn wait_committed_for(&mut self, limit: Duration) -> Result<(), KafkaFault> {
@@ -360,20 +370,29 @@ fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::mocking::MockCluster;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::mocking::{MockCluster, MockCoordinator};
+    use rdkafka::producer::DefaultProducerContext;
 
     use super::*;
     use crate::record::OutputRecord;
+    use crate::runtime::kafka::TopicPartition;
     use crate::{Partition, TimestampMs};
 
     /// The client's own mock of brokers, as those of the tests stay.
-    #[test]
-    fn an_abort_does_not_wait_for_brokers_that_have_gone() {
-        let brokers = MockCluster::new(1).unwrap();
+    fn mock() -> (MockCluster<'static, DefaultProducerContext>, StreamsConfig) {
+        let brokers = MockCluster::new(2).unwrap();
         brokers.create_topic("events", 1, 1).unwrap();
+        brokers.partition_leader("events", 0, Some(1)).unwrap();
+        let transactions = MockCoordinator::Transaction("mock-a-0".to_owned());
+        brokers.coordinator(transactions, 1).unwrap();
         let config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
+        (brokers, config)
+    }
+
+    fn with_a_record_in_a_transaction(config: &StreamsConfig) -> TransactionalProducer {
         let begun =
-            TransactionalProducer::begin(&config, "mock-a-0", Slots::default(), Waker::default());
+            TransactionalProducer::begin(config, "mock-a-0", Slots::default(), Waker::default());
         let mut producer = begun.unwrap().wait().unwrap();
         let mut outbox = Outbox::default();
         let record = OutputRecord {
@@ -386,9 +405,46 @@ mod tests {
         };
         outbox.send(record, None);
         producer.hand_over(&mut outbox).unwrap();
+        producer
+    }
+
+    #[test]
+    fn an_abort_does_not_wait_for_brokers_that_have_gone() {
+        let (brokers, config) = mock();
+        let mut producer = with_a_record_in_a_transaction(&config);
         brokers.broker_down(1).unwrap();
         // The client would say in ten seconds that it is done.
         assert_eq!(producer.abort(), Err(KafkaFault::timeout(ABORT)));
+    }
+
+    /// As when the coordinator of a group is away, which the client would wait for.
+    #[test]
+    fn a_commit_is_given_up_when_brokers_have_ended_its_transaction() {
+        let (brokers, mut config) = mock();
+        let timeout = ("transaction.timeout.ms".to_owned(), "1500".to_owned());
+        config.kafka_properties.extend([timeout]);
+        let group = MockCoordinator::Group("g".to_owned());
+        brokers.coordinator(group, 2).unwrap();
+        let mut member = settings::client(&config, "member");
+        let member: BaseConsumer = member.set("group.id", "g").create().unwrap();
+        let place = TopicPartition {
+            topic: "events".into(),
+            partition: Partition(0),
+        };
+        let positions = GroupOffsets {
+            generation: Arc::new(member.group_metadata().unwrap()),
+            positions: vec![(place, Offset(1))],
+        };
+        let mut producer = with_a_record_in_a_transaction(&config);
+        brokers.broker_down(2).unwrap();
+        let begun = producer.begin_commit(Outbox::default(), vec![positions]);
+        begun.unwrap();
+        let since = Instant::now();
+        assert_eq!(producer.wait_committed(), Err(KafkaFault::timeout(COMMIT)));
+        assert!(
+            since.elapsed() < config.request_timeout,
+            "the client's own limit"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 mod starting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_millis(100);
 /// The longest wait while a group has not assigned yet, after which its member is nudged.
 const JOINING: Duration = Duration::from_millis(10);
+/// The longest wait while stores cannot be opened yet.
+const OPENING: Duration = Duration::from_millis(20);
 /// How long what comes after a wait is gathered, unless a commit can be finished or begun:
 /// nothing of it is visible before the next commit, and a turn for each of some records that
 /// come one by one costs more than they do.
@@ -61,12 +63,23 @@ pub(super) struct Membership<'a> {
     readings: Readings,
     ownership: Ownership,
     gathering: Gathering,
-    /// Tasks that some but not all groups have assigned here, and since when.
-    partial: BTreeMap<TaskId, (Instant, String)>,
+    /// Tasks that are owned, and whose stores another thread of this process has yet to close.
+    unopened: BTreeSet<TaskId>,
+    /// Tasks that some but not all groups have assigned here.
+    partial: BTreeMap<TaskId, Partial>,
     last_flush: Instant,
     last_report: Instant,
     /// Tasks that were held in part for too long, at the last report.
     misfits: usize,
+}
+
+/// A task that some but not all groups have assigned here.
+#[derive(Default)]
+struct Partial {
+    /// Since when another group has assigned it elsewhere. One that has not assigned is waited for.
+    elsewhere_since: Option<Instant>,
+    /// What is missing, for a person.
+    reason: String,
 }
 
 impl<'a> Membership<'a> {
@@ -95,6 +108,7 @@ impl<'a> Membership<'a> {
             readings: Readings::default(),
             ownership: Ownership::new(setup.plan.clone()),
             gathering: Gathering::of(setup.plan.stateful_tasks()),
+            unopened: BTreeSet::new(),
             partial: BTreeMap::new(),
             last_flush: Instant::now(),
             last_report: Instant::now(),
@@ -122,6 +136,7 @@ impl<'a> Membership<'a> {
             self.works.finish_committed()?;
             self.serve_groups()?;
             let records = self.serve_records()?;
+            self.gather_unopened()?;
             self.restore_gathered()?;
             self.take_restored(worked)?;
             let timers = self.works.fire_due()?;
@@ -155,6 +170,9 @@ impl<'a> Membership<'a> {
         for joining in consumers.filter(|consumer| !self.ownership.has_assigned(&consumer.group)) {
             joining.nudge();
             limit = limit.min(JOINING);
+        }
+        if !self.unopened.is_empty() {
+            limit = limit.min(OPENING);
         }
         let begun = Instant::now();
         if self.setup.waker.wait(limit) {
@@ -284,16 +302,22 @@ impl<'a> Membership<'a> {
         }
         self.partial
             .retain(|id, _| matches!(holds.get(id), Some(Hold::Partial(_))));
+        self.unopened
+            .retain(|id| holds.get(id) == Some(&Hold::Owned));
         for (id, hold) in holds {
             match hold {
                 Hold::Owned => self.gather(id)?,
                 Hold::Partial(missing) => {
                     let missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
                     let reason = format!("not assigned here by group {}", missing.join(", "));
-                    self.partial
-                        .entry(id)
-                        .or_insert_with(|| (Instant::now(), String::new()))
-                        .1 = reason;
+                    let is_elsewhere = self.ownership.is_elsewhere(id);
+                    let partial = self.partial.entry(id).or_default();
+                    partial.reason = reason;
+                    partial.elsewhere_since = match partial.elsewhere_since {
+                        _ if !is_elsewhere => None,
+                        None => Some(Instant::now()),
+                        since => since,
+                    };
                 }
             }
         }
@@ -340,14 +364,19 @@ impl<'a> Membership<'a> {
             .tasks()
             .map(|(id, slot)| (id, (slot.task.status(), None)))
             .collect();
-        for (id, (_, reason)) in &self.partial {
+        for (id, Partial { reason, .. }) in &self.partial {
             tasks.entry(*id).or_insert((TaskStatus::Created, None)).1 = Some(reason.clone());
+        }
+        for id in &self.unopened {
+            let reason = "another thread of this instance has its stores open".to_owned();
+            tasks.insert(*id, (TaskStatus::Created, Some(reason)));
         }
         let patience = self.setup.config.session_timeout;
         let misfits = self
             .partial
             .values()
-            .filter(|(since, _)| since.elapsed() > patience)
+            .filter_map(|of| of.elsewhere_since)
+            .filter(|since| since.elapsed() > patience)
             .count();
         if misfits != self.misfits {
             tracing::warn!(

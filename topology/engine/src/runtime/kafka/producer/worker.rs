@@ -38,6 +38,7 @@ type Answer = Result<(), KafkaFault>;
 pub(super) fn start(
     producer: Arc<BaseProducer<Deliveries>>,
     transactional_id: String,
+    commit_limit: Duration,
     config: &StreamsConfig,
     waker: Waker,
 ) -> Result<FencingProducer, KafkaFault> {
@@ -71,6 +72,7 @@ pub(super) fn start(
         calls,
         answers,
         limit,
+        commit_limit,
     })
 }
 

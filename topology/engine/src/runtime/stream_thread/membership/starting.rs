@@ -21,15 +21,28 @@ use crate::runtime::stream_thread::work::unrouted;
 use crate::{Offset, TaskId, TaskStatus, clock};
 
 impl Membership<'_> {
-    /// Opens an owned task, and has it wait for its turn to be restored.
+    /// Opens an owned task, and has it wait for its turn to be restored. While another thread of this
+    /// process has its stores it is tried again: the others of this one go on.
     pub(super) fn gather(&mut self, id: TaskId) -> Result<(), ThreadFault> {
         if self.works.slot(id).is_none() {
-            let task = open(self.setup, id)?;
+            let Some(task) = open(self.setup, id)? else {
+                self.unopened.insert(id);
+                return Ok(());
+            };
+            self.unopened.remove(&id);
             self.works.insert(id, TaskSlot::new(task));
         }
         let slot = self.works.slot(id);
         if slot.is_some_and(|slot| slot.task.status().may_become(TaskStatus::Restoring)) {
             self.gathering.add(id);
+        }
+        Ok(())
+    }
+
+    /// Opens owned tasks that could not be opened before.
+    pub(super) fn gather_unopened(&mut self) -> Result<(), ThreadFault> {
+        for id in self.unopened.clone() {
+            self.gather(id)?;
         }
         Ok(())
     }
