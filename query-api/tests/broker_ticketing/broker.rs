@@ -78,6 +78,8 @@ pub(crate) struct Broker {
     /// One for each group, to ask for what it has committed.
     readers: BTreeMap<&'static str, BaseConsumer>,
     state: TempDir,
+    /// Whether it outlives the test, and is to be left as it was found.
+    is_kept: bool,
     _taken: MutexGuard<'static, ()>,
 }
 
@@ -91,10 +93,12 @@ impl Broker {
     pub(crate) fn with_partitions(partitions: impl Fn(&str) -> i32) -> Self {
         let addresses = std::env::var("KAFKA_BROKERS");
         let addresses = addresses.expect("KAFKA_BROKERS names the broker to test on");
-        Self::at(addresses, partitions)
+        let mut broker = Self::at(addresses, partitions);
+        broker.is_kept = true;
+        broker
     }
 
-    /// Takes the broker at these addresses.
+    /// Takes the broker at these addresses, which is thrown away afterwards.
     pub(crate) fn at(addresses: String, partitions: impl Fn(&str) -> i32) -> Self {
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let producer = client(&addresses)
@@ -114,6 +118,7 @@ impl Broker {
             producer: producer.expect("a producer can be made"),
             state: TempDir::new().expect("a temporary folder can be made"),
             addresses,
+            is_kept: false,
             _taken: taken,
         };
         let there = broker.topics();
@@ -448,7 +453,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         // A test that fails tells why by itself; what it leaves, the next one removes.
-        if !std::thread::panicking() {
+        if self.is_kept && !std::thread::panicking() {
             self.clear();
             self.delete(&[MARK]);
         }

@@ -238,7 +238,7 @@ fn a_frozen_instance_is_fenced_and_rejoins_by_itself() {
         // Somebody in front sees that it does not answer.
         probe.targets().set(&[&a, &b]);
         probe.start();
-        let before = restored(&[&a, &b]);
+        let (before, before_of_c) = (restored(&[&a, &b]), restored(&[&c]));
         let begun = Instant::now();
         c.signal("STOP");
         shared_by(&[&a, &b], &all);
@@ -249,7 +249,7 @@ fn a_frozen_instance_is_fenced_and_rejoins_by_itself() {
 
         probe.targets().set(&[&a, &b, &c]);
         probe.start();
-        let before = restored(&[&a, &b, &c]);
+        let before = restored(&[&a, &b]) + before_of_c;
         let begun = Instant::now();
         c.signal("CONT");
         shared_by(&[&a, &b, &c], &all);
