@@ -313,11 +313,9 @@ impl<'a> Membership<'a> {
                     let is_elsewhere = self.ownership.is_elsewhere(id);
                     let partial = self.partial.entry(id).or_default();
                     partial.reason = reason;
-                    partial.elsewhere_since = match partial.elsewhere_since {
-                        _ if !is_elsewhere => None,
-                        None => Some(Instant::now()),
-                        since => since,
-                    };
+                    let since = partial.elsewhere_since;
+                    partial.elsewhere_since =
+                        is_elsewhere.then(|| since.unwrap_or_else(Instant::now));
                 }
             }
         }
