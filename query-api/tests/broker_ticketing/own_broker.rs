@@ -1,5 +1,6 @@
 //! A broker of one test, or several, which may be stopped, paused and asked for a password.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -87,6 +88,17 @@ impl OwnBroker {
 
     pub(crate) fn signal(&self, name: &str) {
         signal(self.data.path(), name);
+    }
+
+    /// Cuts off the later half of a partition's log, by the name of its folder. The broker does not run, and was killed.
+    pub(crate) fn lose_end(&self, partition: &str) {
+        let segment = "00000000000000000000.log";
+        let path = self.data.path().join("log").join(partition).join(segment);
+        let segment = File::options().write(true).open(path);
+        let segment = segment.expect("the log has one segment");
+        let length = segment.metadata().expect("a file has a length").len();
+        assert!(length > 0, "{partition} is empty");
+        segment.set_len(length / 2).expect("a file can be cut");
     }
 
     /// One of several, from 1 on.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::broker::{Broker, PARTITIONS};
 use crate::failover::probe::Probe;
 use crate::failover::{CALM, launch, report, restored, shared_by, under_load};
+use crate::flow::{order, ticket};
 use crate::instance::Instance;
 use crate::own_broker::OwnBroker;
 use crate::{eventually, pause};
@@ -117,4 +118,29 @@ fn instances_outlive_pauses_restarts_and_absences_of_all_brokers() {
     });
     a.stop();
     b.stop();
+}
+
+/// A broker that loses power loses what it had not on its disk, and writes other records there later. Who has
+/// read on in the meantime would pass over them: so he stops, before there are any.
+#[test]
+fn a_log_that_has_lost_its_end_stops_the_instance() {
+    let kafka = OwnBroker::start();
+    let broker = Broker::at(kafka.address(), |_| 1);
+    let mut instance = launch(&broker, "a").start();
+    let (seller, buyer) = (instance.user("seller"), instance.user("buyer"));
+    order(&buyer, &ticket(&seller, "Matinee"));
+    let read = ["orders-tickets", "expiration-orders"];
+    eventually("all events are processed", || {
+        let is_done = |group| broker.lag(group).values().all(|lag| *lag == 0);
+        read.iter().all(|group| is_done(group)).then_some(())
+    });
+    kafka.signal("KILL");
+    kafka.stop();
+    kafka.lose_end("tickets-0");
+    kafka.run();
+    assert_eq!(instance.exit().code(), Some(1));
+    let log = instance.log();
+    let reason = log.lines().last().unwrap_or_default();
+    assert!(reason.contains("tickets-0 was read up to"), "{reason}");
+    assert!(reason.contains("has lost what it held"), "{reason}");
 }

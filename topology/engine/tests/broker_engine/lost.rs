@@ -102,8 +102,26 @@ fn a_log_that_ends_before_its_position_stops_the_instance() {
     counting.stop();
     cluster.move_group(&group, &topic, |_| 1_000);
     let reason = why_it_stops(&cluster);
-    assert!(reason.starts_with(&format!("{topic}-")), "{reason}");
-    assert!(reason.contains("1000"), "{reason}");
+    assert!(reason.contains(&format!("{topic}-")), "{reason}");
+    assert!(reason.contains("up to offset 1000"), "{reason}");
+}
+
+/// What retention removes before it is read nobody can read: the instance goes on with what is there.
+#[test]
+fn records_that_were_removed_are_passed_over() {
+    let cluster = Cluster::new("removed");
+    count_once(&cluster, "w1");
+    let topic = format!("{}-words", cluster.application());
+    for word in ["w2", "w3", "w4"] {
+        cluster.send_to(&topic, 0, word, "x");
+    }
+    cluster.flush();
+    cluster.delete_before(&topic, 0, cluster.end(&topic, 0).0 - 1);
+    let counting = Counting::start(&cluster, "a");
+    let counts = cluster.read_committed(&counting.counts(), 2);
+    assert_eq!(counts.len(), 2, "{counts:?}");
+    assert_eq!(counts[1], ("w4".to_owned(), "1".to_owned()));
+    counting.stop();
 }
 
 /// A topic that is deleted while it is read, or made anew with another number of partitions, stops the

@@ -14,6 +14,10 @@
 //! A partition has a [`Lane`] with a queue of its own: one with a backlog does not hold up
 //! the others, and whose records they are need not be looked up. Only committed records
 //! come. Where a partition is read from, and for whom, is the caller's to know.
+//!
+//! Where a log is not there any more at the position that it is read from, the client says so
+//! after the last record that it has, and waits. What retention has removed is passed over. A log
+//! that has lost its end is not read on: in the place of records that were read it gets others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -24,12 +28,13 @@ use std::time::Duration;
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
 use super::client_errors::ClientErrors;
 use super::client_log::ClientLog;
-use super::consumer::{connect, list_of, positions};
+use super::consumer::{connect, list_of, positions, watermarks};
 use super::fault::KafkaFault;
 use super::settings::{self, Fetches};
 use super::{Position, TopicPartition};
@@ -54,6 +59,8 @@ struct Lane {
     /// The queue may hold something.
     ready: Arc<AtomicBool>,
     is_read: bool,
+    /// Where reading began last.
+    begun: Offset,
 }
 
 /// Reads partitions outside any group.
@@ -127,7 +134,7 @@ impl Fetcher {
                 if !Arc::ptr_eq(self.client_of(place), &client) {
                     continue;
                 }
-                let was_read = self.will_read(place)?;
+                let was_read = self.will_read(place, *offset)?;
                 let list = if was_read { &mut moved } else { &mut new };
                 let offset = ClientOffset::Offset(offset.0);
                 let added = list.add_partition_offset(&place.topic, place.partition.0, offset);
@@ -162,14 +169,17 @@ impl Fetcher {
         }
     }
 
-    /// Notes that a partition is read now; says whether it was before.
-    fn will_read(&mut self, place: &TopicPartition) -> Result<bool, KafkaFault> {
+    /// Notes that a partition is read from there now; says whether it was read before.
+    fn will_read(&mut self, place: &TopicPartition, from: Offset) -> Result<bool, KafkaFault> {
         let LaneId(lane) = match self.lane(place) {
             Some(lane) => lane,
             None => self.add_lane(place)?,
         };
-        let lane = self.lanes.get_mut(lane);
-        Ok(lane.is_some_and(|lane| std::mem::replace(&mut lane.is_read, true)))
+        let Some(lane) = self.lanes.get_mut(lane) else {
+            return Ok(false);
+        };
+        lane.begun = from;
+        Ok(std::mem::replace(&mut lane.is_read, true))
     }
 
     fn add_lane(&mut self, place: &TopicPartition) -> Result<LaneId, KafkaFault> {
@@ -194,6 +204,7 @@ impl Fetcher {
             queue,
             ready,
             is_read: false,
+            begun: Offset(0),
         });
         Ok(lane)
     }
@@ -228,6 +239,7 @@ impl Fetcher {
     ) -> Result<bool, E> {
         self.serve()?;
         let mut any = false;
+        let mut displaced = Vec::new();
         let (before, first) = self.lanes.split_at(self.first.min(self.lanes.len()));
         let from_first = (before.len()..).zip(first).chain((0..).zip(before));
         for (lane, of) in from_first {
@@ -252,14 +264,37 @@ impl Fetcher {
                         }
                     }
                     Some(Err(error)) => {
-                        if let Some(fault) = self.errors.fault_of(&of.place.topic, &error) {
+                        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+                            displaced.push(LaneId(lane));
+                        } else if let Some(fault) = self.errors.fault_of(&of.place.topic, &error) {
                             return Err(fault.into());
                         }
                     }
                 }
             }
         }
+        for lane in displaced {
+            self.place_anew(lane)?;
+        }
         Ok(any)
+    }
+
+    /// Goes on where a log begins, which is not there any more where it is read.
+    fn place_anew(&mut self, lane: LaneId) -> Result<(), KafkaFault> {
+        let Some(of) = self.lanes.get(lane.0) else {
+            return Ok(());
+        };
+        let place = of.place.clone();
+        let TopicPartition { topic, partition } = &place;
+        let read_to = self.positions()?.get(&place).copied();
+        let read_to = read_to.unwrap_or(of.begun);
+        let (start, end) = watermarks(of.client.client(), topic, *partition, self.limit)?;
+        if read_to >= start {
+            return Err(end_lost(&place, read_to, start, end));
+        }
+        tracing::warn!(%topic, %partition, %read_to, %start, "records were removed from a log before they were read");
+        self.stop(&[lane])?;
+        self.start(&[(place, start)])
     }
 
     /// Serves the clients' own events; records come through the lanes.
@@ -294,6 +329,20 @@ impl Fetcher {
             all.extend(positions(&told));
         }
         Ok(all)
+    }
+}
+
+const READ_ON: &str = "read on";
+
+/// The fault of a log that has other records now where it was read, or none. To go on would pass over what it
+/// gets before the old position.
+fn end_lost(place: &TopicPartition, read_to: Offset, start: Offset, end: Offset) -> KafkaFault {
+    let TopicPartition { topic, partition } = place;
+    KafkaFault::Fatal {
+        action: READ_ON,
+        reason: format!(
+            "{topic}-{partition} was read up to offset {read_to} and has lost what it held there (it goes from {start} to {end} now): the topic was made anew, or brokers have lost its end; stop all instances, have the groups that read it go on where you want (kafka-consumer-groups.sh --reset-offsets), and start again"
+        ),
     }
 }
 

@@ -121,6 +121,7 @@ pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> C
     client
         .set("fetch.wait.max.ms", wait.to_string())
         .set("fetch.min.bytes", least_bytes)
+        .set("auto.offset.reset", "error")
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "131072")
         .set("queued.min.messages", "1000")

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::clients::Clients;
 use super::commit::Committers;
 use super::gathering::Gathering;
-use super::readings::{Readings, WentBack};
+use super::readings::Readings;
 use super::slot::SourcePosition;
 use super::works::Works;
 use super::{ThreadFault, ThreadSetup};
@@ -224,9 +224,7 @@ impl<'a> Membership<'a> {
         let begun = Instant::now();
         let mut records: usize = 0;
         self.fetcher.read(RECORDS_PER_TURN, |lane, record| {
-            let readers = readings.readers(lane, record.offset);
-            let readers = readers.map_err(|went_back| made_anew(works, &went_back))?;
-            works.process(readers, record)?;
+            works.process(readings.readers(lane, record.offset), record)?;
             records += 1;
             let looks = records.is_multiple_of(RECORDS_PER_LOOK);
             let enough = begun.elapsed() >= TURN_MAX || looks && works.waits_for_commit();
@@ -431,18 +429,4 @@ impl<'a> Membership<'a> {
             consumer.begin_to_leave();
         }
     }
-}
-
-/// A topic that was made anew, or has lost records. To read on would pass over what the new log
-/// has before the old position.
-fn made_anew(works: &Works<'_>, WentBack { reader, from, to }: &WentBack) -> ThreadFault {
-    let slot = works.slot(reader.task);
-    let position = slot.and_then(|slot| slot.positions.get(reader.source));
-    let log = position.map_or_else(
-        || format!("a log that task {} reads", reader.task),
-        |position| format!("{}-{}", position.place.topic, position.place.partition),
-    );
-    ThreadFault::stop(format!(
-        "{log} goes on at offset {to} and was read up to {from}: the topic was made anew or has lost records; stop all instances, have the groups that read it go on where you want (kafka-consumer-groups.sh --reset-offsets), and start again"
-    ))
 }

@@ -15,15 +15,6 @@ pub(super) struct Reader {
     pub(super) source: usize,
 }
 
-/// A log goes on before where it was read to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct WentBack {
-    /// One of those who read it.
-    pub(super) reader: Reader,
-    pub(super) from: Offset,
-    pub(super) to: Offset,
-}
-
 /// One lane of the fetcher.
 #[derive(Debug)]
 struct Reading {
@@ -70,30 +61,12 @@ impl Readings {
     }
 
     /// A record has come; who reads it.
-    ///
-    /// # Errors
-    ///
-    /// When it lies before what was read, or is to be read next: the log has become shorter, and the
-    /// client has gone to its start.
-    pub(super) fn readers(
-        &mut self,
-        LaneId(lane): LaneId,
-        offset: Offset,
-    ) -> Result<&[Reader], WentBack> {
+    pub(super) fn readers(&mut self, LaneId(lane): LaneId, offset: Offset) -> &[Reader] {
         let Some(reading) = self.lanes.get_mut(lane) else {
-            return Ok(&[]);
+            return &[];
         };
-        if let Some(reader) = reading.readers.first()
-            && offset < reading.next
-        {
-            return Err(WentBack {
-                reader: *reader,
-                from: reading.next,
-                to: offset,
-            });
-        }
         reading.next = Offset(offset.0 + 1);
-        Ok(&reading.readers)
+        &reading.readers
     }
 
     fn reading(&mut self, LaneId(lane): LaneId) -> &mut Reading {
@@ -141,35 +114,19 @@ mod tests {
     fn all_readers_of_a_lane_get_its_records() {
         let mut readings = readings();
         let both = [reader(0), reader(1)];
-        assert_eq!(readings.readers(LANE, Offset(10)), Ok(both.as_slice()));
-        assert_eq!(readings.readers(LaneId(0), Offset(3)), Ok([].as_slice()));
-        assert_eq!(readings.readers(LaneId(7), Offset(3)), Ok([].as_slice()));
+        assert_eq!(readings.readers(LANE, Offset(10)), both);
+        assert_eq!(readings.readers(LaneId(0), Offset(3)), []);
+        assert_eq!(readings.readers(LaneId(7), Offset(3)), []);
     }
 
     #[test]
     fn a_lane_goes_back_only_for_who_is_behind_it() {
         let mut readings = readings();
         assert!(!readings.has_to_start(Some(LANE), Offset(10)));
-        readings.readers(LANE, Offset(14)).unwrap();
+        readings.readers(LANE, Offset(14));
         assert!(!readings.has_to_start(Some(LANE), Offset(15)));
         assert!(!readings.has_to_start(Some(LANE), Offset(99)));
         assert!(readings.has_to_start(Some(LANE), Offset(14)));
-    }
-
-    #[test]
-    fn a_log_that_goes_on_before_where_it_was_read_to_is_told() {
-        let mut readings = readings();
-        let went_back = |from, to| WentBack {
-            reader: reader(0),
-            from: Offset(from),
-            to: Offset(to),
-        };
-        assert_eq!(readings.readers(LANE, Offset(9)), Err(went_back(10, 9)));
-        // Retention and compaction leave gaps.
-        assert!(readings.readers(LANE, Offset(14)).is_ok());
-        assert_eq!(readings.readers(LANE, Offset(14)), Err(went_back(15, 14)));
-        readings.started(LANE, Offset(12));
-        assert!(readings.readers(LANE, Offset(12)).is_ok());
     }
 
     #[test]
@@ -182,6 +139,6 @@ mod tests {
         // Whoever comes next starts it, wherever it was.
         assert!(readings.has_to_start(Some(LANE), Offset(99)));
         readings.started(LANE, Offset(99));
-        assert_eq!(readings.readers(LANE, Offset(99)), Ok([].as_slice()));
+        assert_eq!(readings.readers(LANE, Offset(99)), []);
     }
 }
