@@ -112,7 +112,8 @@ impl LiveApplication {
         })
     }
 
-    /// Commits, closes the tasks and leaves the groups. Blocks until that is done.
+    /// Commits and closes the tasks. Blocks until that is done. (The groups keep the member's partitions
+    /// for it until its session ends, as it may be about to start again.)
     pub fn stop(&self) {
         let streams = self.streams.write().take();
         if let Some(streams) = streams {

@@ -47,7 +47,7 @@ pub(crate) enum Fault {
 /// What all instances share: the topics, and with them what is committed.
 pub(crate) struct World {
     driver: Mutex<TopologyTestDriver>,
-    services: Vec<Service>,
+    ticketing: Ticketing,
     fault: Mutex<Fault>,
     rehearsals: Mutex<Vec<Arc<Rehearsal>>>,
 }
@@ -55,13 +55,13 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(services: &[Service]) -> Arc<Self> {
         let topics = turnstile_ticketing::topics::ALL.map(|name| (name.to_owned(), PARTITIONS));
-        let topology = ticketing(services).topology;
-        let driver = TopologyTestDriver::with_topics(topology, topics);
+        let ticketing = ticketing(services);
+        let driver = TopologyTestDriver::with_topics(ticketing.topology.clone(), topics);
         let mut driver = driver.expect("the topology fits its topics");
         driver.set_now(TimestampMs(1_700_000_000_000));
         Arc::new(Self {
             driver: Mutex::new(driver),
-            services: services.to_vec(),
+            ticketing,
             fault: Mutex::new(Fault::Healthy),
             rehearsals: Mutex::default(),
         })
@@ -162,7 +162,7 @@ impl MemoryApplication {
             world: world.clone(),
             rehearsal,
             beliefs,
-            rows: Rows::new(ticketing(&world.services), stores),
+            rows: Rows::new(world.ticketing.clone(), stores),
         }
     }
 
@@ -257,7 +257,7 @@ impl MemoryApplication {
 
     /// What is committed of a ticket in the catalog of Orders.
     pub(crate) fn listed_ticket(&self, id: &TicketId) -> Option<ListedTicket> {
-        let stores = ticketing(&self.world.services).orders;
+        let stores = self.world.ticketing.orders;
         let store = stores.expect("Orders is run").catalog;
         let entry = self.world.driver.lock().get(store, id.as_str(), id)?;
         entry.listed()

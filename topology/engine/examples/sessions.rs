@@ -13,7 +13,8 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::thread::sleep;
+use std::sync::mpsc::channel;
+use std::thread::spawn;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -104,20 +105,22 @@ impl Processor for Sessions {
         context: &mut Context<'_>,
         Click { visitor }: Click,
     ) -> Result<(), ProcessorError> {
-        let now = context.now();
+        // The click's own time: a backlog is processed faster than it was clicked.
+        let clicked = context.timestamp();
         let open = context.get(self.open, &visitor)?;
-        let (clicks, first) = open.map_or((0, now), |session| (session.clicks, session.first));
+        let (clicks, first) = open.map_or((0, clicked), |session| (session.clicks, session.first));
         context.put(
             self.open,
             &visitor,
             &Session {
                 clicks: clicks + 1,
                 first,
-                last: now,
+                last: clicked,
             },
         )?;
-        // A visitor has one timer: each click moves it.
-        context.schedule(visitor.as_bytes(), now.plus(QUIET))
+        // A visitor has one timer, by the wall clock: each click moves it.
+        let quiet = context.now().plus(QUIET);
+        context.schedule(visitor.as_bytes(), quiet)
     }
 
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
@@ -219,35 +222,45 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
     });
     let metrics = Metrics::new(&Registry::new())?;
     let streams = Streams::start(application.topology, &topics, &config, metrics)?;
-    // It has stopped then: end the process, and let whoever supervises it decide.
-    streams.on_failure(|reason| {
-        eprintln!("stopped: {reason}");
-        std::process::exit(match reason {
-            StreamsFailure::Failed(_) => 1,
-            // To start it again changes nothing.
-            StreamsFailure::Misconfigured(_) | StreamsFailure::Superseded(_) => 2,
-        });
+    // What ends it: a line that is empty, or the instance has stopped by itself.
+    let (ended, end) = channel();
+    let failed = ended.clone();
+    streams.on_failure(move |reason| {
+        // Nobody listens any more where it is stopping already.
+        failed.send(Some(reason.clone())).ok();
     });
-    while !streams.status().ready {
-        sleep(Duration::from_millis(100));
-    }
+    let queries = streams.queries();
+    spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let visitor = line.trim().to_owned();
+            if visitor.is_empty() {
+                break;
+            }
+            // Committed rows only. The key that a row's records have says where it is.
+            match queries.get(application.open, &visitor, &visitor) {
+                Ok(Some(session)) => println!("{visitor}: {} clicks", session.clicks),
+                Ok(None) => println!("{visitor} has no open session"),
+                Err(why) => println!("{why}"),
+            }
+        }
+        ended.send(None).ok();
+    });
     println!(
-        "It runs, with its stores in {stores}. A visitor shows the session, an empty line stops."
+        "Its stores are in {stores}. A visitor shows the session, once it runs; an empty line stops it."
     );
-    for line in std::io::stdin().lines() {
-        let visitor = line?.trim().to_owned();
-        if visitor.is_empty() {
-            break;
-        }
-        // Committed rows only. The key that a row's records have says where it is.
-        match streams.queries().get(application.open, &visitor, &visitor) {
-            Ok(Some(session)) => println!("{visitor}: {} clicks", session.clicks),
-            Ok(None) => println!("{visitor} has no open session"),
-            Err(why) => println!("{why}"),
+    let failure = end.recv()?;
+    // Everything is committed and closed, also where one thread has failed.
+    streams.stop();
+    // Whoever supervises the process decides what is next.
+    match failure {
+        None => Ok(()),
+        Some(StreamsFailure::Failed(reason)) => Err(reason.into()),
+        // To start it again changes nothing.
+        Some(reason) => {
+            eprintln!("{reason}");
+            std::process::exit(2)
         }
     }
-    streams.stop();
-    Ok(())
 }
 
 #[cfg(test)]

@@ -247,7 +247,8 @@ impl TopologyTestDriver {
         Ok(true)
     }
 
-    /// Fires the timers and punctuators that are due; says whether there were any.
+    /// Fires the timers and punctuators that are due; says whether a timer fired, or any of them has
+    /// written or sent anything.
     ///
     /// # Errors
     ///
@@ -419,7 +420,9 @@ impl TopologyTestDriver {
     }
 
     fn store_tasks<K, V>(&self, store: Store<K, V>) -> impl Iterator<Item = (&Task, i32, StoreId)> {
-        let kind = PlanStoreKind::Declared(store.index);
+        let index = store.index_in(self.plan.topology.key);
+        let index = index.expect("the store is of the topology of this driver");
+        let kind = PlanStoreKind::Declared(index);
         self.tasks.values().filter_map(move |task| {
             let (id, _) = task
                 .plan()

@@ -28,7 +28,8 @@
 //! | [`Source::keyed_by`] | `selectKey` and `repartition`, for those records only that lie elsewhere |
 //! | a decoder closure, [`Encode`], [`Codec`] | a `Serde`: for what is read, sent, stored |
 //! | [`ErrorPolicy`] | the handlers of deserialization and processing exceptions |
-//! | keyed timers ([`Context::schedule`]) | none; punctuators are the same |
+//! | keyed timers ([`Context::schedule`]) | none |
+//! | punctuations, declared with the processor: one for each clock | punctuators, scheduled and cancelled at run time |
 //! | [`TopologyFaults`] | `TopologyException` |
 //! | [`runtime::InstanceStatus`], [`runtime::InstanceMetadata`] | `KafkaStreams.State`, `StreamsMetadata` |
 //! | groups that are named with each source | one group, the application id |
@@ -60,14 +61,15 @@
 //! | what a codec writes | old rows stay as they are: [`Codec::decode`] has to read both, or the store needs a new name |
 //! | a processor moves to another subtopology | its stores come along if that has as many partitions, else the instance refuses |
 //! | an input topic gets more partitions | the instance refuses: keys have moved away from their rows |
+//! | an [`ErrorPolicy`] or the interval of a punctuation | nothing: instances that differ in these do run side by side |
 //! | the name in [`Source::keyed_by`] or of a repartition topic | what is in the old topic is not read any more: let it run empty before |
 //! | a group gets another name | it reads its topics from the start, over rows that know them already; where a task with rows has no other group, the instance stops |
 //!
 //! # What it does not have
 //!
 //! Operators (joins, windows, aggregations), global tables, rows that expire, stores in memory or
-//! without a changelog, topic patterns, sinks whose topic is found at run time, headers of one's own,
-//! at-least-once, another start of a new group than the start of its topics,
+//! without a changelog, topic patterns, sinks whose topic or partition is chosen at run time, headers of one's
+//! own, timestamps taken from the payload, at-least-once, another start of a new group than the start of its topics,
 //! threads that come and go at run time.
 //!
 //! # What a `main` does
@@ -75,7 +77,8 @@
 //! [`runtime::Streams::start`]; [`runtime::Streams::on_failure`], to end the process when the
 //! instance has stopped by itself; [`runtime::Streams::stop`] at a signal; `/metrics` from the
 //! [`Registry`]. An instance has up to 256 open files a task. A key is asked for where its task runs:
-//! [`runtime::Queries`] answers here or says that it is not here, and [`runtime::Cluster::owner`] whom to ask.
+//! [`runtime::Queries`] answers here or says that it is not here; then [`runtime::Queries::task_for`] names
+//! the task and [`runtime::Cluster::owner`] whom to ask.
 
 pub mod clock;
 mod ids;

@@ -7,7 +7,8 @@
 //!
 //! A processor is synchronous and deterministic given its stores and
 //! [`Context::now`]: it keeps what must survive in its stores, never in itself,
-//! because its task may be closed here and opened on another machine at any time.
+//! because its task may be closed here and opened on another machine at any time. A new one is made
+//! whenever the task begins to run, so a cache in its fields is never older than that.
 
 use thiserror::Error;
 use turnstile_state::{CodecError, StateError};
@@ -30,7 +31,7 @@ pub struct Timer {
 pub enum PunctuationType {
     /// The system clock: also when no records come.
     WallClockTime,
-    /// The greatest timestamp of a record that the task has read since it began to run
+    /// The greatest timestamp of a record that the task has processed since it began to run
     /// ([`Context::stream_time`]): it goes on only while records come, the first interval with the
     /// first of them.
     StreamTime,
@@ -48,6 +49,10 @@ pub trait Processor: Send + 'static {
     /// [`ProcessorError::Rejected`] for a message that cannot be processed: all it
     /// did so far is undone and the error policy of its source decides. Others
     /// stop the instance.
+    ///
+    /// # Panics
+    ///
+    /// A panic, here or in the other methods, stops the instance whatever the error policy is.
     fn process(
         &mut self,
         context: &mut Context<'_>,
@@ -123,6 +128,9 @@ pub enum ProcessorError {
         /// What it used.
         name: String,
     },
+    /// A processor to which this one has forwarded met a fault that stops the task.
+    #[error("a processor that was forwarded to has failed, and the task stops")]
+    Stopping,
     /// A timer fired at a processor that has no `on_timer`.
     #[error("a timer fired with key {key}, but the processor does not implement on_timer")]
     UnexpectedTimer {

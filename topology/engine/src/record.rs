@@ -12,6 +12,9 @@ use crate::{Offset, Partition, TimestampMs};
 /// longer in its own, by what is said of it.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// The largest record that is sent: a dead letter needs some more room.
+pub(crate) const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (64 << 10);
+
 /// A header of a record: its name, and its value unless null.
 pub type Header = (String, Option<Vec<u8>>);
 

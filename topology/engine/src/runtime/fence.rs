@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::StreamsConfig;
 use super::cluster::{Cluster, Silent};
-use super::kafka::{FencingProducer, KafkaFault, Slots, TransactionalProducer};
+use super::kafka::{BATCH_BYTES, FencingProducer, KafkaFault, Slots, TransactionalProducer};
 use super::transactions::Transaction;
 use super::wake::Waker;
 use crate::TaskId;
@@ -70,9 +70,14 @@ impl Fence {
             transactions.map(move |transaction| transaction.id(application_id, instance, thread))
         });
         for id in ids {
-            let ended: Result<TransactionalProducer, KafkaFault> =
-                TransactionalProducer::begin(&self.config, &id, Slots::default(), Waker::default())
-                    .and_then(FencingProducer::wait);
+            let ended: Result<TransactionalProducer, KafkaFault> = TransactionalProducer::begin(
+                &self.config,
+                &id,
+                BATCH_BYTES,
+                Slots::default(),
+                Waker::default(),
+            )
+            .and_then(FencingProducer::wait);
             if let Err(fault) = ended {
                 tracing::warn!(%instance, %fault, "could not end a transaction of a lost instance; trying again");
                 self.fenced.lock().remove(silent);

@@ -4,7 +4,7 @@
 //!
 //! 1. Lock the state directory: from here on the stores are this process's.
 //! 2. Create the topics of the application that are missing.
-//! 3. Resolve the topology against the topics that there are.
+//! 3. Resolve the topology against the topics that there are, and what they take.
 //! 4. Begin to open the stores that are on disk, which goes on beside all that follows.
 //! 5. Look whether the groups are this application's, and create or check the internal topics:
 //!    nothing is read, fenced or joined before that.
@@ -26,7 +26,7 @@ use super::background::Background;
 use super::cluster::{Cluster, MessengerFault, start_messenger};
 use super::fence::Fence;
 use super::first_start::{self, ForeignPosition};
-use super::internal_topics::{ensure_external, ensure_internal};
+use super::internal_topics::{ensure_external, ensure_internal, sink_bytes_max};
 use super::kafka::{Admin, Ends, KafkaFault, check_properties, partition_counts};
 use super::lag::LagBoard;
 use super::purge::Purger;
@@ -38,7 +38,10 @@ use super::task_stores::TaskStores;
 use super::topic_watch::TopicWatch;
 use super::wake::Waker;
 use super::{InstanceStatus, Metrics, Queries, StreamsConfig, TopicError, TopicSpec};
-use crate::topology::{Plan, Topology, TopologyFault, TopologyFaults};
+use crate::topology::{Plan, Topology, TopologyFault, TopologyFaults, is_topic_name};
+
+/// Of names of at most 249 bytes, the names of internal topics need some for themselves.
+const APPLICATION_ID_BYTES_MAX: usize = 200;
 
 /// What to set instead of a property.
 fn instead_of(name: &str) -> &'static str {
@@ -51,6 +54,11 @@ fn instead_of(name: &str) -> &'static str {
 /// Why an instance could not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// The application id cannot be part of the names of topics.
+    #[error(
+        "application id {0:?} cannot be part of the names of topics: make it of a-z, A-Z, 0-9, '.', '_' and '-', one at least and 200 at most"
+    )]
+    InvalidApplicationId(String),
     /// The configuration has no threads: no task would ever run.
     #[error("num_stream_threads is 0: an instance needs at least 1 stream thread")]
     NoStreamThreads,
@@ -92,10 +100,15 @@ impl StartError {
     #[must_use]
     pub fn is_of_configuration(&self) -> bool {
         match self {
-            Self::NoStreamThreads
+            Self::InvalidApplicationId(_)
+            | Self::NoStreamThreads
             | Self::ReservedProperty { .. }
             | Self::Property(_)
-            | Self::State(StateError::OtherApplication { .. })
+            | Self::State(
+                StateError::OtherApplication { .. }
+                | StateError::ForeignFormat { .. }
+                | StateError::NewerFormat { .. },
+            )
             | Self::ForeignPosition(_) => true,
             Self::Topics(error) => error.is_lasting(),
             Self::Topology(faults) => faults.0.iter().any(TopologyFault::is_lasting),
@@ -157,6 +170,10 @@ impl Streams {
         config: &StreamsConfig,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
+        let id = &config.application_id;
+        if id.len() > APPLICATION_ID_BYTES_MAX || !is_topic_name(id) {
+            return Err(StartError::InvalidApplicationId(id.clone()));
+        }
         if config.num_stream_threads == 0 {
             return Err(StartError::NoStreamThreads);
         }
@@ -171,7 +188,9 @@ impl Streams {
         let counts = partition_counts(&admin, config)?;
         let counts = ensure_external(&admin, topics, counts)?;
         // 3.
-        let plan = Arc::new(topology.resolve(&config.application_id, &counts)?);
+        let sinks = sink_bytes_max(&admin, &topology.external_sinks())?;
+        let plan = topology.resolve_within(&config.application_id, &counts, &sinks)?;
+        let plan = Arc::new(plan);
         // 4.
         let memory = RocksMemory::new(config.block_cache_bytes, config.write_buffer_bytes);
         let ends = Ends::new(config)?;
@@ -287,7 +306,10 @@ impl Streams {
                     failure.callbacks.clone()
                 };
                 for callback in callbacks {
-                    callback(&reason);
+                    let callback = std::panic::AssertUnwindSafe(|| callback(&reason));
+                    if std::panic::catch_unwind(callback).is_err() {
+                        tracing::error!(%reason, "what was to hear that the instance has failed panicked");
+                    }
                 }
             }
         });
@@ -334,7 +356,9 @@ impl Streams {
         self.failure.lock().reason.clone()
     }
 
-    /// Calls `callback` when a thread stops for good, or at once if one has.
+    /// Calls `callback` when a thread stops for good, or at once if one has; for each thread that does,
+    /// on that thread, while the others still commit. So it must not end the process, nor stop or drop this,
+    /// which waits for the thread: it tells somebody who does.
     pub fn on_failure(&self, callback: impl Fn(&StreamsFailure) + Send + Sync + 'static) {
         let callback: OnFailure = Arc::new(callback);
         let reason = {
@@ -403,6 +427,19 @@ mod tests {
     }
 
     #[test]
+    fn an_application_id_that_no_topic_can_have_is_refused_before_anything_is_touched() {
+        for id in ["", "my app", "naïve", &"a".repeat(201)] {
+            let folder = tempfile::tempdir().unwrap();
+            let state_dir = folder.path().join("state");
+            let config = StreamsConfig::new(id, "localhost:1", "instance", &state_dir);
+            let refused = start(&config).map(drop).unwrap_err();
+            let is_it = matches!(&refused, StartError::InvalidApplicationId(of) if of == id);
+            assert!(is_it && refused.is_of_configuration(), "{refused}");
+            assert!(!state_dir.exists());
+        }
+    }
+
+    #[test]
     fn a_property_that_would_break_a_promise_is_refused() {
         for name in [
             "isolation.level",
@@ -436,7 +473,7 @@ mod tests {
             topics: "a 1, b 2".to_owned(),
         };
         let missing = || TopologyFault::MissingTopic { topic: topic() };
-        let lasting: [StartError; 5] = [
+        let lasting: [StartError; 6] = [
             TopologyFaults(vec![missing(), unequal]).into(),
             ForeignPosition {
                 group: "group".to_owned(),
@@ -444,6 +481,12 @@ mod tests {
                 partition: Partition(0),
                 position: Offset(1),
                 application_id: "app".to_owned(),
+            }
+            .into(),
+            StateError::NewerFormat {
+                path: "state".into(),
+                found: 9,
+                supported: 2,
             }
             .into(),
             StateError::OtherApplication {

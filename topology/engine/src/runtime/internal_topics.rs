@@ -1,6 +1,6 @@
 //! The topics of the application: created at start, or found to be as they should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -146,6 +146,24 @@ pub(crate) fn ensure_internal(
     );
     Ok(())
 }
+
+/// How large records of these topics may be, at most: what a broker bounds is a batch, after compression.
+pub(crate) fn sink_bytes_max(
+    admin: &Admin,
+    topics: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, usize>, KafkaFault> {
+    const SETTING: &str = "max.message.bytes";
+    let topics: Vec<&str> = topics.iter().copied().collect();
+    let limits = admin.setting(&topics, SETTING)?.into_iter();
+    let limits = limits.filter_map(|(topic, limit)| {
+        let limit: usize = limit.parse().ok()?;
+        Some((topic, limit.saturating_sub(BATCH_OVERHEAD_BYTES)))
+    });
+    Ok(limits.collect())
+}
+
+/// What a batch of one record takes beside its key, value and headers, at most.
+const BATCH_OVERHEAD_BYTES: usize = 128;
 
 fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
     let mut settings = vec![

@@ -13,10 +13,7 @@ use std::time::Duration;
 
 use crate::TimestampMs;
 use crate::processor::ProcessorError;
-use crate::record::{Header, MESSAGE_BYTES_MAX};
-
-/// A record, of which a dead letter needs some more room.
-pub(super) const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (64 << 10);
+use crate::record::{Header, RECORD_BYTES_MAX};
 
 /// The headers of a record that are passed on: a quarter of what topics take of a record unless
 /// they are told to take more.
@@ -48,15 +45,17 @@ pub(super) fn sendable(timestamp: TimestampMs, now: TimestampMs) -> TimestampMs 
     }
 }
 
-/// Rejects a record of which the headers would be passed on, with so many bytes beside them.
+/// Rejects a record of which the headers would be passed on, with so many bytes beside them, where its
+/// topic takes less.
 pub(super) fn check_sent(
     what: &'static str,
     bytes: usize,
     headers: &[Header],
+    limit: usize,
 ) -> Result<(), ProcessorError> {
     let headers = headers_bytes(headers);
     check("the headers", headers, HEADERS_BYTES_MAX)?;
-    check(what, bytes + headers, RECORD_BYTES_MAX)
+    check(what, bytes + headers, limit)
 }
 
 /// Rejects what would be written to a store and could not be to its changelog.

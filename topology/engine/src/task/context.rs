@@ -9,7 +9,7 @@ use crate::partitioner::partition_of;
 use crate::processor::ProcessorError;
 use crate::record::{DeadLetter, Encode, Header, Origin, OutputRecord};
 use crate::timer::Timers;
-use crate::topology::{Outlet, ProcessorDef, Sink, Store};
+use crate::topology::{Outlet, OutletDef, PlanSink, ProcessorDef, Sink, Store};
 use crate::{TaskId, TimestampMs};
 
 /// The record that is being processed, or the absence of one.
@@ -58,14 +58,15 @@ impl Context<'_> {
         self.record.timestamp
     }
 
-    /// The greatest timestamp of a record that the task has read since it began to run here, this
-    /// one included, whatever its topic; nothing before the first. It does not survive a restart.
+    /// The greatest timestamp of a record that the task has processed since it began to run here, this
+    /// one included, whatever its topic; nothing before the first. Records that cannot be decoded, are
+    /// skipped or belong to another partition do not count. It does not survive a restart.
     #[must_use]
     pub fn stream_time(&self) -> Option<TimestampMs> {
         self.record.stream_time
     }
 
-    /// The key of the record as it was read.
+    /// The key of the record as it was read, also where a processor has forwarded what it made of it.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
         self.record.key
@@ -109,8 +110,8 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the processor does not declare the store, or a record of its changelog could not
-    /// hold both: nearly 16 MiB.
+    /// When the processor does not declare the store; [`ProcessorError::Rejected`] of kind `too-large` when
+    /// key and value exceed what a changelog record holds, 16 MiB less 64 KiB.
     pub fn put<K: Codec, V: Codec>(
         &mut self,
         store: Store<K, V>,
@@ -131,7 +132,8 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the processor does not declare the store.
+    /// When the processor does not declare the store; [`ProcessorError::Rejected`] of kind `too-large` for
+    /// a key that no row can have ([`Context::put`]).
     pub fn delete<K: Codec, V: Codec>(
         &mut self,
         store: Store<K, V>,
@@ -182,9 +184,10 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the processor does not declare the sink, or the record is larger than nearly 16 MiB.
-    /// (A topic may take less: 1 MiB unless it is told otherwise. A record that its broker
-    /// refuses ends the instance.)
+    /// When the processor does not declare the sink; [`ProcessorError::Rejected`] of kind `too-large` when key,
+    /// value and headers exceed what the topic takes (its `max.message.bytes` when the instance
+    /// started, before compression; in any case 16 MiB less 64 KiB), or the headers alone 256 KiB. A broker
+    /// that takes less by now refuses the record, and that stops the instance.
     pub fn send<T: Encode>(
         &mut self,
         sink: Sink<T>,
@@ -215,13 +218,19 @@ impl Context<'_> {
         key: &[u8],
         value: Option<Vec<u8>>,
     ) -> Result<(), ProcessorError> {
-        let declared = self.declaration().sinks.contains(&sink.index);
-        let Some(target) = self.core.plan.sinks.get(sink.index).filter(|_| declared) else {
-            let target = self.core.plan.sinks.get(sink.index);
-            return Err(self.undeclared("sink", target.map(|target| target.topic.to_string())));
+        let index = sink.index_in(self.core.topology.key);
+        let found = index.and_then(|index| self.core.plan.sinks.get(index));
+        let declared = |_: &&PlanSink| self.declaration().sinks.contains(&sink.index);
+        let Some(target) = found.filter(declared) else {
+            return Err(self.undeclared("sink", found.map(|target| target.topic.to_string())));
         };
         let bytes = key.len() + value.as_ref().map_or(0, Vec::len);
-        bounds::check_sent("the record to send", bytes, self.record.headers)?;
+        bounds::check_sent(
+            "the record to send",
+            bytes,
+            self.record.headers,
+            target.record_bytes_max,
+        )?;
         let output = OutputRecord {
             topic: target.topic.clone(),
             partition: partition_of(key, target.partitions),
@@ -235,31 +244,38 @@ impl Context<'_> {
     }
 
     /// Hands `message` to the processors that read the outlet's stream, now. If one of them
-    /// fails, nothing is left of what they all did for it, and whoever can do without may go on.
+    /// fails, nothing is left of what they all did for it. Whoever can do without a message that is
+    /// rejected may go on; any other fault stops the task, whatever is made of the error here.
     ///
     /// # Errors
     ///
-    /// What those processors say, or when this one does not declare the outlet.
+    /// [`ProcessorError::Rejected`] as those processors say it, [`ProcessorError::Stopping`] for any other
+    /// fault of theirs, or when this one does not declare the outlet.
     pub fn forward<T: 'static>(
         &mut self,
         outlet: Outlet<T>,
         message: T,
     ) -> Result<(), ProcessorError> {
         let topology = self.core.topology.clone();
-        let declared = self.declaration().outlets.contains(&outlet.index);
-        let Some(target) = topology.outlets.get(outlet.index).filter(|_| declared) else {
-            let target = topology.outlets.get(outlet.index);
-            return Err(self.undeclared("outlet", target.map(|target| target.name.clone())));
+        let index = outlet.index_in(topology.key);
+        let found = index.and_then(|index| topology.outlets.get(index));
+        let declared = |_: &&OutletDef| self.declaration().outlets.contains(&outlet.index);
+        let Some(target) = found.filter(declared) else {
+            return Err(self.undeclared("outlet", found.map(|target| target.name.clone())));
         };
         let unit = UnitWithin::begin(self.core);
         let message = &mut Some(message);
         let delivered = self.core.deliver(&target.children, self.record, message);
-        if delivered.is_ok() {
+        let Err(error) = delivered else {
             unit.keep(self.core);
-        } else {
-            unit.undo(self.core);
+            return Ok(());
+        };
+        unit.undo(self.core);
+        if let ProcessorError::Rejected { .. } = error {
+            return Err(error);
         }
-        delivered
+        self.core.fault.get_or_insert(error);
+        Err(ProcessorError::Stopping)
     }
 
     /// Sets a durable timer that fires once, when the wall clock shows `deadline` or later: it goes
@@ -268,7 +284,8 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the store of timers fails or the processor does not declare timers.
+    /// When the store of timers fails or the processor does not declare timers;
+    /// [`ProcessorError::Rejected`] of kind `too-large` for a key beyond the bound of [`Context::put`].
     pub fn schedule(&mut self, key: &[u8], deadline: TimestampMs) -> Result<(), ProcessorError> {
         bounds::check_written("the key of the timer", key.len())?;
         self.with_timers(|timers, overlay| timers.schedule(overlay, key, deadline))
@@ -318,15 +335,16 @@ impl Context<'_> {
     }
 
     fn store_id<K, V>(&self, store: Store<K, V>) -> Result<StoreId, ProcessorError> {
-        let declared = self.declaration().stores.contains(&store.index);
-        let id = self.core.store_ids.get(store.index).copied().flatten();
-        id.filter(|_| declared)
-            .ok_or_else(|| self.undeclared("store", self.store_name(store)))
+        let index = store.index_in(self.core.topology.key);
+        let index = index.filter(|index| self.declaration().stores.contains(index));
+        let id = index.and_then(|index| self.core.store_ids.get(index).copied().flatten());
+        id.ok_or_else(|| self.undeclared("store", self.store_name(store)))
     }
 
     fn store_name<K, V>(&self, store: Store<K, V>) -> Option<String> {
-        let stores = &self.core.topology.stores;
-        stores.get(store.index).map(|store| store.name.clone())
+        let topology = &self.core.topology;
+        let store = topology.stores.get(store.index_in(topology.key)?);
+        store.map(|store| store.name.clone())
     }
 
     fn unreadable<K, V>(

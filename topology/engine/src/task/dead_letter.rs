@@ -1,7 +1,7 @@
 //! Dead letters: records that could not be processed, with where they came from.
 
-use super::bounds::{RECORD_BYTES_MAX, headers_bytes, sendable};
-use crate::record::{DeadLetter, Header, OutputRecord};
+use super::bounds::{headers_bytes, sendable};
+use crate::record::{DeadLetter, Header, OutputRecord, RECORD_BYTES_MAX};
 use crate::topology::SubtopologyPlan;
 use crate::{Partition, TimestampMs};
 

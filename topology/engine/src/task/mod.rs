@@ -46,7 +46,7 @@ use self::punctuation::Punctuations;
 use self::task_core::TaskCore;
 use self::unit::Unit;
 use crate::processor::{ProcessorError, Timer};
-use crate::record::{DeadLetter, InputRecord, Origin, OutputRecord};
+use crate::record::{DeadLetter, InputRecord, Origin, OutputRecord, RECORD_BYTES_MAX};
 use crate::source::ErrorPolicy;
 use crate::topology::{
     Handled, HandlingError, Home, PlanSource, SourceRole, SubtopologyPlan, Topology,
@@ -145,10 +145,11 @@ impl Task {
         ChangelogRestore::of(self.id, &self.core.plan, self.backend())
     }
 
-    /// Begins to run on a restored backend: forgets what an earlier run left in memory.
+    /// Begins to run on a restored backend, with new processors: forgets what an earlier run left in
+    /// memory, as another instance may have run it since.
     pub(crate) fn start(&mut self, now: TimestampMs) {
         self.become_status(TaskStatus::Running);
-        self.core.forget_uncommitted();
+        self.core.begin_anew();
         self.punctuations.start(now);
         self.committed_punctuations.clone_from(&self.punctuations);
     }
@@ -249,28 +250,34 @@ impl Task {
             .sources
             .get(from.node)
             .expect("a plan's sources are nodes of its topology");
-        self.punctuations.observe(record.timestamp);
         let unit = Unit::begin(&mut self.core);
-        let context = RecordContext {
-            timestamp: record.timestamp,
-            headers: record.headers,
-            key: record.key,
-            origin: Some(origin),
-            now,
-            stream_time: self.punctuations.stream_time(),
-        };
         let home = home(from, self.id.partition, plan.partitions);
-        let core = &mut self.core;
+        let (core, punctuations) = (&mut self.core, &mut self.punctuations);
         let handled = node.handling.handle(record, home, &mut |message| {
+            // Here, as the time of a record that is not for this task says nothing.
+            punctuations.observe(record.timestamp);
+            let context = RecordContext {
+                timestamp: record.timestamp,
+                headers: record.headers,
+                key: record.key,
+                origin: Some(origin),
+                now,
+                stream_time: punctuations.stream_time(),
+            };
             core.deliver(&node.children, &context, message)
         });
         let handled = handled.and_then(|handled| {
             if let Handled::Misplaced(id) = &handled {
                 let bytes = id.len() + record.value.map_or(0, <[u8]>::len);
-                bounds::check_sent("the record under its id", bytes, record.headers)?;
+                let what = "the record under its id";
+                bounds::check_sent(what, bytes, record.headers, RECORD_BYTES_MAX)?;
             }
             Ok(handled)
         });
+        let handled = match self.core.fault.take() {
+            Some(fault) => Err(fault.into()),
+            None => handled,
+        };
         unit.end(&mut self.core, &handled);
         Ok(match handled? {
             Handled::Processed => Processed::Done,
@@ -493,7 +500,7 @@ impl Task {
 
     /// Forgets everything since the last commit.
     pub(crate) fn abort(&mut self) {
-        self.core.forget_uncommitted();
+        self.core.begin_anew();
         self.punctuations.clone_from(&self.committed_punctuations);
         self.first_to_fire = 0;
     }

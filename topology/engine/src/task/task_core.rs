@@ -16,7 +16,7 @@ use crate::processor::{ProcessorError, Timer};
 use crate::record::{DeadLetter, InputRecord, OutputRecord};
 use crate::timer::Timers;
 use crate::topology::{
-    Edge, Node, PlanSource, PlanStoreKind, SourceRole, SubtopologyPlan, Topology,
+    Edge, Node, PlanSource, PlanStoreKind, ProcessorDef, SourceRole, SubtopologyPlan, Topology,
 };
 use crate::{TaskId, TimestampMs};
 
@@ -38,6 +38,8 @@ pub(crate) struct TaskCore {
     /// Of the dead letters among them that are not of the record that is processed.
     pub(super) letter_causes: Vec<LetterCause>,
     pub(super) scratch: Scratch,
+    /// A fault that a processor has met which was forwarded to: whoever has forwarded cannot do without.
+    pub(super) fault: Option<ProcessorError>,
 }
 
 /// What dead letters are counted by: the topic, and the class of the fault.
@@ -50,15 +52,6 @@ impl TaskCore {
         plan: Arc<SubtopologyPlan>,
         backend: Arc<dyn Backend>,
     ) -> Self {
-        let mut nodes: Vec<Option<Box<dyn Node>>> =
-            topology.processors.iter().map(|_| None).collect();
-        for index in &plan.processors {
-            if let (Some(node), Some(processor)) =
-                (nodes.get_mut(*index), topology.processors.get(*index))
-            {
-                *node = Some((processor.supplier)());
-            }
-        }
         let mut store_ids = vec![None; topology.stores.len()];
         let mut rows: Vec<Option<StoreId>> = vec![None; topology.processors.len()];
         let mut timers: Vec<Option<Timers>> = topology.processors.iter().map(|_| None).collect();
@@ -83,12 +76,13 @@ impl TaskCore {
             topology,
             plan,
             overlay,
-            nodes,
+            nodes: Vec::new(),
             timers,
             store_ids,
             outputs: Vec::new(),
             letter_causes: Vec::new(),
             scratch: Scratch::default(),
+            fault: None,
         }
     }
 
@@ -148,6 +142,10 @@ impl TaskCore {
         let unit = Unit::begin(self);
         let called =
             TaskError::unless_panic(self.id, at, || self.visit(processor, times, callback))?;
+        let called = match self.fault.take() {
+            Some(fault) => Err(fault),
+            None => called,
+        };
         unit.end(self, &called);
         Ok(called)
     }
@@ -200,7 +198,14 @@ impl TaskCore {
         self.dead_letter(letter, now);
     }
 
-    pub(super) fn forget_uncommitted(&mut self) {
+    /// Makes new processors, and forgets what is uncommitted.
+    pub(super) fn begin_anew(&mut self) {
+        let Self { topology, plan, .. } = self;
+        let node = |(index, processor): (usize, &ProcessorDef)| {
+            let is_here = plan.processors.contains(&index);
+            is_here.then(|| (processor.supplier)())
+        };
+        self.nodes = topology.processors.iter().enumerate().map(node).collect();
         self.overlay.clear();
         self.outputs.clear();
         self.letter_causes.clear();

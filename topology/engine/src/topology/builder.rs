@@ -11,27 +11,45 @@ use super::graph::{
     Edge, Node, OutletDef, ProcessorDef, SinkDef, SourceDef, StoreDef, TopicName, Topology,
     TypedHandling,
 };
-use super::handles::{Outlet, Sink, Store, Stream, StreamEnd};
+use super::handles::{Outlet, Sink, Store, Stream, StreamEnd, TopologyKey};
 use super::subtopologies;
 use crate::processor::{Processor, PunctuationType};
 use crate::record::{Encode, InputRecord};
 use crate::source::{DecodeError, Decoded, Source};
 
 /// Declares a topology; [`TopologyBuilder::build`] checks it.
-#[derive(Default)]
+///
+/// The handles that it gives out are of this topology. At a processor of another one they are a fault
+/// of that, and a query of another one's instance does not know their store.
 pub struct TopologyBuilder {
+    key: TopologyKey,
     sources: Vec<SourceDef>,
     processors: Vec<ProcessorDef>,
     stores: Vec<StoreDef>,
     sinks: Vec<SinkDef>,
     outlets: Vec<OutletDef>,
+    faults: Vec<TopologyFault>,
+}
+
+impl Default for TopologyBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl TopologyBuilder {
     /// An empty declaration.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            key: TopologyKey::unique(),
+            sources: Vec::new(),
+            processors: Vec::new(),
+            stores: Vec::new(),
+            sinks: Vec::new(),
+            outlets: Vec::new(),
+            faults: Vec::new(),
+        }
     }
 
     /// A source node.
@@ -57,7 +75,9 @@ impl TopologyBuilder {
     }
 
     /// An internal topic `<application id>-<name>-repartition`: the sink end, keyed
-    /// by what the readers' stores are keyed by, and the stream that `group` reads.
+    /// by what the readers' stores are keyed by, and the stream that `group` reads. What is rejected there
+    /// becomes a dead letter, unless all sources behind those who write it have
+    /// [`ErrorPolicy::Stop`](crate::ErrorPolicy::Stop).
     pub fn repartition<T: Encode + 'static>(
         &mut self,
         name: impl Into<String>,
@@ -95,7 +115,7 @@ impl TopologyBuilder {
     /// `<application id>-stores-changelog`.
     pub fn store<K: Codec, V: Codec>(&mut self, name: impl Into<String>) -> Store<K, V> {
         self.stores.push(StoreDef { name: name.into() });
-        Store::new(self.stores.len() - 1)
+        Store::new(self.key, self.stores.len() - 1)
     }
 
     /// A way from one processor to others: the end that forwards and the stream to read.
@@ -105,10 +125,12 @@ impl TopologyBuilder {
             children: Vec::new(),
         });
         let index = self.outlets.len() - 1;
-        (Outlet::new(index), Stream::new(StreamEnd::Outlet(index)))
+        let stream = Stream::new(self.key, StreamEnd::Outlet(index));
+        (Outlet::new(self.key, index), stream)
     }
 
-    /// A processor; `supplier` makes one for each task.
+    /// A processor; `supplier` makes one whenever a task begins to run. It is dropped when the task is
+    /// taken away, also where the task comes back to the same instance later.
     pub fn processor<P: Processor>(
         &mut self,
         name: impl Into<String>,
@@ -139,13 +161,16 @@ impl TopologyBuilder {
     /// All faults at once.
     pub fn build(self) -> Result<Topology, TopologyFaults> {
         let Self {
+            key,
             sources,
             processors,
             stores,
             sinks,
             outlets,
+            mut faults,
         } = self;
         let mut topology = Topology {
+            key,
             sources,
             processors,
             stores,
@@ -154,7 +179,8 @@ impl TopologyBuilder {
             subtopologies: Vec::new(),
         };
         topology.subtopologies = subtopologies::connected(&topology);
-        let faults: Vec<TopologyFault> = subtopologies::faults(&topology);
+        subtopologies::inherit_policies(&mut topology);
+        faults.extend(subtopologies::faults(&topology));
         if faults.is_empty() {
             Ok(topology)
         } else {
@@ -164,12 +190,12 @@ impl TopologyBuilder {
 
     fn add_source<T>(&mut self, source: SourceDef) -> Stream<T> {
         self.sources.push(source);
-        Stream::new(StreamEnd::Source(self.sources.len() - 1))
+        Stream::new(self.key, StreamEnd::Source(self.sources.len() - 1))
     }
 
     fn add_sink<T>(&mut self, topic: TopicName) -> Sink<T> {
         self.sinks.push(SinkDef { topic });
-        Sink::new(self.sinks.len() - 1)
+        Sink::new(self.key, self.sinks.len() - 1)
     }
 }
 
@@ -206,8 +232,13 @@ impl<P: Processor> ProcessorBuilder<'_, P> {
     ///     }
     /// }
     /// ```
+    ///
+    /// A message is cloned where a stream flows into several processors.
     #[must_use = "a processor is declared when all its connections are"]
     pub fn input<T: Clone + Into<P::In> + 'static>(self, stream: Stream<T>) -> Self {
+        if stream.topology != self.builder.key {
+            return self.foreign("stream");
+        }
         let edge = Edge::new::<P, T>(self.index);
         let children = match stream.from {
             StreamEnd::Source(index) => self
@@ -222,7 +253,7 @@ impl<P: Processor> ProcessorBuilder<'_, P> {
                 .map(|outlet| &mut outlet.children),
         };
         children
-            .expect("a stream comes from the builder that it is given to")
+            .expect("a stream is of a node of its builder")
             .push(edge);
         self.change(|processor| processor.inputs.push(stream.from))
     }
@@ -230,19 +261,28 @@ impl<P: Processor> ProcessorBuilder<'_, P> {
     /// It reads and writes `store`, which processors of one task may share.
     #[must_use = "a processor is declared when all its connections are"]
     pub fn store<K, V>(self, store: Store<K, V>) -> Self {
-        self.change(|processor| processor.stores.push(store.index))
+        match store.index_in(self.builder.key) {
+            Some(index) => self.change(|processor| processor.stores.push(index)),
+            None => self.foreign("store"),
+        }
     }
 
     /// It sends to `sink`.
     #[must_use = "a processor is declared when all its connections are"]
     pub fn sink<T>(self, sink: Sink<T>) -> Self {
-        self.change(|processor| processor.sinks.push(sink.index))
+        match sink.index_in(self.builder.key) {
+            Some(index) => self.change(|processor| processor.sinks.push(index)),
+            None => self.foreign("sink"),
+        }
     }
 
     /// It forwards to `outlet`.
     #[must_use = "a processor is declared when all its connections are"]
     pub fn outlet<T>(self, outlet: Outlet<T>) -> Self {
-        self.change(|processor| processor.outlets.push(outlet.index))
+        match outlet.index_in(self.builder.key) {
+            Some(index) => self.change(|processor| processor.outlets.push(index)),
+            None => self.foreign("outlet"),
+        }
     }
 
     /// It schedules keyed one-shot timers, kept in the store `<processor>-timers`.
@@ -259,6 +299,17 @@ impl<P: Processor> ProcessorBuilder<'_, P> {
 
     /// Ends the declaration of this processor.
     pub fn done(self) {}
+
+    fn foreign(self, kind: &'static str) -> Self {
+        let processor = self.builder.processors.get(self.index);
+        let processor = processor.map(|processor| processor.name.clone());
+        let fault = TopologyFault::ForeignHandle {
+            processor: processor.unwrap_or_default(),
+            kind,
+        };
+        self.builder.faults.push(fault);
+        self
+    }
 
     fn change(self, change: impl FnOnce(&mut ProcessorDef)) -> Self {
         let processor = self.builder.processors.get_mut(self.index);

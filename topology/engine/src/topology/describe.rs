@@ -148,8 +148,23 @@ impl Plan {
     /// The same as JSON, for tools.
     #[must_use]
     pub fn describe_json(&self) -> serde_json::Value {
-        serde_json::to_value(self.description())
-            .expect("a description is made of lists, texts and numbers")
+        json_of(&self.description())
+    }
+
+    /// What instances that run side by side have to agree on, as JSON.
+    pub(super) fn identity(&self) -> serde_json::Value {
+        let mut description = self.description();
+        for subtopology in &mut description.subtopologies {
+            for source in &mut subtopology.sources {
+                source.on_error = "";
+            }
+            for processor in &mut subtopology.processors {
+                for punctuator in &mut processor.punctuators {
+                    punctuator.every_ms = 0;
+                }
+            }
+        }
+        json_of(&description)
     }
 
     /// The same as a graph in Graphviz's DOT.
@@ -211,6 +226,10 @@ impl Plan {
         topics.sort();
         topics
     }
+}
+
+fn json_of(description: &TopologyDescription) -> serde_json::Value {
+    serde_json::to_value(description).expect("a description is made of lists, texts and numbers")
 }
 
 /// Finds what indices stand for.

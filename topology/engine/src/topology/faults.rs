@@ -49,6 +49,16 @@ pub enum TopologyFault {
         /// The topic.
         topic: String,
     },
+    /// A processor was given a handle that the builder of another topology has made.
+    #[error(
+        "processor {processor} is given a {kind} of another topology: declare it with the same builder"
+    )]
+    ForeignHandle {
+        /// The processor.
+        processor: String,
+        /// `stream`, `store`, `sink` or `outlet`.
+        kind: &'static str,
+    },
     /// Nothing flows into a processor.
     #[error("processor {processor} has no input: give it a stream or remove it")]
     NoInput {

@@ -7,6 +7,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::handles::TopologyKey;
 use crate::partitioner::partition_of;
 use crate::processor::{Context, Processor, ProcessorError, PunctuationType, Timer};
 use crate::record::InputRecord;
@@ -18,6 +19,7 @@ pub(crate) const STORES_CHANGELOG: &str = "stores-changelog";
 
 /// A declared topology: immutable, shared by all tasks.
 pub struct Topology {
+    pub(crate) key: TopologyKey,
     pub(crate) sources: Vec<SourceDef>,
     pub(crate) processors: Vec<ProcessorDef>,
     pub(crate) stores: Vec<StoreDef>,

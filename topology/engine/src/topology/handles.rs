@@ -1,22 +1,42 @@
 //! Typed handles: what a builder gives out and processors hold.
 //!
-//! A handle is the index of a node and the type that flows through it. Handles
-//! exist only for nodes that exist, so an edge to nowhere does not compile.
+//! A handle is the index of a node, the type that flows through it, and whose node it is: a number
+//! that each builder has for itself. Handles exist only for nodes that exist, so an edge to nowhere
+//! does not compile; one of another builder is a fault, instead of whatever has the same index here.
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Tells the topologies of a process from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TopologyKey(u64);
+
+impl TopologyKey {
+    /// One that nobody has.
+    pub(crate) fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 macro_rules! handle {
     ($(#[$doc:meta])* $name:ident<$($parameter:ident),+>) => {
         $(#[$doc])*
         pub struct $name<$($parameter),+> {
+            pub(crate) topology: TopologyKey,
             pub(crate) index: usize,
             marker: PhantomData<fn() -> ($($parameter,)+)>,
         }
 
         impl<$($parameter),+> $name<$($parameter),+> {
-            pub(crate) fn new(index: usize) -> Self {
-                Self { index, marker: PhantomData }
+            pub(crate) fn new(topology: TopologyKey, index: usize) -> Self {
+                Self { topology, index, marker: PhantomData }
+            }
+
+            /// Its index in the topology of that key; nothing, if it is of another one.
+            pub(crate) fn index_in(self, topology: TopologyKey) -> Option<usize> {
+                (self.topology == topology).then_some(self.index)
             }
         }
 
@@ -62,13 +82,15 @@ pub(crate) enum StreamEnd {
 
 /// Messages of type `T` that processors can take as an input.
 pub struct Stream<T> {
+    pub(crate) topology: TopologyKey,
     pub(crate) from: StreamEnd,
     marker: PhantomData<fn() -> T>,
 }
 
 impl<T> Stream<T> {
-    pub(crate) fn new(from: StreamEnd) -> Self {
+    pub(crate) fn new(topology: TopologyKey, from: StreamEnd) -> Self {
         Self {
+            topology,
             from,
             marker: PhantomData,
         }

@@ -21,5 +21,8 @@ pub use handles::{Outlet, Sink, Store, Stream};
 pub use plan::{InternalTopic, InternalTopicKind, Plan};
 
 pub(crate) use components::{Component, Components};
-pub(crate) use graph::{Edge, Handled, HandlingError, Home, Node, ProcessorDef};
-pub(crate) use plan::{PlanSource, PlanStore, PlanStoreKind, SourceRole, SubtopologyPlan};
+pub(crate) use graph::{Edge, Handled, HandlingError, Home, Node, OutletDef, ProcessorDef};
+pub(crate) use plan::{
+    PlanSink, PlanSource, PlanStore, PlanStoreKind, SourceRole, SubtopologyPlan,
+};
+pub(crate) use subtopologies::is_topic_name;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use turnstile_state::{StoreId, StoreSpec, StoreTag};
 
 use super::graph::{TopicName, Topology};
+use crate::record::RECORD_BYTES_MAX;
 use crate::{Partition, SubtopologyId, TaskId};
 
 /// A topology on a cluster: what its tasks are and which topics they touch.
@@ -78,6 +79,8 @@ pub(crate) enum PlanStoreKind {
 pub(crate) struct PlanSink {
     pub(crate) topic: Arc<str>,
     pub(crate) partitions: i32,
+    /// How large they may be: key, value and headers.
+    pub(crate) record_bytes_max: usize,
 }
 
 /// What an internal topic is for; decides its `cleanup.policy`.
@@ -115,11 +118,16 @@ impl Topology {
                 TopicName::Outside(name) => Some(name.as_str()),
                 TopicName::Repartition(_) => None,
             });
+        sources.chain(self.external_sinks()).collect()
+    }
+
+    /// The topics outside the application that it writes.
+    pub(crate) fn external_sinks(&self) -> BTreeSet<&str> {
         let sinks = self.sinks.iter().filter_map(|sink| match &sink.topic {
             TopicName::Outside(name) => Some(name.as_str()),
             TopicName::Repartition(_) => None,
         });
-        sources.chain(sinks).collect()
+        sinks.collect()
     }
 }
 
@@ -179,6 +187,13 @@ impl Plan {
         subscriptions
     }
 
+    /// The largest record that all topics take which are written.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        let sinks = self.subtopologies.iter().flat_map(|of| of.sinks.iter());
+        let least = sinks.map(|sink| sink.record_bytes_max).min();
+        least.unwrap_or(RECORD_BYTES_MAX)
+    }
+
     /// How many partitions each topic has that is read: as many as the tasks that read it.
     pub(crate) fn source_partitions(&self) -> BTreeMap<Arc<str>, i32> {
         let subtopologies = self.subtopologies.iter();
@@ -190,12 +205,13 @@ impl Plan {
     }
 
     /// A text that is the same on two instances if they run the same topology on the same
-    /// topics, and hardly ever otherwise: 16 hex digits.
+    /// topics, and hardly ever otherwise: 16 hex digits. How errors are handled and how often
+    /// punctuators are called is no part of it: that may differ while a release is rolled out.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         // FNV-1a: the same in every build, which the standard library's hash is not.
         let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        let text = self.describe_json().to_string();
+        let text = self.identity().to_string();
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
         format!("{hash:016x}")
     }

@@ -19,6 +19,7 @@ use super::plan::{
     Plan, PlanSink, PlanSource, PlanStore, PlanStoreKind, SourceRole, SubtopologyPlan,
 };
 use crate::SubtopologyId;
+use crate::record::RECORD_BYTES_MAX;
 
 impl Topology {
     /// Resolves the topology against the partition counts of its external topics.
@@ -32,10 +33,21 @@ impl Topology {
         application_id: &str,
         partition_counts: &BTreeMap<String, i32>,
     ) -> Result<Plan, TopologyFaults> {
+        self.resolve_within(application_id, partition_counts, &BTreeMap::new())
+    }
+
+    /// The same, where records of some topics may be no larger than that.
+    pub(crate) fn resolve_within(
+        self: Arc<Self>,
+        application_id: &str,
+        partition_counts: &BTreeMap<String, i32>,
+        record_bytes_max: &BTreeMap<String, usize>,
+    ) -> Result<Plan, TopologyFaults> {
         Resolver {
             topology: &self,
             application_id,
             partition_counts,
+            record_bytes_max,
             faults: Vec::new(),
         }
         .resolve()
@@ -46,6 +58,7 @@ struct Resolver<'a> {
     topology: &'a Arc<Topology>,
     application_id: &'a str,
     partition_counts: &'a BTreeMap<String, i32>,
+    record_bytes_max: &'a BTreeMap<String, usize>,
     faults: Vec<TopologyFault>,
 }
 
@@ -205,6 +218,10 @@ impl Resolver<'_> {
                 TopicName::Outside(topic) => PlanSink {
                     topic: topic.as_str().into(),
                     partitions: self.count(topic).unwrap_or(1),
+                    record_bytes_max: self
+                        .record_bytes_max
+                        .get(topic)
+                        .map_or(RECORD_BYTES_MAX, |max| RECORD_BYTES_MAX.min(*max)),
                 },
                 TopicName::Repartition(name) => {
                     let mut readers = topology.subtopologies.iter().zip(counts);
@@ -212,6 +229,7 @@ impl Resolver<'_> {
                     PlanSink {
                         topic: self.repartition(name),
                         partitions: reader.map_or(1, |(_, count)| *count),
+                        record_bytes_max: RECORD_BYTES_MAX,
                     }
                 }
             });

@@ -13,6 +13,7 @@ use super::faults::TopologyFault;
 use super::graph::{SourceDef, SubtopologyDef, TopicName, Topology};
 use super::handles::StreamEnd;
 use crate::SubtopologyId;
+use crate::source::ErrorPolicy;
 
 /// What faults of names call stores.
 const STORES: &str = "stores";
@@ -92,6 +93,48 @@ fn part_with(topology: &Topology, id: SubtopologyId, processors: Vec<usize>) -> 
         processors,
         stores: stores.into_iter().collect(),
     }
+}
+
+/// Gives those who read a repartition topic the error policy of what is behind it: they stop where all
+/// sources of those who write it do, as a dead letter there would be of a record that is to be lost to nobody.
+pub(super) fn inherit_policies(topology: &mut Topology) {
+    let is_outside = |source: &SourceDef| matches!(source.origin, TopicName::Outside(_));
+    let stops = |source: &SourceDef| !is_outside(source) || source.policy == ErrorPolicy::Stop;
+    let mut stopping: Vec<bool> = topology.sources.iter().map(stops).collect();
+    // Each round takes it from those who are written to by one that does not stop.
+    loop {
+        let behind = |part: &SubtopologyDef| {
+            let mut sources = part.sources.iter();
+            sources.all(|source| stopping.get(*source) == Some(&true))
+        };
+        let sources = topology.sources.iter().zip(&stopping);
+        let next: Vec<bool> = sources
+            .map(|(source, stops)| {
+                let mut writers = topology.subtopologies.iter();
+                *stops
+                    && (is_outside(source)
+                        || writers.all(|part| !writes(topology, part, source) || behind(part)))
+            })
+            .collect();
+        if next == stopping {
+            break;
+        }
+        stopping = next;
+    }
+    for (source, stops) in topology.sources.iter_mut().zip(stopping) {
+        if stops {
+            source.policy = ErrorPolicy::Stop;
+        }
+    }
+}
+
+/// Whether a processor of `part` sends to the topic that `source` reads.
+fn writes(topology: &Topology, part: &SubtopologyDef, source: &SourceDef) -> bool {
+    let processors = part.processors.iter();
+    let processors = processors.filter_map(|index| topology.processors.get(*index));
+    let sinks = processors.flat_map(|processor| &processor.sinks);
+    let mut sinks = sinks.filter_map(|index| topology.sinks.get(*index));
+    sinks.any(|sink| sink.topic == source.origin)
 }
 
 /// All faults that can be told without a cluster.
@@ -265,7 +308,7 @@ fn is_second<'a, T: PartialEq + 'a>(before: impl Iterator<Item = &'a T>, this: &
 }
 
 /// What brokers take for the name of a topic.
-fn is_topic_name(name: &str) -> bool {
+pub(crate) fn is_topic_name(name: &str) -> bool {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=249).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(is_legal)
 }

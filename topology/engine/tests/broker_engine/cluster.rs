@@ -93,8 +93,19 @@ impl Cluster {
     }
 
     pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
+        self.create_topic_with(topic, partitions, &[]);
+    }
+
+    pub(crate) fn create_topic_with(
+        &self,
+        topic: &str,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) {
         let admin = self.admin();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let settings = settings.iter();
+        let new = settings.fold(new, |new, (name, value)| new.set(name, value));
         let created = runtime().block_on(admin.create_topics([&new], &AdminOptions::new()));
         assert!(
             created
@@ -134,6 +145,18 @@ impl Cluster {
             let metadata = metadata.expect("the broker answers");
             metadata.topics().iter().all(|of| of.name() != topic)
         });
+    }
+
+    /// Deletes the records of a partition that lie before `offset`.
+    pub(crate) fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+        added.expect("the offset is valid");
+        let admin = self.admin();
+        let deleted = runtime().block_on(admin.delete_records(&list, &AdminOptions::new()));
+        let deleted = deleted.expect("the broker answers");
+        let mut errors = deleted.elements().into_iter().map(|of| of.error());
+        assert!(errors.all(|error| error.is_ok()));
     }
 
     /// Deletes a group with its positions; says whether that is done: it has no members then.

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use application::Counting;
 use cluster::{Cluster, eventually};
+use crash::PARTITIONS;
 use turnstile_engine::runtime::StartError;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -109,6 +110,29 @@ fn bad_records_become_dead_letters() {
         cluster.read_committed(&counting.dead_letters(), 1),
         [("w1".to_owned(), "poison".to_owned())]
     );
+    counting.stop();
+}
+
+/// What a topic does not take would stop each owner of its task in turn. And what it takes one by one it is not
+/// given in batches that are too large.
+#[test]
+fn what_a_topic_does_not_take_becomes_a_dead_letter() {
+    let cluster = Cluster::new("too-large");
+    let counts = format!("{}-counts", cluster.application());
+    cluster.create_topic_with(&counts, PARTITIONS, &[("max.message.bytes", "1024")]);
+    let counting = Counting::start(&cluster, "a");
+    // Nothing that a compression would make small.
+    let large: String = (0..300).map(|n| format!("{:x}-", n * 7_919)).collect();
+    cluster.send(&counting.words(), &large, "x");
+    for n in 0..1_000 {
+        cluster.send(&counting.words(), &format!("w{n}"), "x");
+    }
+    assert_eq!(cluster.read_committed(&counts, 1_000).len(), 1_000);
+    assert_eq!(
+        cluster.read_committed(&counting.dead_letters(), 1),
+        [(large, "x".to_owned())]
+    );
+    assert_eq!(counting.failure(), None);
     counting.stop();
 }
 

@@ -184,3 +184,134 @@ fn what_is_used_and_not_declared_is_named_with_its_processor() {
         }
     }
 }
+
+/// Goes on whatever becomes of what it forwards.
+struct Heedless {
+    outlet: Outlet<Text>,
+    sink: Sink<Text>,
+}
+
+impl Processor for Heedless {
+    type In = Text;
+
+    fn process(&mut self, context: &mut Context<'_>, text: Text) -> Result<(), ProcessorError> {
+        context.forward(self.outlet, text.clone()).ok();
+        context.send(self.sink, "", &text)
+    }
+}
+
+#[test]
+fn a_fault_down_the_line_stops_the_task_whatever_its_sender_makes_of_it() {
+    let mut builder = TopologyBuilder::new();
+    let input = builder.source(Source::new("input", "readers", decode));
+    let (store, sink) = (builder.store("rows"), builder.sink("out"));
+    let (outlet, passed) = builder.outlet("passed");
+    let (none, nobody) = builder.outlet("none");
+    builder
+        .processor("heedless", move || Heedless { outlet, sink })
+        .input(input)
+        .outlet(outlet)
+        .sink(sink)
+        .done();
+    builder
+        .processor("careless", move || Careless {
+            store,
+            sink,
+            outlet: none,
+        })
+        .input(passed)
+        .done();
+    builder
+        .processor("owner", || Quiet)
+        .input(nobody)
+        .store(store)
+        .done();
+    let keeper = builder.source(Source::new("other", "readers", decode));
+    builder
+        .processor("keeper", move || Forward(none))
+        .input(keeper)
+        .outlet(none)
+        .done();
+    let topology = builder.build().expect("the topology is sound");
+    let mut driver =
+        TopologyTestDriver::new(Arc::new(topology), 1).expect("the topology fits its topics");
+    driver.pipe("input", None, Some(b"get"));
+    let stopped = driver.run();
+    assert!(
+        matches!(
+            &stopped,
+            Err(TaskError::Processor { source: ProcessorError::Undeclared { processor, .. }, .. })
+                if processor == "careless"
+        ),
+        "{stopped:?}"
+    );
+}
+
+/// Says how many messages it has had.
+struct Forgetful {
+    sink: Sink<Text>,
+    had: usize,
+}
+
+impl Processor for Forgetful {
+    type In = Text;
+
+    fn process(&mut self, context: &mut Context<'_>, _: Text) -> Result<(), ProcessorError> {
+        self.had += 1;
+        context.send(self.sink, "", &Text(self.had.to_string()))
+    }
+}
+
+#[test]
+fn what_a_processor_had_in_its_fields_is_gone_with_the_transaction() {
+    let mut builder = TopologyBuilder::new();
+    let input = builder.source(Source::new("input", "readers", decode));
+    let sink = builder.sink("out");
+    builder
+        .processor("forgetful", move || Forgetful { sink, had: 0 })
+        .input(input)
+        .sink(sink)
+        .done();
+    let topology = builder.build().expect("the topology is sound");
+    let mut driver =
+        TopologyTestDriver::new(Arc::new(topology), 1).expect("the topology fits its topics");
+    driver.pipe("input", None, Some(b"x"));
+    assert!(driver.step(0).expect("nothing stops the task"));
+    driver.abort();
+    driver.run().expect("nothing stops the task");
+    assert_eq!(sent(&mut driver), ["1"]);
+}
+
+#[test]
+fn a_store_of_another_topology_is_none_of_this() {
+    let foreign = TopologyBuilder::new().store("rows");
+    let mut builder = TopologyBuilder::new();
+    let input = builder.source(Source::new("input", "readers", decode));
+    let (store, sink) = (builder.store::<String, String>("rows"), builder.sink("out"));
+    let (outlet, stream) = builder.outlet("passed");
+    builder
+        .processor("careless", move || Careless {
+            store: foreign,
+            sink,
+            outlet,
+        })
+        .input(input)
+        .store(store)
+        .sink(sink)
+        .outlet(outlet)
+        .done();
+    builder.processor("reader", || Quiet).input(stream).done();
+    let topology = builder.build().expect("the topology is sound");
+    let mut driver =
+        TopologyTestDriver::new(Arc::new(topology), 1).expect("the topology fits its topics");
+    driver.pipe("input", None, Some(b"put"));
+    let stopped = driver.run();
+    assert!(
+        matches!(
+            &stopped,
+            Err(TaskError::Processor { source: ProcessorError::Undeclared { name, .. }, .. })
+                if name == "of another topology"
+        ),
+        "{stopped:?}"
+    );
+}

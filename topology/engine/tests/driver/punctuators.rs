@@ -144,6 +144,19 @@ fn stream_time_goes_by_records_alone() {
     assert_eq!(record(&mut driver, 1, "100 ms"), ["100 ms", "StreamTime"]);
 }
 
+/// One record that is dated far ahead, and is nothing for this task, would end all intervals.
+#[test]
+fn stream_time_goes_by_records_that_are_processed() {
+    let mut driver = driver(PunctuationType::StreamTime);
+    record(&mut driver, 0, "first");
+    let ahead = driver.now().plus(Duration::from_secs(3_600));
+    record_of(&mut driver, ahead, "skip it");
+    driver.pipe_at("ticks", Partition(0), None, Some(&[0xff]), &[], ahead);
+    assert_eq!(wait(&mut driver, 0), NOTHING);
+    assert_eq!(record(&mut driver, 99, "99 ms"), ["99 ms"]);
+    assert_eq!(record(&mut driver, 1, "100 ms"), ["100 ms", "StreamTime"]);
+}
+
 #[test]
 fn stream_time_never_goes_back() {
     let mut driver = driver(PunctuationType::StreamTime);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use turnstile_engine::{ErrorPolicy, Plan, PunctuationType, Store, Topology, TopologyBuilder};
 
-use super::{Quiet, Text, decode, keyed_source, partitions, source};
+use super::{Quiet, Send, Text, decode, keyed_source, partitions, source};
 
 /// Letters about invoices that are not paid in time, with everything a topology can have.
 fn reminders() -> Topology {
@@ -355,4 +355,55 @@ fn texts_of_foreign_names_are_quoted_in_dot() {
     let dot = plan.describe_dot();
     let edge = r#""topic topic" -> "processor count" [label="a \"quoted\\ group"];"#;
     assert!(dot.lines().any(|line| line.trim() == edge), "{dot}");
+}
+
+/// A chain of two repartition topics behind sources with these policies.
+fn chain(policies: [ErrorPolicy; 2]) -> Topology {
+    let mut builder = TopologyBuilder::new();
+    let (first, from_first) = builder.repartition("first", "chain", decode);
+    let (second, from_second) = builder.repartition("second", "chain", decode);
+    for (topic, policy) in ["a", "b"].into_iter().zip(policies) {
+        let stream = builder.source(source(topic, "chain").on_error(policy));
+        let send = builder.processor(topic, move || Send(first));
+        send.input(stream).sink(first).done();
+    }
+    let pass = builder.processor("pass", move || Send(second));
+    pass.input(from_first).sink(second).done();
+    builder
+        .processor("last", || Quiet)
+        .input(from_second)
+        .done();
+    builder.build().expect("the topology is sound")
+}
+
+#[test]
+fn a_repartition_topic_is_read_as_strictly_as_what_is_behind_it() {
+    use ErrorPolicy::{DeadLetter, Stop};
+    for (policies, stop) in [
+        ([Stop, Stop], 4),
+        ([Stop, DeadLetter], 1),
+        ([DeadLetter, DeadLetter], 0),
+    ] {
+        let text = chain(policies).describe_text();
+        assert_eq!(text.matches("on error: stop").count(), stop, "{text}");
+    }
+}
+
+#[test]
+fn instances_may_differ_in_how_they_handle_errors_and_how_often_they_punctuate() {
+    let plan = |policy, interval, name: &str| {
+        let mut builder = TopologyBuilder::new();
+        let stream = builder.source(source("a", "g").on_error(policy));
+        let processor = builder.processor(name, || Quiet).input(stream);
+        let every = Duration::from_secs(interval);
+        processor
+            .punctuate(PunctuationType::WallClockTime, every)
+            .done();
+        let topology = Arc::new(builder.build().expect("the topology is sound"));
+        let plan = topology.resolve("app", &partitions(&[("a", 4)]));
+        plan.expect("it fits").fingerprint()
+    };
+    let one = plan(ErrorPolicy::Stop, 1, "p");
+    assert_eq!(plan(ErrorPolicy::DeadLetter, 2, "p"), one);
+    assert_ne!(plan(ErrorPolicy::Stop, 1, "q"), one);
 }

@@ -181,6 +181,31 @@ fn a_clock_punctuates_a_processor_for_one_reason() {
     assert_eq!(faults, [twice]);
 }
 
+/// Its index is that of something else here.
+#[test]
+fn what_another_builder_has_made_is_refused() {
+    let mut other = TopologyBuilder::new();
+    let stream = other.source(source("clicks", "g"));
+    let (store, sink) = (other.store::<String, String>("s"), other.sink::<Text>("t"));
+    let (outlet, _) = other.outlet::<Text>("o");
+    let faults = faults_of(|builder| {
+        let clicks = builder.source(source("clicks", "g"));
+        builder
+            .processor("count", || Quiet)
+            .input(clicks)
+            .input(stream)
+            .store(store)
+            .sink(sink)
+            .outlet(outlet)
+            .done();
+    });
+    let foreign = |kind| TopologyFault::ForeignHandle {
+        processor: "count".to_owned(),
+        kind,
+    };
+    assert_eq!(faults, ["stream", "store", "sink", "outlet"].map(foreign));
+}
+
 #[test]
 fn a_processor_without_input_is_refused() {
     let faults = faults_of(|builder| builder.processor("idle", || Quiet).done());

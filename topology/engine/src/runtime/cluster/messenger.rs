@@ -235,6 +235,7 @@ impl Messages {
 
     /// Announces this instance if there is anything to say; how long there is not.
     fn announce_if_due(&mut self) -> Duration {
+        self.cluster.shared.queries.tell_if_cut_off();
         if !self.has_heard_all {
             return self.heartbeat;
         }

@@ -33,7 +33,7 @@ pub(crate) use fetcher::{Fetcher, LaneId};
 pub(crate) use first_contact::partition_counts;
 pub(crate) use offsets::{EndOffsets, Ends};
 pub(crate) use producer::{
-    FencingProducer, GroupOffsets, Outbox, Slot, Slots, TransactionalProducer,
+    BATCH_BYTES, FencingProducer, GroupOffsets, Outbox, Slot, Slots, TransactionalProducer,
 };
 pub(crate) use settings::check_properties;
 

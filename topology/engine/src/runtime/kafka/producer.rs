@@ -215,11 +215,12 @@ fn patience(limit: Duration) -> Duration {
 
 impl TransactionalProducer {
     /// Begins to fence every earlier producer with this transactional id and to end its
-    /// transaction. The waker is called when a commit is answered. The slots are those of the
-    /// thread.
+    /// transaction. No batch of several records is larger than `batch_bytes_max`, before compression. The
+    /// waker is called when a commit is answered. The slots are those of the thread.
     pub(crate) fn begin(
         config: &StreamsConfig,
         transactional_id: &str,
+        batch_bytes_max: usize,
         slots: Slots,
         waker: Waker,
     ) -> Result<FencingProducer, KafkaFault> {
@@ -227,7 +228,7 @@ impl TransactionalProducer {
             slots,
             failure: Mutex::default(),
         };
-        let client = client(config, transactional_id);
+        let client = client(config, transactional_id, batch_bytes_max);
         let producer: BaseProducer<Deliveries> = client
             .create_with_context(deliveries)
             .map_err(|error| KafkaFault::of("create a producer", &error))?;
@@ -348,8 +349,11 @@ fn transaction_timeout(config: &StreamsConfig) -> Duration {
     config.commit_interval + Duration::from_secs(10)
 }
 
+/// The bytes of a batch, where its topic takes as many.
+pub(crate) const BATCH_BYTES: usize = 256 << 10;
+
 /// The properties of a producer with this transactional id.
-fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
+fn client(config: &StreamsConfig, transactional_id: &str, batch_bytes_max: usize) -> ClientConfig {
     let mut client = settings::client(config, "producer");
     client
         .set("transactional.id", transactional_id)
@@ -359,7 +363,7 @@ fn client(config: &StreamsConfig, transactional_id: &str) -> ClientConfig {
         )
         .set("enable.idempotence", "true")
         .set("linger.ms", "1")
-        .set("batch.size", "262144")
+        .set("batch.size", batch_bytes_max.min(BATCH_BYTES).to_string())
         .set("batch.num.messages", "20000")
         .set("compression.type", "lz4")
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
@@ -391,8 +395,13 @@ mod tests {
     }
 
     fn with_a_record_in_a_transaction(config: &StreamsConfig) -> TransactionalProducer {
-        let begun =
-            TransactionalProducer::begin(config, "mock-a-0", Slots::default(), Waker::default());
+        let begun = TransactionalProducer::begin(
+            config,
+            "mock-a-0",
+            BATCH_BYTES,
+            Slots::default(),
+            Waker::default(),
+        );
         let mut producer = begun.unwrap().wait().unwrap();
         let mut outbox = Outbox::default();
         let record = OutputRecord {

@@ -45,7 +45,8 @@ pub enum QueryError {
         /// The partition of the key that was asked for.
         partition: Partition,
     },
-    /// The task is here but does not run yet: try again soon.
+    /// The task is here but does not run yet, or this instance cannot tell whether it may run
+    /// elsewhere by now: ask [`Cluster::owner`](crate::runtime::Cluster::owner), or try again soon.
     #[error("task {task} is {status}")]
     NotRunning {
         /// The task.
@@ -112,6 +113,20 @@ impl Queries {
         ))
     }
 
+    /// The task that keeps what has this partition key, which may run elsewhere:
+    /// [`Cluster::owner`](crate::runtime::Cluster::owner) knows where.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::UnknownStore`].
+    pub fn task_for<K, V>(
+        &self,
+        store: Store<K, V>,
+        partition_key: impl AsRef<[u8]>,
+    ) -> Result<TaskId, QueryError> {
+        Ok(self.place(store)?.task_of(partition_key.as_ref()))
+    }
+
     /// The value of `key`, in the partition that `partition_key` belongs to.
     ///
     /// # Errors
@@ -158,7 +173,8 @@ impl Queries {
     }
 
     /// Calls `callback` once, when a commit has written `key` or it cannot be read here
-    /// any more (from any thread, and it must not block). To wait for a value: watch, then
+    /// any more: look again then, here or where the task runs. (It is called on any thread, and must
+    /// not block.) To wait for a value: watch, then
     /// look, then wait. Dropping the watch ends it.
     ///
     /// # Errors
@@ -198,16 +214,16 @@ impl Queries {
         })
     }
 
-    /// The name that a store was declared by.
+    /// The name that a store was declared by; of a store of another topology, that it is one.
     #[must_use]
     pub fn store_name<K, V>(&self, store: Store<K, V>) -> String {
-        let name = self
-            .plan
-            .topology
-            .stores
-            .get(store.index)
-            .map(|store| store.name.clone());
-        name.unwrap_or_else(|| format!("number {}", store.index))
+        let topology = &self.plan.topology;
+        let index = store.index_in(topology.key);
+        let found = index.and_then(|index| topology.stores.get(index));
+        found.map_or_else(
+            || "of another topology".to_owned(),
+            |store| store.name.clone(),
+        )
     }
 
     /// The task that keeps what `request` asks for.
@@ -313,7 +329,8 @@ impl Queries {
     }
 
     fn place<K, V>(&self, store: Store<K, V>) -> Result<Place, QueryError> {
-        let found = self.places.at(store.index);
+        let index = store.index_in(self.plan.topology.key);
+        let found = index.and_then(|index| self.places.at(index));
         found.ok_or_else(|| QueryError::UnknownStore(self.store_name(store)))
     }
 

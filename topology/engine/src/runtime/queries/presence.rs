@@ -221,6 +221,14 @@ impl Queries {
         *lease = lease.map_or(Some(until), |before| Some(before.max(until)));
     }
 
+    /// Tells those who wait for a key, if nothing can be read here any more as the lease is over: no commit
+    /// may ever write it here.
+    pub(crate) fn tell_if_cut_off(&self) {
+        if self.shared.here.read().lease_is_over() {
+            self.shared.watches.tell_all(|_| true);
+        }
+    }
+
     /// Says that the stores of a task are followed here from now on.
     pub(crate) fn set_standby(&self, task: TaskId, backend: Arc<dyn Backend>) {
         let standby = Standby {

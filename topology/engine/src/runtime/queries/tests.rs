@@ -6,7 +6,7 @@ use std::time::Instant;
 use turnstile_state::{Batch, MemoryBackend};
 
 use super::*;
-use crate::{SubtopologyId, quiet};
+use crate::{SubtopologyId, TopologyBuilder, quiet};
 
 const ID: StoreId = StoreId(1);
 
@@ -133,7 +133,7 @@ fn an_unreadable_row_names_its_store() {
 #[test]
 fn a_store_of_another_topology_is_unknown() {
     let fixture = fixture();
-    let foreign = Store::<String, u64>::new(2);
+    let foreign = TopologyBuilder::new().store::<String, u64>("rows");
     assert!(matches!(
         fixture.queries.get(foreign, "a", &"a".to_owned()),
         Err(QueryError::UnknownStore(_))
@@ -263,6 +263,19 @@ fn who_is_cut_off_does_not_take_what_it_has_for_current() {
     // A lease does not become shorter.
     fixture.queries.extend_lease(past);
     assert!(matches!(fixture.get("a"), Ok(None)));
+}
+
+#[test]
+fn who_waits_for_a_key_hears_when_the_instance_is_cut_off() {
+    let fixture = fixture();
+    fixture.run("a");
+    let (_watch, told) = fixture.watch("a");
+    fixture.queries.tell_if_cut_off();
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    let past = Instant::now().checked_sub(Duration::from_millis(1));
+    fixture.queries.extend_lease(past.unwrap());
+    fixture.queries.tell_if_cut_off();
+    assert_eq!(told.load(Ordering::Relaxed), 1);
 }
 
 #[test]

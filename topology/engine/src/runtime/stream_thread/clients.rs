@@ -29,10 +29,12 @@ impl Clients {
         let config = &setup.config;
         // First, since they have the longest way.
         let slots = Slots::default();
+        let batch_bytes_max = setup.plan.record_bytes_max();
         let producers = Transaction::all(&setup.plan).into_iter().map(|of| {
             let id = of.id(&config.application_id, &config.instance_id, setup.number);
             let waker = setup.waker.clone();
-            let producer = TransactionalProducer::begin(config, &id, slots.clone(), waker)?;
+            let producer =
+                TransactionalProducer::begin(config, &id, batch_bytes_max, slots.clone(), waker)?;
             Ok((of, producer))
         });
         let producers = producers.collect::<Result<_, ThreadFault>>()?;
