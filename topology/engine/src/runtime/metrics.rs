@@ -49,9 +49,20 @@ const LATENCIES_S: [f64; 16] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 10.0,
 ];
+/// Of commits: 2 s is where the alert `CommitsSlow` begins, which a quantile that is guessed within
+/// a wide bucket would raise for less; and a commit is given up after 10 s and the commit interval.
+const COMMITS_S: [f64; 15] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0,
+];
+/// Of what waits for as long as an instance or brokers are away: 5 s is where the alert
+/// `TimersLate` begins.
+const DELAYS_S: [f64; 18] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 300.0, 1800.0,
+];
 
-fn latency_opts(name: &str, help: &str) -> HistogramOpts {
-    HistogramOpts::new(name, help).buckets(LATENCIES_S.to_vec())
+fn latency_opts(name: &str, help: &str, buckets_s: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(buckets_s.to_vec())
 }
 
 struct Registrar<'a>(&'a Registry);
@@ -84,17 +95,24 @@ impl Registrar<'_> {
         self.add(IntGauge::new(name, help)?)
     }
 
-    fn latency(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
-        self.add(Histogram::with_opts(latency_opts(name, help))?)
+    fn latency(
+        &self,
+        name: &str,
+        help: &str,
+        buckets_s: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(latency_opts(name, help, buckets_s))?)
     }
 
     fn latencies(
         &self,
         name: &str,
         help: &str,
+        buckets_s: &[f64],
         labels: &[&str],
     ) -> Result<HistogramVec, prometheus::Error> {
-        self.add(HistogramVec::new(latency_opts(name, help), labels)?)
+        let opts = latency_opts(name, help, buckets_s);
+        self.add(HistogramVec::new(opts, labels)?)
     }
 }
 
@@ -124,11 +142,12 @@ impl Metrics {
                 "Records that became dead letters, by reason.",
                 &["subtopology", "topic", "reason"],
             )?,
-            process_latency: add.latency("turnstile_process_latency_seconds", "Time to process one record, in all tasks that read it.")?,
-            commit_latency: add.latencies("turnstile_commit_latency_seconds", "Time of one commit, by transaction of a stream thread.", &["transaction"])?,
+            process_latency: add.latency("turnstile_process_latency_seconds", "Time to process one record, in all tasks that read it.", &LATENCIES_S)?,
+            commit_latency: add.latencies("turnstile_commit_latency_seconds", "Time of one commit, by transaction of a stream thread.", &COMMITS_S, &["transaction"])?,
             end_to_end_latency: add.latency(
                 "turnstile_end_to_end_latency_seconds",
                 "From a record's timestamp to the end of its processing.",
+                &DELAYS_S,
             )?,
             commits: add.counters(
                 "turnstile_commits_total",
@@ -165,6 +184,7 @@ impl Metrics {
             timer_lateness: add.latency(
                 "turnstile_timer_lateness_seconds",
                 "From a timer's deadline to its firing.",
+                &DELAYS_S,
             )?,
             store_keys: add.gauges("turnstile_store_keys", "Keys of a store, estimated.", &["store"])?,
             store_bytes: add.gauges("turnstile_store_bytes", "Bytes of a store on disk and in buffers, estimated.", &["store"])?,
@@ -300,5 +320,59 @@ impl RestoreListener for Metrics {
     fn on_restore_suspended(&self, of: &ChangelogRestoration, _total: u64) {
         // Nobody restores it here; an old number would say that somebody does.
         self.remaining_of(of).set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::TextEncoder;
+
+    use super::*;
+
+    fn shown(registry: &Registry) -> String {
+        TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap()
+    }
+
+    /// A quantile is guessed within a bucket: where an alert's threshold lies within one, it fires for
+    /// what is below.
+    #[test]
+    fn the_thresholds_of_alerts_are_bounds_of_buckets() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        metrics.committed(Transaction::Records, Duration::from_millis(1_100));
+        metrics.observe_lateness(Duration::from_secs(4));
+        let shown = shown(&registry);
+        for line in [
+            "turnstile_commit_latency_seconds_bucket{transaction=\"records\",le=\"1\"} 0",
+            "turnstile_commit_latency_seconds_bucket{transaction=\"records\",le=\"2\"} 1",
+            "turnstile_timer_lateness_seconds_bucket{le=\"2.5\"} 0",
+            "turnstile_timer_lateness_seconds_bucket{le=\"5\"} 1",
+        ] {
+            assert!(shown.lines().any(|found| found == line), "{line}:\n{shown}");
+        }
+    }
+
+    /// What takes longer than the last bound is shown as the last bound.
+    #[test]
+    fn a_commit_that_is_given_up_and_a_timer_that_is_half_an_hour_late_are_told_from_shorter_ones()
+    {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        metrics.committed(Transaction::Timers, Duration::from_millis(10_100));
+        metrics.observe_lateness(Duration::from_secs(29 * 60));
+        metrics.end_to_end_latency.observe(299.0);
+        let shown = shown(&registry);
+        for line in [
+            "turnstile_commit_latency_seconds_bucket{transaction=\"timers\",le=\"10\"} 0",
+            "turnstile_commit_latency_seconds_bucket{transaction=\"timers\",le=\"20\"} 1",
+            "turnstile_timer_lateness_seconds_bucket{le=\"300\"} 0",
+            "turnstile_timer_lateness_seconds_bucket{le=\"1800\"} 1",
+            "turnstile_end_to_end_latency_seconds_bucket{le=\"60\"} 0",
+            "turnstile_end_to_end_latency_seconds_bucket{le=\"300\"} 1",
+        ] {
+            assert!(shown.lines().any(|found| found == line), "{line}:\n{shown}");
+        }
     }
 }
