@@ -23,6 +23,7 @@ pub struct Metrics {
     commit_latency: HistogramVec,
     pub(crate) end_to_end_latency: Histogram,
     commits: IntCounterVec,
+    aborted: IntCounterVec,
     pub(crate) rejoins: IntCounterVec,
     pub(crate) consumer_lag: IntGaugeVec,
     pub(crate) hanging_transactions: IntGauge,
@@ -32,6 +33,7 @@ pub struct Metrics {
     pub(crate) timers_pending: IntGaugeVec,
     pub(crate) timers_fired: IntCounterVec,
     pub(crate) timer_lateness: Histogram,
+    timer_overdue: IntGauge,
     pub(crate) store_keys: IntGaugeVec,
     pub(crate) store_bytes: IntGaugeVec,
     pub(crate) block_cache_bytes: IntGauge,
@@ -116,6 +118,19 @@ impl Registrar<'_> {
     }
 }
 
+fn aborted(add: &Registrar<'_>) -> Result<IntCounterVec, prometheus::Error> {
+    let aborted = add.counters(
+        "turnstile_transactions_aborted_total",
+        "Transactions that were dropped with what tasks had done in them, by transaction of a stream thread.",
+        &["transaction"],
+    )?;
+    // From the start: an increase from nothing to 1 is none to Prometheus.
+    for transaction in Transaction::ANY {
+        aborted.with_label_values(&[transaction.name()]);
+    }
+    Ok(aborted)
+}
+
 impl Metrics {
     /// Registers the engine's metrics.
     ///
@@ -154,6 +169,7 @@ impl Metrics {
                 "Committed transactions, by transaction of a stream thread.",
                 &["transaction"],
             )?,
+            aborted: aborted(&add)?,
             rejoins: add.counters(
                 "turnstile_rejoins_total",
                 "Times a stream thread dropped its tasks and joined anew, by reason.",
@@ -185,6 +201,10 @@ impl Metrics {
                 "turnstile_timer_lateness_seconds",
                 "From a timer's deadline to its firing.",
                 &DELAYS_S,
+            )?,
+            timer_overdue: add.gauge(
+                "turnstile_timer_overdue_seconds",
+                "For how long the timer, or punctuator of the wall clock, that is due here longest has been due without being fired.",
             )?,
             store_keys: add.gauges("turnstile_store_keys", "Keys of a store, estimated.", &["store"])?,
             store_bytes: add.gauges("turnstile_store_bytes", "Bytes of a store on disk and in buffers, estimated.", &["store"])?,
@@ -287,6 +307,17 @@ impl Metrics {
         latency.observe(took.as_secs_f64());
     }
 
+    /// A transaction is dropped, with what tasks have done in it.
+    pub(crate) fn count_aborted(&self, transaction: Transaction) {
+        self.aborted.with_label_values(&[transaction.name()]).inc();
+    }
+
+    /// For how long the timer that is due longest is due.
+    pub(crate) fn set_overdue(&self, overdue: Duration) {
+        let seconds = i64::try_from(overdue.as_secs()).unwrap_or(i64::MAX);
+        self.timer_overdue.set(seconds);
+    }
+
     pub(crate) fn observe_lateness(&self, lateness: Duration) {
         self.timer_lateness.observe(lateness.as_secs_f64());
     }
@@ -374,5 +405,25 @@ mod tests {
         ] {
             assert!(shown.lines().any(|found| found == line), "{line}:\n{shown}");
         }
+    }
+
+    #[test]
+    fn transactions_that_are_dropped_are_counted_from_nought() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let counted = |transaction: &str, times: u32| {
+            let line = format!(
+                "turnstile_transactions_aborted_total{{transaction=\"{transaction}\"}} {times}"
+            );
+            assert!(
+                shown(&registry).lines().any(|found| found == line),
+                "{line}"
+            );
+        };
+        counted("records", 0);
+        counted("timers", 0);
+        metrics.count_aborted(Transaction::Timers);
+        counted("records", 0);
+        counted("timers", 1);
     }
 }

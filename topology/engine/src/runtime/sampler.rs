@@ -25,6 +25,7 @@ use super::status::StatusBoard;
 use super::task_stores::TaskStores;
 use super::topic_watch::TopicWatch;
 use super::wake::Waker;
+use crate::clock;
 use crate::topology::{Plan, PlanStoreKind};
 
 /// Between two samples.
@@ -120,6 +121,7 @@ impl Sampler {
     fn sample_tasks(&self) {
         self.metrics.set_tasks(|status| self.board.count(status));
         self.metrics.set_misfits(self.board.misfits());
+        self.metrics.set_overdue(self.board.overdue(clock::now()));
     }
 
     /// Removes stores that were left alone for too long. Each takes its time, and the instance may

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use serde::Serialize;
 
-use crate::{TaskId, TaskStatus};
+use crate::{TaskId, TaskStatus, TimestampMs};
 
 /// One task that the instance holds in at least one group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,6 +41,8 @@ pub(crate) struct ThreadReport {
     pub(crate) problem: Option<String>,
     /// Tasks that it has held in part for longer than a session.
     pub(crate) misfits: usize,
+    /// When the next timer of its tasks is due, or was.
+    pub(crate) next_timer: Option<TimestampMs>,
     /// What it holds anything of, and why that does not run.
     pub(crate) tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)>,
 }
@@ -154,6 +156,16 @@ impl StatusBoard {
             .flat_map(|thread| thread.report.tasks.values())
             .filter(|(s, _)| *s == status)
             .count()
+    }
+
+    /// For how long the timer that is due longest is due at `now`. A thread that hangs says nothing
+    /// more, and what it has said last becomes ever longer ago.
+    pub(crate) fn overdue(&self, now: TimestampMs) -> Duration {
+        let threads = self.threads.read();
+        let next = threads
+            .values()
+            .filter_map(|thread| thread.report.next_timer);
+        next.min().map_or(Duration::ZERO, |due| now.since(due))
     }
 
     /// How many tasks all threads hold in part for longer than a session.
@@ -299,6 +311,29 @@ mod tests {
         board.set_thread(1, joined([]));
         assert!(!board.any_stuck(Instant::now()));
         assert!(status(&board).ready);
+    }
+
+    #[test]
+    fn a_timer_is_overdue_for_as_long_as_it_is_due_whoever_hangs() {
+        let board = StatusBoard::new(2, SESSION);
+        let now = TimestampMs(1_000_000);
+        let at = |seconds: i64| TimestampMs(now.0 + seconds * 1_000);
+        assert_eq!(board.overdue(now), Duration::ZERO);
+        let report = |next_timer| ThreadReport {
+            next_timer,
+            ..joined([])
+        };
+        board.set_thread(0, report(Some(at(30))));
+        board.set_thread(1, report(None));
+        assert_eq!(board.overdue(now), Duration::ZERO);
+        // It says nothing more, and the other goes on.
+        board.set_thread(1, report(Some(at(80))));
+        assert_eq!(board.overdue(at(90)), Duration::from_secs(60));
+        board.set_thread(0, report(Some(at(91))));
+        assert_eq!(board.overdue(at(90)), Duration::from_secs(10));
+        // Who drops its tasks has no timers.
+        board.set_thread(1, ThreadReport::default());
+        assert_eq!(board.overdue(at(90)), Duration::ZERO);
     }
 
     #[test]

@@ -320,8 +320,9 @@ impl TransactionalProducer {
 
     /// Ends the open transaction, if there is one, without a trace; but not one whose
     /// commit is under way and succeeds. It is not waited for long: the next producer under the id
-    /// ends what this one has left open, and sees to it that nothing of it comes later.
-    pub(crate) fn abort(&mut self) -> Result<(), KafkaFault> {
+    /// ends what this one has left open, and sees to it that nothing of it comes later. Says whether
+    /// there was one that is dropped.
+    pub(crate) fn abort(&mut self) -> Result<bool, KafkaFault> {
         let begun = Instant::now();
         if let Err(fault) = self.wait_committed_for(ABORT_PATIENCE) {
             tracing::debug!(%fault, "the commit under way has failed");
@@ -331,8 +332,9 @@ impl TransactionalProducer {
             called.map_err(|_| KafkaFault::timeout(ABORT))?;
             self.answer(ABORT, ABORT_PATIENCE.saturating_sub(begun.elapsed()))?;
             self.open = false;
+            return Ok(true);
         }
-        Ok(())
+        Ok(self.open)
     }
 
     fn answer(&mut self, action: &'static str, limit: Duration) -> Result<(), KafkaFault> {
@@ -426,6 +428,14 @@ mod tests {
         assert_eq!(producer.abort(), Err(KafkaFault::timeout(ABORT)));
     }
 
+    #[test]
+    fn an_abort_says_whether_there_was_anything_to_drop() {
+        let (_brokers, config) = mock();
+        let mut producer = with_a_record_in_a_transaction(&config);
+        assert_eq!(producer.abort(), Ok(true));
+        assert_eq!(producer.abort(), Ok(false));
+    }
+
     /// As when the coordinator of a group is away, which the client would wait for.
     #[test]
     fn a_commit_is_given_up_when_brokers_have_ended_its_transaction() {
@@ -454,6 +464,7 @@ mod tests {
             since.elapsed() < config.request_timeout,
             "the client's own limit"
         );
+        assert_eq!(producer.abort(), Ok(true), "it is dropped");
     }
 
     #[test]

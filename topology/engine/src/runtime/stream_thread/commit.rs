@@ -44,12 +44,12 @@ use super::slot::{Counts, SourcePosition};
 use super::work::Work;
 use super::works::Works;
 use super::{ThreadFault, ThreadSetup};
-use crate::runtime::CommitStep;
 use crate::runtime::kafka::{
     GroupConsumer, GroupOffsets, KafkaFault, Outbox, Position, TopicPartition,
     TransactionalProducer,
 };
 use crate::runtime::transactions::Transaction;
+use crate::runtime::{CommitStep, Metrics};
 use crate::topology::Component;
 use crate::{Offset, TaskId};
 
@@ -152,10 +152,14 @@ impl Committers {
     }
 
     /// Ends the open transactions without a trace, as far as the cluster can be reached.
-    pub(super) fn abort(&mut self) {
-        for committer in self.0.values_mut() {
-            if let Err(fault) = committer.producer.abort() {
+    pub(super) fn abort(&mut self, metrics: &Metrics) {
+        for (transaction, committer) in &mut self.0 {
+            let dropped = committer.producer.abort();
+            if let Err(fault) = &dropped {
                 tracing::debug!(%fault, "the open transaction is left to its time-out or the next producer");
+            }
+            if dropped.unwrap_or(true) {
+                metrics.count_aborted(*transaction);
             }
         }
     }

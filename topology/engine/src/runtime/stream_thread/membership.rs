@@ -125,7 +125,7 @@ impl<'a> Membership<'a> {
             for id in self.works.ids() {
                 self.setup.queries.set_lost(id);
             }
-            self.works.committers.abort();
+            self.works.committers.abort(&self.setup.metrics);
         }
         self.close(result.is_ok());
         result
@@ -391,6 +391,7 @@ impl<'a> Membership<'a> {
             joined: self.ownership.all_groups_assigned(),
             problem,
             misfits,
+            next_timer: self.works.next_timer(clock::now()),
             tasks,
         };
         self.setup.board.set_thread(self.setup.number, report);

@@ -215,11 +215,21 @@ impl<'a> Work<'a> {
         if self.has_fired_enough() {
             return None;
         }
+        self.dues(now).min()
+    }
+
+    /// When the next timer or punctuator is due, or was, whether or not it can be fired.
+    pub(super) fn next_timer(&self, now: TimestampMs) -> Option<TimestampMs> {
+        // One of stream time is due at once, and was at no time of the clock.
+        self.dues(now).filter(|due| due.0 > i64::MIN).min()
+    }
+
+    fn dues(&self, now: TimestampMs) -> impl Iterator<Item = TimestampMs> {
         let running = self
             .tasks
             .values()
             .filter(|slot| slot.task.status() == TaskStatus::Running);
-        running.filter_map(|slot| slot.task.next_due(now)).min()
+        running.filter_map(move |slot| slot.task.next_due(now))
     }
 
     /// Whether somebody waits for what was done since the last commit began: it has sent what

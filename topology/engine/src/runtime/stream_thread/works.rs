@@ -144,6 +144,12 @@ impl<'a> Works<'a> {
         works.filter_map(|work| work.next_due(now)).min()
     }
 
+    /// When the next timer or punctuator is due, or was, whether or not it can be fired.
+    pub(super) fn next_timer(&self, now: TimestampMs) -> Option<TimestampMs> {
+        let works = self.works.iter();
+        works.filter_map(|work| work.next_timer(now)).min()
+    }
+
     /// Has those of these tasks take part in the next commit whose stores know less of their
     /// changelog partition than was written to it here. Their own records are in them; but without
     /// a commit in which their groups take part nobody can tell, and what others write for long
