@@ -22,6 +22,7 @@ mod backend;
 mod batch;
 mod changelog;
 mod codec;
+mod disk_space;
 mod error;
 mod marker;
 mod memory;
@@ -36,6 +37,7 @@ pub use backend::{Backend, Entry, KeyRange, ScanDirection, StoreId, StoreSpec, S
 pub use batch::Batch;
 pub use changelog::{ChangelogRecord, StoreTag, UnreadableChangelog};
 pub use codec::{Codec, CodecError};
+pub use disk_space::DiskSpace;
 pub use error::StateError;
 pub use memory::MemoryBackend;
 pub use overlay::{Overlay, Savepoint};

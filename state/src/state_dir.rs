@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::marker::Marker;
-use crate::{RocksBackend, StateError};
+use crate::{DiskSpace, RocksBackend, StateError};
 
 const MARKER: Marker = Marker {
     kind: "turnstile-state",
@@ -142,6 +142,15 @@ impl StateDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How much room there is on its file system.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn disk_space(&self) -> Result<DiskSpace, StateError> {
+        DiskSpace::of(&self.path)
     }
 
     /// Where the task `name` keeps its state, whether or not it exists yet.

@@ -7,6 +7,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use turnstile_state::DiskSpace;
+
 use super::transactions::Transaction;
 use super::{ChangelogRestoration, RestoreListener};
 use crate::task::Processed;
@@ -39,6 +41,7 @@ pub struct Metrics {
     pub(crate) block_cache_bytes: IntGauge,
     pub(crate) block_cache_capacity_bytes: IntGauge,
     pub(crate) write_buffer_bytes: IntGauge,
+    disk: DiskGauges,
     misfits: IntGauge,
     standby_records: IntCounterVec,
     pub(crate) standby_behind: IntGaugeVec,
@@ -131,6 +134,28 @@ fn aborted(add: &Registrar<'_>) -> Result<IntCounterVec, prometheus::Error> {
     Ok(aborted)
 }
 
+/// The file system of the state directory.
+#[derive(Clone)]
+struct DiskGauges {
+    free_bytes: IntGauge,
+    size_bytes: IntGauge,
+}
+
+impl DiskGauges {
+    fn new(add: &Registrar<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            free_bytes: add.gauge(
+                "turnstile_state_dir_free_bytes",
+                "Bytes that can still be written to the file system of the state directory.",
+            )?,
+            size_bytes: add.gauge(
+                "turnstile_state_dir_size_bytes",
+                "Bytes of the file system of the state directory.",
+            )?,
+        })
+    }
+}
+
 impl Metrics {
     /// Registers the engine's metrics.
     ///
@@ -214,6 +239,7 @@ impl Metrics {
                 "What these may take.",
             )?,
             write_buffer_bytes: add.gauge("turnstile_rocksdb_write_buffer_bytes", "Writes in memory that are not on disk yet.")?,
+            disk: DiskGauges::new(&add)?,
             misfits: add.gauge(
                 "turnstile_tasks_held_in_part",
                 "Tasks whose partition some but not all groups have assigned here for longer than a session.",
@@ -310,6 +336,13 @@ impl Metrics {
     /// A transaction is dropped, with what tasks have done in it.
     pub(crate) fn count_aborted(&self, transaction: Transaction) {
         self.aborted.with_label_values(&[transaction.name()]).inc();
+    }
+
+    /// How much room there is for state.
+    pub(crate) fn set_disk_space(&self, space: DiskSpace) {
+        let to_gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.disk.free_bytes.set(to_gauge(space.free_bytes));
+        self.disk.size_bytes.set(to_gauge(space.size_bytes));
     }
 
     /// For how long the timer that is due longest is due.
@@ -425,5 +458,22 @@ mod tests {
         metrics.count_aborted(Transaction::Timers);
         counted("records", 0);
         counted("timers", 1);
+    }
+
+    #[test]
+    fn a_disk_shows_how_much_of_it_is_free() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        metrics.set_disk_space(DiskSpace {
+            free_bytes: 7,
+            size_bytes: 9,
+        });
+        let shown = shown(&registry);
+        for line in [
+            "turnstile_state_dir_free_bytes 7",
+            "turnstile_state_dir_size_bytes 9",
+        ] {
+            assert!(shown.lines().any(|found| found == line), "{line}:\n{shown}");
+        }
     }
 }

@@ -78,6 +78,7 @@ impl Sampler {
                 }
             }
             self.sample_stores();
+            self.sample_disk();
             self.sample_cluster();
             // Not while it starts, which is the time of other clients.
             samples_ends |= self.board.all_joined();
@@ -170,6 +171,18 @@ impl Sampler {
         for problem in self.cluster.problems() {
             if is_new(&problem) {
                 tracing::warn!("not ready: {problem}");
+            }
+        }
+    }
+
+    fn sample_disk(&self) {
+        match self.stores.disk_space() {
+            Ok(space) => self.metrics.set_disk_space(space),
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the room on the disk is not known"
+                );
             }
         }
     }

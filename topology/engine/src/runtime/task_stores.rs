@@ -27,7 +27,9 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
-use turnstile_state::{Backend, RocksBackend, RocksOptions, StateDir, TaskDirName};
+use turnstile_state::{
+    Backend, DiskSpace, RocksBackend, RocksOptions, StateDir, StateError, TaskDirName,
+};
 
 use self::folders::{Folders, InUse, OpenStores};
 use super::kafka::{KafkaFault, TopicPartition};
@@ -110,6 +112,11 @@ impl TaskStores {
             ahead: Arc::default(),
             folders: Folders::default(),
         }
+    }
+
+    /// How much room there is for stores on the disk.
+    pub(crate) fn disk_space(&self) -> Result<DiskSpace, StateError> {
+        self.state_dir.disk_space()
     }
 
     /// Opens the stores of a task; nothing, where somebody else in this process has them open for
