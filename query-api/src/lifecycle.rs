@@ -75,6 +75,17 @@ impl RunError {
             _ => false,
         }
     }
+
+    /// Whether the disk of the state directory is full, or fails. Whoever starts again on it keeps
+    /// its tasks from others.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Failed(StreamsFailure::Disk(_)) => true,
+            Self::Start(failure) => failure.is_of_disk(),
+            _ => false,
+        }
+    }
 }
 
 /// How long a request waits for a task that is on its way, before it is answered 503.
@@ -250,6 +261,49 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnstile_engine::runtime::StartError;
+    use turnstile_state::StateError;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_is_told_from_what_a_new_start_mends_and_from_what_it_does_not() {
+        let told = || "why".to_owned();
+        let of_state = |error| {
+            let error = Box::new(StartError::State(error));
+            RunError::Start(StartFailure::Streams(error))
+        };
+        let read_only = of_state(StateError::Io {
+            path: "state".into(),
+            source: io::Error::from(io::ErrorKind::ReadOnlyFilesystem),
+        });
+        let locked = of_state(StateError::Locked {
+            path: "state".into(),
+            holder: None,
+        });
+        for (error, is_of_disk, is_lasting) in [
+            (RunError::Failed(StreamsFailure::Disk(told())), true, false),
+            (read_only, true, false),
+            (locked, false, false),
+            (
+                RunError::Failed(StreamsFailure::Failed(told())),
+                false,
+                false,
+            ),
+            (
+                RunError::Failed(StreamsFailure::Misconfigured(told())),
+                false,
+                true,
+            ),
+        ] {
+            assert_eq!(error.is_of_disk(), is_of_disk, "{error:?}");
+            assert_eq!(error.is_lasting(), is_lasting, "{error:?}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The binary: understands its command line, and does what it says.
 //!
 //! Exit codes: 0 when it was stopped in order or has printed what was asked for, 1 when
-//! it failed, 2 when what it was told is wrong, so that it would fail again.
+//! it failed, 2 when what it was told is wrong, so that it would fail again, 3 when the disk of its
+//! state directory is full or fails, which others should take over from.
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
@@ -28,6 +29,7 @@ const LEAVE_BEHIND: Duration = Duration::from_millis(500);
 
 const FAILURE: u8 = 1;
 const WRONG: u8 = 2;
+const DISK: u8 = 3;
 
 fn main() -> ExitCode {
     let mut command_line = match CommandLine::parse(std::env::args()) {
@@ -84,7 +86,13 @@ fn run(config: Config) -> ExitCode {
                     tracing::error!(error = with_causes(&error), "the instance has failed");
                 }
             }
-            ExitCode::from(if error.is_lasting() { WRONG } else { FAILURE })
+            ExitCode::from(if error.is_of_disk() {
+                DISK
+            } else if error.is_lasting() {
+                WRONG
+            } else {
+                FAILURE
+            })
         }
     }
 }

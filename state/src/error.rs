@@ -161,6 +161,25 @@ impl StateError {
         }
     }
 
+    /// Whether the disk is what failed, or is full: who starts again on it fails again.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::RocksDb { .. } => true,
+            // What is damaged is restored; the others are no matter of the disk.
+            Self::Corrupted { .. }
+            | Self::OlderFormat { .. }
+            | Self::DifferentStores { .. }
+            | Self::Codec(_)
+            | Self::UnknownStore(_)
+            | Self::InvalidName { .. }
+            | Self::Locked { .. }
+            | Self::ForeignFormat { .. }
+            | Self::NewerFormat { .. }
+            | Self::OtherApplication { .. } => false,
+        }
+    }
+
     /// Wraps an error of the file system about `path`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io {

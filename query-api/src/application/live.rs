@@ -66,6 +66,15 @@ impl StartFailure {
     pub fn is_of_configuration(&self) -> bool {
         matches!(self, Self::Streams(error) if error.is_of_configuration())
     }
+
+    /// Whether the disk of the state directory is what is wrong.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        let Self::Streams(error) = self else {
+            return false;
+        };
+        matches!(&**error, StartError::State(error) if error.is_of_disk())
+    }
 }
 
 /// The application on a Kafka cluster.

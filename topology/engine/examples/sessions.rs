@@ -254,7 +254,7 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
     // Whoever supervises the process decides what is next.
     match failure {
         None => Ok(()),
-        Some(StreamsFailure::Failed(reason)) => Err(reason.into()),
+        Some(StreamsFailure::Failed(reason) | StreamsFailure::Disk(reason)) => Err(reason.into()),
         // To start it again changes nothing.
         Some(reason) => {
             eprintln!("{reason}");

@@ -128,6 +128,10 @@ pub enum StreamsFailure {
     /// gone, made anew or has other partitions. Somebody has to look into that.
     #[error("{0}")]
     Misconfigured(String),
+    /// The disk of the state directory is full, or fails. To start again would keep the tasks here,
+    /// which others can run.
+    #[error("{0}")]
+    Disk(String),
     /// Something that no thread can mend. After a new start it may be over.
     #[error("{0}")]
     Failed(String),

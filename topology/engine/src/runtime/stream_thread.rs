@@ -122,13 +122,23 @@ impl From<TaskError> for ThreadFault {
     fn from(error: TaskError) -> Self {
         match error {
             TaskError::Corrupted { task, .. } => Self::Wipe { task, error },
-            TaskError::Rejected { .. }
-            | TaskError::Processor { .. }
-            | TaskError::Panicked { .. }
-            | TaskError::Changelog { .. }
-            | TaskError::ChangelogLost { .. }
-            | TaskError::State { .. } => Self::stop(with_sources(&error)),
+            error => Self::Stop(failure_of(&error)),
         }
+    }
+}
+
+/// Why an instance stops that has a task which no thread can mend.
+fn failure_of(error: &TaskError) -> StreamsFailure {
+    let reason = with_sources(error);
+    match error {
+        TaskError::State { source, .. } if source.is_of_disk() => StreamsFailure::Disk(reason),
+        TaskError::Rejected { .. }
+        | TaskError::Processor { .. }
+        | TaskError::Panicked { .. }
+        | TaskError::Corrupted { .. }
+        | TaskError::Changelog { .. }
+        | TaskError::ChangelogLost { .. }
+        | TaskError::State { .. } => StreamsFailure::Failed(reason),
     }
 }
 
@@ -310,8 +320,7 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
                 match opening::wipe(setup, *task) {
                     Ok(()) => {}
                     Err(StoresFault::Task(error)) => {
-                        let reason = with_sources(&error);
-                        return Err(stopped(setup, StreamsFailure::Failed(reason)));
+                        return Err(stopped(setup, failure_of(&error)));
                     }
                     // They are found corrupted again.
                     Err(StoresFault::Kafka(fault)) => {
@@ -333,4 +342,57 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
         pause = (pause * 2).min(PAUSE_MAX);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use turnstile_state::{CodecError, StateError};
+
+    use super::*;
+    use crate::{Offset, Partition, SubtopologyId};
+
+    const TASK: TaskId = TaskId {
+        subtopology: SubtopologyId(1),
+        partition: Partition(2),
+    };
+
+    #[test]
+    fn a_disk_that_fails_is_told_from_what_else_stops_an_instance() {
+        let full = StateError::Io {
+            path: "/state/1_2".into(),
+            source: io::Error::from(io::ErrorKind::StorageFull),
+        };
+        let fault = ThreadFault::from(TaskError::of_state(TASK, full));
+        let ThreadFault::Stop(StreamsFailure::Disk(reason)) = fault else {
+            unreachable!("{fault:?}");
+        };
+        assert!(reason.contains("1_2"), "{reason}");
+        assert!(reason.contains("no storage space"), "{reason}");
+
+        let unreadable = StateError::Codec(CodecError {
+            what: "row",
+            why: "no such version".to_owned(),
+        });
+        let gone = TaskError::ChangelogLost {
+            task: TASK,
+            changelog: "app-stores-changelog".to_owned(),
+            reached: Offset(7),
+        };
+        for error in [TaskError::of_state(TASK, unreadable), gone] {
+            let fault = ThreadFault::from(error);
+            assert!(
+                matches!(fault, ThreadFault::Stop(StreamsFailure::Failed(_))),
+                "{fault:?}"
+            );
+        }
+        let corrupted = StateError::Corrupted {
+            path: "/state/1_2".into(),
+            what: "a block".to_owned(),
+            source: None,
+        };
+        let fault = ThreadFault::from(TaskError::of_state(TASK, corrupted));
+        assert!(matches!(fault, ThreadFault::Wipe { .. }), "{fault:?}");
+    }
 }
