@@ -46,7 +46,8 @@ pub trait RestoreListener: Send + Sync {
     fn on_restore_start(&self, _of: &ChangelogRestoration) {}
 
     /// `records` more are in the stores, which now hold all of theirs before the offset
-    /// `reached`.
+    /// `reached`. Where nothing of the task is read for a while, as all is of other tasks, that is
+    /// told about once a second, with 0 records.
     fn on_batch_restored(&self, _of: &ChangelogRestoration, _reached: Offset, _records: u64) {}
 
     /// The stores are restored, by `total` records.

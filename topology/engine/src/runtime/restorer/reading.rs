@@ -300,8 +300,9 @@ impl Worker {
         } else if told {
             *ended = Ended::Short;
         }
+        let now = Instant::now();
         for task in tasks {
-            task.write(*next, is_done, &self.listeners)?;
+            task.write(*next, is_done, now, &self.listeners)?;
         }
         Ok(read)
     }
