@@ -5,8 +5,9 @@
 //! well, with nobody to say so; and where it was made anew with another number of partitions, keys would come to
 //! tasks that do not have their rows. So the instance stops, as at a start that finds such topics.
 //!
-//! A broker that has just started may not know all topics yet: what is wrong counts when it is found
-//! twice.
+//! A broker that has just started may not know all topics yet, and where ACLs are changed topics may not
+//! be seen for a moment. The instance stops for good, so a topic counts as gone when it was not seen for a
+//! minute, at every look; another number of partitions counts when it is found twice.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,12 +20,23 @@ use crate::topology::Plan;
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks at what is wrong.
 const RECHECK: Duration = Duration::from_secs(5);
+/// For how long a topic is not seen that is gone.
+const UNSEEN_MAX: Duration = Duration::from_secs(60);
+
+/// A topic that is not what it was.
+#[derive(Clone, Copy)]
+struct Wrong {
+    /// The number of its partitions, if it is seen.
+    found: Option<i32>,
+    /// Since when that is what is found.
+    since: Instant,
+}
 
 /// The topics of the application, by name, with the partitions that its tasks need.
 pub(crate) struct TopicWatch {
     needed: BTreeMap<String, i32>,
     /// What was wrong at the last look.
-    wrong: BTreeMap<String, Option<i32>>,
+    wrong: BTreeMap<String, Wrong>,
     last: Instant,
 }
 
@@ -54,21 +66,29 @@ impl TopicWatch {
         }
         self.last = Instant::now();
         let counts = admin.partition_counts()?;
-        Ok(self.look(&counts))
+        Ok(self.look(&counts, Instant::now()))
     }
 
-    /// What is wrong with these topics of the cluster, and was so at the last look.
-    fn look(&mut self, counts: &BTreeMap<String, i32>) -> Option<String> {
-        let found = self.needed.iter().filter_map(|(topic, needed)| {
+    /// What is wrong with these topics of the cluster, and was so at former looks.
+    fn look(&mut self, counts: &BTreeMap<String, i32>, now: Instant) -> Option<String> {
+        let before = std::mem::take(&mut self.wrong);
+        let mut told = None;
+        for (topic, needed) in &self.needed {
             let found = counts.get(topic).copied();
-            (found != Some(*needed)).then(|| (topic.clone(), found))
-        });
-        let before = std::mem::replace(&mut self.wrong, found.collect());
-        let (topic, found) = self
-            .wrong
-            .iter()
-            .find(|(topic, found)| before.get(*topic) == Some(*found))?;
-        let needed = self.needed.get(topic)?;
+            if found == Some(*needed) {
+                continue;
+            }
+            let known = before.get(topic).filter(|wrong| wrong.found == found);
+            let is_told = known.is_some_and(|wrong| {
+                found.is_some() || now.saturating_duration_since(wrong.since) >= UNSEEN_MAX
+            });
+            if is_told && told.is_none() {
+                told = Some((topic, needed, found));
+            }
+            let wrong = known.copied().unwrap_or(Wrong { found, since: now });
+            self.wrong.insert(topic.clone(), wrong);
+        }
+        let (topic, needed, found) = told?;
         let what = match found {
             None => {
                 format!(
@@ -100,41 +120,78 @@ mod tests {
         (watch, counts)
     }
 
+    /// Has the watch look once each `RECHECK`, for `looks` times; what it tells, and after how long.
+    fn tells(
+        watch: &mut TopicWatch,
+        counts: &BTreeMap<String, i32>,
+        looks: u32,
+    ) -> Option<(String, Duration)> {
+        let begun = Instant::now();
+        (0..looks).find_map(|look| {
+            let after = RECHECK * look;
+            watch
+                .look(counts, begun + after)
+                .map(|wrong| (wrong, after))
+        })
+    }
+
     #[test]
-    fn what_is_gone_or_has_another_number_of_partitions_at_two_looks_is_told() {
-        for (topic, found, told) in [
-            ("words", None, "words is gone"),
-            ("words", Some(1), "words has 1 partitions"),
-            ("resets", Some(3), "resets has 3 partitions"),
-            ("app-stores-changelog", None, "app-stores-changelog is gone"),
+    fn what_has_another_number_of_partitions_at_two_looks_or_is_not_seen_for_a_minute_is_told() {
+        for (topic, found, told, told_after) in [
+            ("words", None, "words is gone", UNSEEN_MAX),
+            ("words", Some(1), "words has 1 partitions", RECHECK),
+            ("resets", Some(3), "resets has 3 partitions", RECHECK),
+            (
+                "app-stores-changelog",
+                None,
+                "app-stores-changelog is gone",
+                UNSEEN_MAX,
+            ),
         ] {
             let (mut watch, mut counts) = watch();
             counts.remove(topic);
             counts.extend(found.map(|found| (topic.to_owned(), found)));
-            assert_eq!(watch.look(&counts), None);
-            let told_then = watch.look(&counts);
-            assert!(
-                told_then.is_some_and(|wrong| wrong.contains(told)),
-                "{told}"
-            );
+            let (wrong, after) = tells(&mut watch, &counts, 100).unwrap();
+            assert!(wrong.contains(told), "{wrong}");
+            assert_eq!(after, told_after, "{told}");
         }
+    }
+
+    #[test]
+    fn a_topic_that_is_seen_again_within_a_minute_is_not_told() {
+        let (mut watch, counts) = watch();
+        let mut without = counts.clone();
+        without.remove("words");
+        for _ in 0..3 {
+            assert_eq!(tells(&mut watch, &without, 12), None);
+            assert_eq!(tells(&mut watch, &counts, 1), None);
+        }
+        // What is wrong then is another matter.
+        without.insert("words".to_owned(), 2);
+        assert_eq!(tells(&mut watch, &without, 1), None);
+        assert!(tells(&mut watch, &without, 1).is_some());
     }
 
     #[test]
     fn what_a_broker_does_not_know_for_a_moment_is_not_told() {
         let (mut watch, counts) = watch();
+        let mut now = Instant::now();
+        let mut look = |counts: &BTreeMap<String, i32>| {
+            now += UNSEEN_MAX;
+            watch.look(counts, now)
+        };
         let without = |topic: &str| {
             let mut counts = counts.clone();
             counts.remove(topic);
             counts
         };
-        assert_eq!(watch.look(&without("words")), None);
-        assert_eq!(watch.look(&counts), None);
-        assert_eq!(watch.look(&without("words")), None);
-        assert_eq!(watch.look(&without("resets")), None);
+        assert_eq!(look(&without("words")), None);
+        assert_eq!(look(&counts), None);
+        assert_eq!(look(&without("words")), None);
+        assert_eq!(look(&without("resets")), None);
         let mut others = counts.clone();
         others.insert("others".to_owned(), 9);
-        assert_eq!(watch.look(&others), None);
-        assert_eq!(watch.look(&others), None);
+        assert_eq!(look(&others), None);
+        assert_eq!(look(&others), None);
     }
 }

@@ -256,7 +256,8 @@ impl Counting {
 
     /// Waits until it has stopped by itself; why it has.
     pub(crate) fn why_it_stops(&self) -> String {
-        eventually("it says why it stops", Duration::from_secs(60), || {
+        // A topic that is gone is looked for every half a minute, and then for a minute more.
+        eventually("it says why it stops", Duration::from_secs(120), || {
             self.failure().is_some()
         });
         self.failure().unwrap_or_default()
