@@ -151,7 +151,8 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         drain_timeout: config.drain_timeout,
     };
     let (stop_http, stopping) = watch::channel(false);
-    let server = tokio::spawn(serve(listener, router(api), server_config, stopping));
+    let open = api.open_connections();
+    let server = tokio::spawn(serve(listener, router(api), server_config, open, stopping));
 
     let (failed, mut failures) = mpsc::unbounded_channel();
     instance.set_waiting_for(format!(

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::poll_fn;
 
 use super::Api;
+use super::measures::Refused;
 use super::problem::{Problem, ProblemKind};
 
 /// Beyond the waits that a route has: for reading its body and writing its command.
@@ -55,8 +56,15 @@ impl Drop for Place<'_> {
 
 /// Lets a request to the API in unless too many are.
 pub(super) fn admit(api: &Api, is_crowded: bool) -> Result<Place<'_>, Problem> {
-    let place = api.shared.room.take().filter(|_| !is_crowded);
-    place.ok_or_else(|| Problem::new(ProblemKind::Overloaded))
+    let place = if is_crowded {
+        Err(Refused::Connections)
+    } else {
+        api.shared.room.take().ok_or(Refused::Requests)
+    };
+    place.map_err(|reason| {
+        api.measures().refused(reason);
+        Problem::new(ProblemKind::Overloaded)
+    })
 }
 
 /// The answer of a route, before it has taken too long.

@@ -22,6 +22,8 @@ pub struct Measures {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     in_flight: IntGauge,
+    refused: IntCounterVec,
+    open_connections: IntGauge,
     commands: IntCounterVec,
     command_seconds: HistogramVec,
 }
@@ -74,6 +76,17 @@ impl Measures {
                 "ticketing_http_requests_in_flight",
                 "HTTP requests that are being answered",
             )?,
+            refused: IntCounterVec::new(
+                Opts::new(
+                    "ticketing_http_refused_total",
+                    "Requests to the API that were turned away as there were too many, by what there was too much of",
+                ),
+                &["reason"],
+            )?,
+            open_connections: IntGauge::new(
+                "ticketing_http_connections_open",
+                "Connections that are open, those of other instances and probes included",
+            )?,
             commands: IntCounterVec::new(
                 Opts::new("ticketing_commands_total", "Commands over HTTP by outcome"),
                 &["command", "result"],
@@ -88,8 +101,14 @@ impl Measures {
         registry.register(Box::new(measures.requests.clone()))?;
         registry.register(Box::new(measures.request_seconds.clone()))?;
         registry.register(Box::new(measures.in_flight.clone()))?;
+        registry.register(Box::new(measures.refused.clone()))?;
+        registry.register(Box::new(measures.open_connections.clone()))?;
         registry.register(Box::new(measures.commands.clone()))?;
         registry.register(Box::new(measures.command_seconds.clone()))?;
+        // From the start: an increase from nothing to 1 is none to Prometheus.
+        for reason in [Refused::Requests, Refused::Connections] {
+            measures.refused.with_label_values(&[reason.name()]);
+        }
         Ok(measures)
     }
 
@@ -138,6 +157,16 @@ impl Measures {
             .observe(took.as_secs_f64());
     }
 
+    /// Counts a request that is turned away.
+    pub(super) fn refused(&self, reason: Refused) {
+        self.refused.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// The number of connections that are open, which whoever takes them keeps.
+    pub(super) fn open_connections(&self) -> IntGauge {
+        self.open_connections.clone()
+    }
+
     /// Counts a request as in flight until the guard is dropped, answered or given up.
     pub(super) fn in_flight(&self) -> InFlight<'_> {
         self.in_flight.inc();
@@ -170,6 +199,24 @@ impl Found {
             counter.inc();
             // If two come here at once, the counter is there twice, and either counts.
             self.answers.write().push((status, counter));
+        }
+    }
+}
+
+/// What there are too many of where a request is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// `MAX_REQUESTS` are being answered.
+    Requests,
+    /// `MAX_CONNECTIONS` are open.
+    Connections,
+}
+
+impl Refused {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Connections => "connections",
         }
     }
 }
@@ -214,6 +261,8 @@ mod tests {
             "request_duration_seconds_count{method=\"GET\",route=\"/a\"} 3",
             "request_duration_seconds_count{method=\"HEAD\",route=\"/a\"} 1",
             "request_duration_seconds_count{method=\"GET\",route=\"none\"} 1",
+            "refused_total{reason=\"requests\"} 0",
+            "refused_total{reason=\"connections\"} 0",
         ] {
             let line = format!("ticketing_http_{line}");
             assert!(

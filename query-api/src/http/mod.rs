@@ -42,7 +42,7 @@ pub mod tickets;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
 
 use crate::config::Authentication;
 use crate::instance::Instance;
@@ -129,6 +129,12 @@ impl Api {
 
     fn instance(&self) -> &Instance {
         &self.shared.instance
+    }
+
+    /// The number of connections that are open, for [`server::serve`] to keep.
+    #[must_use]
+    pub fn open_connections(&self) -> IntGauge {
+        self.measures().open_connections()
     }
 
     fn measures(&self) -> &Measures {

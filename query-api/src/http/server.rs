@@ -15,6 +15,7 @@ use std::time::Duration;
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -61,11 +62,13 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
 }
 
-/// Serves `router` until `stop` turns true; says whether every request had its answer.
+/// Serves `router` until `stop` turns true; says whether every request had its answer. `open_connections`
+/// is the number of those that are open.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     config: ServerConfig,
+    open_connections: IntGauge,
     mut stop: watch::Receiver<bool>,
 ) -> bool {
     let ServerConfig {
@@ -115,9 +118,10 @@ pub async fn serve(
             stop: stop.clone(),
         };
         let (builder, under_way) = (kind.builder.clone(), under_way.clone());
+        let counted = Counted::new(open_connections.clone());
         tokio::spawn(async move {
             connection.serve(&builder).await;
-            drop((permit, under_way));
+            drop((permit, under_way, counted));
         });
     }
     // 2.
@@ -125,6 +129,22 @@ pub async fn serve(
     tokio::time::timeout(drain_timeout, ended.recv())
         .await
         .is_ok()
+}
+
+/// A connection among those that are open, until it is dropped.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(open: IntGauge) -> Self {
+        open.inc();
+        Self(open)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Connections that are served alike.

@@ -1,5 +1,6 @@
 //! Connections that are idle end, and others do not; heads are bounded.
 
+use prometheus::IntGauge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -18,6 +19,15 @@ const HTTP2_EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// A connection to what is served, until the sender is dropped.
 async fn connect(served: &Served) -> (TcpStream, watch::Sender<bool>) {
+    connect_counted(served, open_connections()).await
+}
+
+fn open_connections() -> IntGauge {
+    IntGauge::new("open", "connections").unwrap()
+}
+
+/// The same, where `open` are those that are open.
+async fn connect_counted(served: &Served, open: IntGauge) -> (TcpStream, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = ServerConfig {
@@ -26,7 +36,7 @@ async fn connect(served: &Served) -> (TcpStream, watch::Sender<bool>) {
         drain_timeout: Duration::ZERO,
     };
     let (go_on, stop) = watch::channel(false);
-    tokio::spawn(serve(listener, served.router.clone(), config, stop));
+    tokio::spawn(serve(listener, served.router.clone(), config, open, stop));
     (TcpStream::connect(address).await.unwrap(), go_on)
 }
 
@@ -119,4 +129,23 @@ async fn a_connection_with_a_request_under_way_is_not_idle() {
     stream.write_all(request.as_bytes()).await.unwrap();
     let said = String::from_utf8(all(stream).await).unwrap();
     assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
+}
+
+#[tokio::test]
+async fn a_connection_counts_as_open_until_it_ends() {
+    let open = open_connections();
+    let (mut stream, _go_on) = connect_counted(&Served::new(), open.clone()).await;
+    let request = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut first = [0];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(open.get(), 1);
+    all(stream).await;
+    // The client sees the end a moment before the server has let go of the connection.
+    let gone = async {
+        while open.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.unwrap();
 }

@@ -152,6 +152,9 @@ async fn too_many_requests_at_once_are_503_and_probes_still_answered() {
     );
     assert_eq!(first.problem(), problem(504, "outcome-pending"));
     assert_eq!(second.problem(), problem(503, "overloaded"));
+    let shown = served.get("", "/metrics").await.text;
+    let refused = "ticketing_http_refused_total{reason=\"requests\"} 1\n";
+    assert!(shown.contains(refused), "{shown}");
     assert_eq!(probe.status, 200);
     assert_eq!(
         served.get("", "/api/tickets/t").await.problem(),

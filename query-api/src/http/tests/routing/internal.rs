@@ -301,6 +301,9 @@ async fn clients_who_take_all_connections_do_not_keep_others_from_reading_there(
         (refused.status().as_u16(), &refused.headers()["connection"]),
         (503, &"close".parse().unwrap())
     );
+    let shown = b.served.get("", "/metrics").await.text;
+    let counted = "ticketing_http_refused_total{reason=\"connections\"} 1\n";
+    assert!(shown.contains(counted), "{shown}");
     assert_eq!(
         late.get(url("/health/live")).send().await.unwrap().status(),
         200

@@ -11,6 +11,7 @@ use std::net::TcpListener as StdListener;
 use std::time::Instant;
 
 use axum::Router as AxumRouter;
+use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -51,7 +52,8 @@ fn listen(router: AxumRouter, max_connections: usize) -> (String, Runtime) {
         };
         let (_go_on, stop) = watch::channel(false);
         let listener = TcpListener::from_std(listener).expect("a socket");
-        serve(listener, router, config, stop).await
+        let open = IntGauge::new("open", "open").expect("a metric");
+        serve(listener, router, config, open, stop).await
     });
     (address, runtime)
 }
