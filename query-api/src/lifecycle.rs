@@ -122,6 +122,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let peer_measures = PeerMeasures::new(&registry)?;
     let peers = Peers::new(cluster_key.clone(), peer_measures.clone()).map_err(RunError::Peers)?;
     let api_config = ApiConfig {
+        instance_id: config.instance_id.clone(),
         authentication: config.authentication.clone(),
         command_timeout: config.command_timeout,
         recovery_wait: RECOVERY_WAIT,

@@ -29,12 +29,12 @@ pub struct Measures {
 }
 
 impl Measures {
-    /// Metrics that `registry` shows.
+    /// Metrics that `registry` shows, of the instance of this id.
     ///
     /// # Errors
     ///
     /// When the registry has metrics of the same names.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn new(registry: &Registry, instance_id: &str) -> Result<Self, prometheus::Error> {
         let histogram = |name, help, labels: &[&str]| {
             HistogramVec::new(
                 HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
@@ -44,13 +44,13 @@ impl Measures {
         let build = IntGaugeVec::new(
             Opts::new(
                 "ticketing_build_info",
-                "1, and what the binary was built from",
+                "1, and what the binary was built from; and the INSTANCE_ID, which the address that is scraped need not tell",
             ),
-            &["version", "revision"],
+            &["version", "revision", "instance_id"],
         )?;
         let revision = option_env!("TICKETING_REVISION").unwrap_or("unknown");
         build
-            .with_label_values(&[env!("CARGO_PKG_VERSION"), revision])
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), revision, instance_id])
             .set(1);
         registry.register(Box::new(build))?;
         #[cfg(target_os = "linux")]
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn requests_are_counted_by_what_they_are_whatever_the_route_was_asked_first() {
         let registry = Registry::new();
-        let measures = Measures::new(&registry).unwrap();
+        let measures = Measures::new(&registry, "a").unwrap();
         let found = RouteMeasures::default();
         for (method, route, status) in [
             ("GET", "/a", 503),

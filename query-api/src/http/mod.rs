@@ -79,6 +79,8 @@ struct Shared {
 /// How the API is to behave.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
+    /// The id of the instance.
+    pub instance_id: String,
     /// Who callers are believed to be.
     pub authentication: Authentication,
     /// How long a request waits for the outcome of its command.
@@ -108,7 +110,7 @@ impl Api {
             instance,
             authenticator: Authenticator::new(&config.authentication),
             key_uses: KeyUses::default(),
-            measures: Measures::new(&registry)?,
+            measures: Measures::new(&registry, &config.instance_id)?,
             registry,
             openapi: openapi(),
             command_timeout: config.command_timeout,

@@ -35,6 +35,7 @@ fn config(max_requests: usize) -> ApiConfig {
         dev_auth: true,
     };
     ApiConfig {
+        instance_id: "a".to_owned(),
         cluster_key: ClusterKey::new(&authentication, "ticketing"),
         authentication,
         command_timeout: Duration::from_millis(400),
