@@ -8,6 +8,7 @@
 //! - [`commands`]: how a command is sent and its outcome awaited.
 //! - [`reads`]: how a row is read while tasks move; [`staleness`]: how stale it may be.
 //! - [`internal`]: what other instances ask.
+//! - `observe`: what is counted and logged of each; `failure_log`: how much of that.
 //! - `surround`: what is done with every request, whatever its route.
 //! - [`server`]: connections, and how they end; `connection`: one of them.
 
@@ -15,6 +16,7 @@ pub mod body;
 pub mod caller;
 pub mod commands;
 mod connection;
+mod failure_log;
 pub mod idempotency;
 pub mod internal;
 mod json;
@@ -48,6 +50,7 @@ use crate::config::Authentication;
 use crate::instance::Instance;
 use crate::peers::{ClusterKey, PeerMeasures};
 use caller::Authenticator;
+use failure_log::FailureLog;
 use idempotency::KeyUses;
 use limits::Room;
 use measures::Measures;
@@ -65,6 +68,7 @@ struct Shared {
     authenticator: Authenticator,
     key_uses: KeyUses,
     measures: Measures,
+    failure_log: FailureLog,
     registry: Registry,
     openapi: String,
     command_timeout: Duration,
@@ -111,6 +115,7 @@ impl Api {
             authenticator: Authenticator::new(&config.authentication),
             key_uses: KeyUses::default(),
             measures: Measures::new(&registry, &config.instance_id)?,
+            failure_log: FailureLog::default(),
             registry,
             openapi: openapi(),
             command_timeout: config.command_timeout,

@@ -1,5 +1,5 @@
-//! One log line and a few metrics for each request. What failed is logged at `info`, the
-//! rest, and all that probes and scrapers ask, at `debug`.
+//! One log line and a few metrics for each request. What failed is logged at `info`, unless too
+//! much of its kind did (`failure_log`); the rest, and all that probes and scrapers ask, at `debug`.
 //!
 //! Requests go by the route they matched, never by their path: ids are not labels, and
 //! a stranger's paths cannot fill the memory.
@@ -8,10 +8,13 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Uri};
+use axum::response::Response;
 
 use super::Api;
+use super::failure_log::{FailureKind, FailureLog};
 use super::measures::RouteMeasures;
+use super::problem::FailureCause;
 
 /// The route of requests that match none.
 const NO_ROUTE: &str = "none";
@@ -48,25 +51,44 @@ impl Observed {
         self.route().starts_with(API)
     }
 
-    /// Counts, times and logs it: it was answered with this status.
+    /// Counts, times and logs it: that is how it was answered.
     pub(super) fn end(
         self,
         api: &Api,
         measures: &RouteMeasures,
         id: &HeaderValue,
-        status: StatusCode,
+        response: &Response,
     ) {
         let (took, method, route) = (self.begun.elapsed(), self.method, self.route());
+        let status = response.status();
         api.measures()
             .request(measures, (method, route), status.as_u16(), took);
         let (failed, status) = (status.is_server_error(), status.as_u16());
+        let is_of_callers = !is_probe_or_scrape(route);
+        if failed || !is_of_callers {
+            // Probes and scrapers come also when nothing fails any more.
+            say_left_out(&api.shared.failure_log);
+        }
+        let cause = response.extensions().get::<FailureCause>();
+        let problem = cause.map(|cause| cause.slug);
+        let is_logged = failed && is_of_callers && {
+            let kind = FailureKind {
+                method,
+                route: route.to_owned(),
+                status,
+                problem,
+            };
+            api.shared.failure_log.admits(kind, Instant::now())
+        };
         // Only what is logged is put into words.
-        if failed && !is_probe_or_scrape(route) {
+        if is_logged {
             tracing::info!(
                 method,
                 route,
                 path = self.uri.path(),
                 status,
+                problem,
+                detail = cause.and_then(|cause| cause.detail.as_deref()),
                 took_ms = rounded_ms(took),
                 request_id = text(id).as_ref(),
                 "request failed"
@@ -77,11 +99,32 @@ impl Observed {
                 route,
                 path = self.uri.path(),
                 status,
+                problem,
                 took_ms = rounded_ms(took),
                 request_id = text(id).as_ref(),
                 "request"
             );
         }
+    }
+}
+
+/// Says of which failures there were too many for the log.
+fn say_left_out(log: &FailureLog) {
+    for (of, number) in log.left_out(Instant::now()) {
+        let FailureKind {
+            method,
+            route,
+            status,
+            problem,
+        } = of;
+        tracing::info!(
+            method,
+            route,
+            status,
+            problem,
+            number,
+            "more requests failed that are not in the log"
+        );
     }
 }
 

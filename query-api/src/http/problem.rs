@@ -201,14 +201,28 @@ impl Problem {
     }
 }
 
+/// Goes with an answer that says that this side failed: for the log, which has no bodies.
+#[derive(Debug, Clone)]
+pub(super) struct FailureCause {
+    pub(super) slug: &'static str,
+    pub(super) detail: Option<String>,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, kind) = (self.kind.status(), self.kind);
+        let cause = status.is_server_error().then(|| FailureCause {
+            slug: kind.slug(),
+            detail: self.detail.clone(),
+        });
         let key = self
             .idempotency_key
             .as_deref()
             .and_then(|key| HeaderValue::from_str(key).ok());
         let mut response = (status, Json(self)).into_response();
+        if let Some(cause) = cause {
+            response.extensions_mut().insert(cause);
+        }
         let headers = response.headers_mut();
         let content_type = HeaderValue::from_static(PROBLEM_JSON);
         headers.insert(header::CONTENT_TYPE, content_type);
@@ -268,6 +282,25 @@ mod tests {
             "detail": "by somebody",
         });
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn what_fails_on_this_side_goes_with_its_cause_for_the_log() {
+        let cause = |problem: Problem| {
+            let response = problem.into_response();
+            let cause = response.extensions().get::<FailureCause>();
+            cause.map(|cause| (cause.slug, cause.detail.clone()))
+        };
+        let detail = "partition 3 is not available at the moment: nobody runs it";
+        assert_eq!(
+            cause(Problem::with_detail(ProblemKind::Unavailable, detail)),
+            Some(("unavailable", Some(detail.to_owned())))
+        );
+        assert_eq!(
+            cause(Problem::new(ProblemKind::Overloaded)),
+            Some(("overloaded", None))
+        );
+        assert_eq!(cause(Problem::new(ProblemKind::TicketReserved)), None);
     }
 
     #[test]

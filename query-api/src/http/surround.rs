@@ -116,7 +116,7 @@ where
                 .headers_mut()
                 .insert(request_id::HEADER, id.clone());
             // 4.
-            observed.end(api, measures, &id, response.status());
+            observed.end(api, measures, &id, &response);
             Ok(response)
         })
     }
