@@ -13,7 +13,7 @@ use crate::instance::{Instance, Launch};
 use crate::record::text;
 
 /// The families that operators build on, with their types.
-const FAMILIES: [(&str, &str); 33] = [
+const FAMILIES: [(&str, &str); 39] = [
     ("turnstile_records_processed_total", "counter"),
     ("turnstile_records_dropped_total", "counter"),
     ("turnstile_records_dead_lettered_total", "counter"),
@@ -22,6 +22,7 @@ const FAMILIES: [(&str, &str); 33] = [
     ("turnstile_commit_latency_seconds", "histogram"),
     ("turnstile_end_to_end_latency_seconds", "histogram"),
     ("turnstile_commits_total", "counter"),
+    ("turnstile_transactions_aborted_total", "counter"),
     ("turnstile_consumer_lag_records", "gauge"),
     ("turnstile_tasks", "gauge"),
     ("turnstile_tasks_held_in_part", "gauge"),
@@ -30,12 +31,15 @@ const FAMILIES: [(&str, &str); 33] = [
     ("turnstile_timers_pending", "gauge"),
     ("turnstile_timers_fired_total", "counter"),
     ("turnstile_timer_lateness_seconds", "histogram"),
+    ("turnstile_timer_overdue_seconds", "gauge"),
     ("turnstile_hanging_transactions", "gauge"),
     ("turnstile_store_keys", "gauge"),
     ("turnstile_store_bytes", "gauge"),
     ("turnstile_rocksdb_block_cache_bytes", "gauge"),
     ("turnstile_rocksdb_block_cache_capacity_bytes", "gauge"),
     ("turnstile_rocksdb_write_buffer_bytes", "gauge"),
+    ("turnstile_state_dir_free_bytes", "gauge"),
+    ("turnstile_state_dir_size_bytes", "gauge"),
     ("ticketing_ready", "gauge"),
     ("ticketing_build_info", "gauge"),
     ("process_resident_memory_bytes", "gauge"),
@@ -45,6 +49,8 @@ const FAMILIES: [(&str, &str); 33] = [
     ("ticketing_http_requests_total", "counter"),
     ("ticketing_http_request_duration_seconds", "histogram"),
     ("ticketing_http_requests_in_flight", "gauge"),
+    ("ticketing_http_refused_total", "counter"),
+    ("ticketing_http_connections_open", "gauge"),
     ("ticketing_commands_total", "counter"),
     ("ticketing_command_duration_seconds", "histogram"),
 ];
