@@ -1,10 +1,10 @@
-//! A small application of the engine with rows and timers as many as one wants.
+//! A small application on the engine, with any number of rows and timers.
 //!
-//! One command makes many of them, so that what is measured is the engine and not the way
-//! of the commands. Its topic is `alarms`; the commands are
+//! One command creates many of them, so that the engine is measured and not the path of
+//! the commands. Its topic is `alarms`; the commands are
 //!
-//! - `timers <base> <count> <first deadline, ms> <spread, ms>`: sets timers, which are told of
-//!   in the topic `fired` when they are due;
+//! - `timers <base> <count> <first deadline, ms> <spread, ms>`: sets timers, which are
+//!   reported in the topic `fired` when they are due;
 //! - `rows <base> <count>`: writes rows;
 //! - `ping <text>`: answers the text in the topic `pongs`.
 
@@ -32,7 +32,7 @@ pub(crate) const FIRED: &str = "fired";
 
 const APPLICATION_ID: &str = "alarms";
 
-/// How long an instance may take to be ready, and to answer a ping behind much work.
+/// How long an instance may take to be ready, and to answer a ping that is queued behind much work.
 const LIMIT: Duration = Duration::from_mins(60);
 
 #[derive(Clone)]
@@ -142,7 +142,7 @@ impl Processor for Alarms {
 pub(crate) struct Application {
     streams: Streams,
     registry: Registry,
-    /// Of its topic of commands.
+    /// The partitions of its topic of commands.
     pub(crate) partitions: i32,
 }
 
@@ -203,7 +203,7 @@ impl Application {
     }
 
     /// Waits until everything that was sent before is committed: a ping to each partition
-    /// comes back.
+    /// is answered.
     pub(crate) fn drain(&self, commands: &Commands, pongs: &Reader) -> Outcome<()> {
         commands.flush()?;
         for partition in 0..self.partitions {

@@ -1,10 +1,10 @@
-//! A loop that reads, parses and writes as many records for an order as an instance does,
+//! A loop that reads, parses and writes as many records per order as an instance does,
 //! in transactions with the positions of as many groups, and does nothing else.
 //!
-//! It has no stores, no timers, no rules, no membership in groups and no order between what
+//! It has no stores, no timers, no rules, no group membership and no order between what
 //! it reads and writes: all that follows from a command is written when it is read. What it
 //! reaches is what this client and this broker allow on this machine, on one thread that
-//! waits for its commits: a loop that went on meanwhile could be faster, not cheaper.
+//! waits for its commits: a loop that went on meanwhile could be faster, but not cheaper.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,12 +25,12 @@ use crate::topics::{TopicPartition, ends};
 use crate::traffic::EVENTS;
 use crate::watch::Watch;
 
-/// As an instance commits.
+/// The interval at which an instance commits.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Of the groups that read the commands, the one in which what follows from them is written.
+/// Of the groups that read the commands, the one in which their results are written.
 const FIRST_GROUP: &str = INPUT_GROUPS[0];
 
 /// How many records of one group are taken at a time.
@@ -39,7 +39,7 @@ const TURN: usize = 1000;
 /// A key and a value.
 type Sample = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// A topic that an instance wrote, to be written once more under another name.
+/// A topic that an instance wrote, to be written again under another name.
 #[derive(Clone)]
 pub(crate) struct Mirror {
     /// The topic of the loop.
@@ -48,14 +48,14 @@ pub(crate) struct Mirror {
     pub(crate) groups: Vec<&'static str>,
     /// How many records the instance wrote.
     pub(crate) records: usize,
-    /// The same for one order.
+    /// The number of records per order.
     pub(crate) per_order: f64,
     samples: Vec<Sample>,
     written: usize,
 }
 
 impl Mirror {
-    /// Of a topic of the instance.
+    /// The mirror of a topic of the instance.
     pub(crate) fn new(topic: &str) -> Self {
         Self {
             name: mirrored(topic),
@@ -67,7 +67,7 @@ impl Mirror {
         }
     }
 
-    /// Counts a record, and keeps it if there are not `most` already.
+    /// Counts a record, and keeps it unless there are `most` already.
     pub(crate) fn add(&mut self, key: Option<&[u8]>, value: Option<&[u8]>, most: usize) {
         self.records += 1;
         if self.samples.len() < most {
@@ -76,7 +76,7 @@ impl Mirror {
         }
     }
 
-    /// Bytes of a record, key and value.
+    /// The mean size of a record, key and value.
     pub(crate) fn mean_bytes(&self) -> f64 {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         let sum: usize = self
@@ -88,12 +88,12 @@ impl Mirror {
     }
 }
 
-/// The topic of the loop for one of the instance.
+/// The loop's topic for one of the instance's.
 fn mirrored(topic: &str) -> String {
     format!("limit-{topic}")
 }
 
-/// What a processor would want to know of a message, borrowed from it.
+/// What a processor would need from a message, borrowed from it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Parsed<'a> {
@@ -111,7 +111,7 @@ struct Parsed<'a> {
 }
 
 impl Parsed<'_> {
-    /// Uses every field, so that none is passed over by the compiler.
+    /// Uses every field, so that the compiler skips none.
     fn weight(&self) -> usize {
         let texts = [self.id, self.order_id, self.ticket_id, self.user_id];
         let lengths = texts.into_iter().flatten().map(str::len).sum::<usize>();
@@ -119,7 +119,7 @@ impl Parsed<'_> {
     }
 }
 
-/// A group: its consumer and how far it is.
+/// A group: its consumer and its progress.
 struct Group {
     name: &'static str,
     consumer: BaseConsumer,
@@ -136,7 +136,7 @@ pub(crate) struct BareLoop {
 }
 
 impl BareLoop {
-    /// Over the commands from these offsets on, and mirrors from where they end.
+    /// A loop over the commands from these offsets on, and over mirrors from their ends.
     pub(crate) fn new(
         brokers: &str,
         input: &BTreeMap<TopicPartition, i64>,
@@ -197,7 +197,7 @@ impl BareLoop {
         })
     }
 
-    /// Handles so many orders.
+    /// Handles this many orders.
     pub(crate) fn run(&mut self, place: &Place, orders: usize) -> Outcome<Measured> {
         let watch = Watch::from_now(&place.brokers, &EVENTS.map(mirrored), orders)?;
         let own = Usage::own()?.cpu_seconds;
@@ -245,7 +245,7 @@ impl BareLoop {
         orders * INPUT_GROUPS.len() + again
     }
 
-    /// Takes what a group has waiting; says whether there was anything.
+    /// Takes what a group has waiting; returns whether there was anything.
     fn turn(&mut self, index: usize, handled: &mut usize) -> Outcome<bool> {
         let mut commands = 0;
         let mut taken = 0;
@@ -278,7 +278,7 @@ impl BareLoop {
         Ok(taken > 0)
     }
 
-    /// Writes what follows from the order with this number, the first of which is 1.
+    /// Writes the results of the order with this number, the first of which is 1.
     fn write(&mut self, number: usize) -> Outcome<()> {
         let partition = i32::try_from(number % usize::try_from(self.partitions)?)?;
         for mirror in &mut self.mirrors {

@@ -1,11 +1,11 @@
-//! Orders a second, latency and memory, with more live orders, partitions or instances.
+//! Orders per second, latency and memory, with more live orders, partitions or instances.
 //!
 //! For each number of live orders in turn, on the same instances:
 //!
-//! 1. Orders are placed until so many live; nobody pays or cancels, and none expires.
-//! 2. A burst: how fast so many more orders become visible.
+//! 1. Orders are placed until this many are live; nobody pays or cancels, and none expires.
+//! 2. A burst: how fast a number of further orders become visible.
 //! 3. A steady rate: how long each order takes from the command to its visible event.
-//! 4. The memory of the instances, all together.
+//! 4. The memory of all instances together.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::place::{Place, say};
 use crate::process::Usage;
 use crate::traffic::{EVENTS, OF_AN_ORDER, Traffic};
 
-/// At most so many commands on their way at once, so that the state of the client stays small.
+/// The most commands under way at once, so that the state of the client stays small.
 const CHUNK: usize = 50_000;
 
 /// `growth`.
@@ -109,12 +109,12 @@ struct Growing {
     instances: Vec<Instance>,
     commands: Commands,
     traffic: Traffic,
-    /// How many live.
+    /// How many are live.
     orders: usize,
 }
 
 impl Growing {
-    /// Places so many orders more, and waits until that has happened.
+    /// Places this many more orders, and waits until they are placed.
     fn place(&mut self, count: usize) -> Outcome<()> {
         let numbers = self.orders..self.orders + count;
         self.tickets(count)?;
@@ -124,7 +124,7 @@ impl Growing {
         Ok(())
     }
 
-    /// Makes the tickets of the next orders.
+    /// Creates the tickets of the next orders.
     fn tickets(&self, count: usize) -> Outcome<()> {
         self.commands.tickets(self.orders..self.orders + count)?;
         self.traffic.await_all(&["ticket.created"], count)?;
@@ -167,7 +167,7 @@ impl Growing {
             let sent = sending.join().map_err(|_| "the sender panicked")?;
             Outcome::Ok((sent?, seen?))
         })?;
-        // Later bursts wait for these as well.
+        // Later bursts wait for these too.
         self.orders += steady;
         let latencies = sent.iter().zip(&seen);
         let latencies = latencies.map(|(sent, seen)| seen.duration_since(*sent));

@@ -11,7 +11,7 @@ use crate::Outcome;
 use crate::place::Place;
 use crate::process::Usage;
 
-/// How long it may take to be ready, and to end.
+/// How long it may take to become ready, and to end.
 const LIMIT: Duration = Duration::from_mins(5);
 
 /// What the instances of one application have in common.
@@ -19,12 +19,12 @@ const LIMIT: Duration = Duration::from_mins(5);
 pub(crate) struct Deployment {
     /// Partitions of the topics.
     pub(crate) partitions: i32,
-    /// Copies of each task's stores beside the one in use.
+    /// Further copies of each task's stores.
     pub(crate) standbys: usize,
 }
 
 impl Deployment {
-    /// Of one instance.
+    /// The deployment of one instance.
     pub(crate) fn of(partitions: i32) -> Self {
         Self {
             partitions,
@@ -40,7 +40,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Starts it, with its own state under the folder of the measurement.
+    /// Starts it, with its own state in the folder of the measurement.
     pub(crate) fn start(place: &Place, id: &str, deployment: Deployment) -> Outcome<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
@@ -102,7 +102,7 @@ impl Instance {
         Usage::of(self.process.id())
     }
 
-    /// Stops it in order.
+    /// Stops it in an orderly way.
     pub(crate) fn stop(mut self) -> Outcome<()> {
         let pid = self.process.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status()?;
@@ -126,7 +126,7 @@ impl Drop for Instance {
     }
 }
 
-/// Waits until all of them are ready at once, for some seconds: while they join, each takes
+/// Waits until all of them have been ready at once for some seconds: while they join, each takes
 /// partitions from those before it.
 pub(crate) fn settle(instances: &[Instance]) -> Outcome<()> {
     let begun = Instant::now();

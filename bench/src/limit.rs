@@ -1,16 +1,16 @@
 //! Orders through an instance, and through a bare loop on the same broker.
 //!
-//! 1. Tickets are made and drained, and some orders go through an instance. When it is stopped,
-//!    a bare loop handles them over and over, so that neither of the two meets a broker that
-//!    compiles what is hot in it.
+//! 1. Tickets are created and drained, and some orders go through an instance. After it has
+//!    stopped, a bare loop handles them over and over, so that neither of the two meets a broker
+//!    whose hot code is still being compiled.
 //! 2. Orders are preloaded.
 //! 3. The instance starts; the clock runs from the first visible event to the last.
 //! 4. What it wrote is counted and sampled, topic by topic, and which groups read it.
 //! 5. A bare loop ([`BareLoop`]) does the same input and output, and nothing else. Its clock
 //!    runs like that of the instance, and the same events are watched.
 //!
-//! The last four are a round. Of several the median counts, as one differs from the next by a
-//! third.
+//! The last four are a round. Of several rounds the median counts, since one differs from the
+//! next by a third.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -35,7 +35,7 @@ use crate::watch::Watch;
 /// How many records of a topic are kept to be written again.
 const SAMPLES: usize = 1000;
 
-/// How often the bare loop handles the first orders, before anything is measured.
+/// How often the bare loop handles the first orders before anything is measured.
 const WARM_UP_ROUNDS: usize = 6;
 
 /// The groups that read the commands.
@@ -86,7 +86,7 @@ struct Line {
     records: Records,
 }
 
-/// What goes in and out for one order.
+/// What goes in and out per order.
 #[derive(Clone, Copy, Serialize)]
 struct Records {
     consumed_per_order: f64,
@@ -94,7 +94,7 @@ struct Records {
     produced_bytes_per_order: f64,
 }
 
-/// What was measured of one of the two.
+/// What was measured for one of the two.
 pub(crate) struct Measured {
     pub(crate) seconds: f64,
     pub(crate) cpu_seconds: f64,
@@ -163,7 +163,7 @@ fn round(options: &Options, commands: &Commands, orders: Range<usize>) -> Outcom
     print("a bare loop", number, &measured, records)
 }
 
-/// Creates the topics of the loop, which brokers have to check as they do those of the instance.
+/// Creates the topics of the loop, which brokers have to check like those of the instance.
 fn create_copies(brokers: &str, mirrors: &[Mirror], partitions: i32) -> Outcome<()> {
     let names = mirrors.iter().map(|mirror| mirror.name.as_str());
     let (compacted, others): (Vec<&str>, Vec<&str>) =
@@ -186,7 +186,7 @@ fn through_the_instance(options: &Options) -> Outcome<Measured> {
     Ok(measured)
 }
 
-/// What was written to each topic but that of the commands, sampled, and who reads it.
+/// What was written to each topic except that of the commands, sampled, and who reads it.
 fn written(
     brokers: &str,
     before: &BTreeMap<TopicPartition, i64>,
@@ -222,7 +222,7 @@ fn written(
     for mirror in &mut mirrors {
         mirror.per_order = mirror.records as f64 / orders as f64;
     }
-    // Signs of life and the like have nothing to do with orders.
+    // Heartbeats and the like have nothing to do with orders.
     mirrors.retain(|mirror| mirror.per_order >= 0.01);
     Ok(mirrors)
 }

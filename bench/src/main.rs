@@ -4,8 +4,8 @@
 //!   only reads, parses and writes as many records: the ceiling of this client and broker.
 //! - `timers`: what millions of pending timers cost, and whether records still flow while a
 //!   million timers are due at once.
-//! - `restore`: how fast a task's stores come back from their changelog.
-//! - `growth`: orders a second, latency and memory with more live orders, partitions and
+//! - `restore`: how fast a task's stores are restored from their changelog.
+//! - `growth`: orders per second, latency and memory with more live orders, partitions and
 //!   instances.
 //!
 //! Each prints lines of JSON on stdout; `./dev bench` starts a fresh broker for each run,
@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// As the ticketing system has it: `timers` and `restore` run the engine in this process.
+/// As in the ticketing system: `timers` and `restore` run the engine in this process.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -62,7 +62,7 @@ enum What {
 }
 
 impl What {
-    /// Whether the arguments were all that was asked about.
+    /// Whether only the arguments were to be checked.
     fn is_check(&self) -> bool {
         match self {
             Self::Limit(options) => options.place.check,

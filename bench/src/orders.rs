@@ -1,6 +1,6 @@
 //! Commands to the ticketing system: tickets, and an order for each of them.
 //!
-//! Ids are made from numbers, so that what comes out tells which command it belongs to.
+//! Ids are made from numbers, so that the output tells which command it belongs to.
 
 use std::ops::Range;
 use std::thread::sleep;
@@ -13,7 +13,7 @@ use turnstile_ticketing::topics::TICKET_COMMANDS;
 use crate::Outcome;
 use crate::reader::client;
 
-/// What an order's id begins with; its number follows.
+/// The prefix of an order's id; its number follows.
 const ORDER_PREFIX: &str = "00000000-0000-4000-a000-";
 
 /// Sends commands.
@@ -42,7 +42,7 @@ impl Commands {
         self.enqueue(BaseRecord::to(topic).partition(partition).payload(value))
     }
 
-    /// Waits where the client has no room.
+    /// Waits while the queue of the client is full.
     fn enqueue(&self, mut record: BaseRecord<'_, str, str>) -> Outcome<()> {
         loop {
             match self.producer.send(record) {
@@ -56,7 +56,7 @@ impl Commands {
         }
     }
 
-    /// Waits until all of it is delivered.
+    /// Waits until everything is delivered.
     pub(crate) fn flush(&self) -> Outcome<()> {
         Ok(self.producer.flush(Duration::from_mins(2))?)
     }
@@ -75,7 +75,7 @@ impl Commands {
         self.flush()
     }
 
-    /// Orders the tickets of these numbers, `rate` a second where that is said; the time of
+    /// Orders the tickets of these numbers, at `rate` per second if given; returns the time of
     /// each command.
     pub(crate) fn orders(&self, numbers: Range<usize>, rate: Option<f64>) -> Outcome<Vec<Instant>> {
         let begun = Instant::now();

@@ -14,7 +14,7 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// Of at least one latency.
+    /// The percentiles of at least one latency.
     pub(crate) fn of(mut latencies: Vec<Duration>) -> Option<Self> {
         latencies.sort_unstable();
         let last = latencies.len().checked_sub(1)?;

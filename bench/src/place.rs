@@ -31,7 +31,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The CPU seconds of the broker so far; 0 where its process is not known.
+    /// The CPU seconds of the broker so far; 0 if its process is not known.
     pub(crate) fn broker_cpu_seconds(&self) -> Outcome<f64> {
         match self.broker_pid {
             Some(pid) => Ok(Usage::of(pid)?.cpu_seconds),
@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-/// Tells a person how far it is.
+/// Reports progress to a person.
 pub(crate) fn say(text: &str) {
     eprintln!("turnstile-bench: {text}");
 }

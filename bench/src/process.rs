@@ -1,10 +1,10 @@
-//! What a process has used so far, as Linux tells it in `/proc`.
+//! What a process has used so far, according to `/proc` on Linux.
 
 use std::fs;
 
 use crate::Outcome;
 
-/// Ticks of a second in `/proc/<pid>/stat`: 100 on every Linux, whatever the kernel's own.
+/// Ticks per second in `/proc/<pid>/stat`: 100 on every Linux, whatever the kernel's own rate.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// CPU time and memory of one process, without its children.
@@ -17,7 +17,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Of a running process.
+    /// The usage of a running process.
     pub(crate) fn of(pid: u32) -> Outcome<Self> {
         Self::parse(
             &fs::read_to_string(format!("/proc/{pid}/stat"))?,
@@ -26,13 +26,13 @@ impl Usage {
         .ok_or_else(|| format!("/proc/{pid} is not as Linux writes it").into())
     }
 
-    /// Of this one.
+    /// The usage of this process.
     pub(crate) fn own() -> Outcome<Self> {
         Self::of(std::process::id())
     }
 
     fn parse(stat: &str, status: &str) -> Option<Self> {
-        // The name in brackets may hold anything, also spaces and brackets.
+        // The name in brackets may contain anything, including spaces and brackets.
         let (_, fields) = stat.rsplit_once(')')?;
         let mut ticks = fields.split_whitespace().skip(11);
         let user: f64 = ticks.next()?.parse().ok()?;

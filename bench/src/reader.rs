@@ -12,7 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::Outcome;
 use crate::topics::{TopicPartition, ends};
 
-/// Without a record or an end for so long, something is wrong.
+/// After this long without a record or an end, something is wrong.
 const SILENCE: Duration = Duration::from_mins(1);
 
 /// What every client here has in common.
@@ -30,14 +30,14 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Of what comes to `topics` from now on.
+    /// A reader of what comes to `topics` from now on.
     pub(crate) fn from_now(brokers: &str, topics: &[impl AsRef<str>]) -> Outcome<Self> {
         let mut ends = ends(brokers)?;
         ends.retain(|(topic, _), _| topics.iter().any(|wanted| wanted.as_ref() == topic));
         Self::from(brokers, &ends)
     }
 
-    /// Of these partitions from these offsets on.
+    /// A reader of these partitions from these offsets on.
     pub(crate) fn from(brokers: &str, starts: &BTreeMap<TopicPartition, i64>) -> Outcome<Self> {
         let consumer: BaseConsumer = client(brokers)
             .set("group.id", "bench-unused")

@@ -1,4 +1,4 @@
-//! How fast a task's stores come back: rows and timers of one partition, from their
+//! How fast a task's stores are restored: rows and timers of one partition, from their
 //! changelog, after the state directory was lost.
 
 use std::fs;
@@ -42,7 +42,7 @@ struct Line {
     ready_s: f64,
 }
 
-/// When restoring began and ended, and how much it was.
+/// When restoring began and ended, and how much was restored.
 struct Listener {
     epoch: Instant,
     first_us: AtomicU64,

@@ -1,8 +1,8 @@
 //! What many pending timers cost, and whether records still flow while many are due.
 //!
-//! 1. So many timers are set for tomorrow; memory before and after, beyond what RocksDB has in
-//!    its block cache and write buffers, which are bounded by configuration.
-//! 2. Pings at a steady rate while nothing is due, then while so many timers are due at once:
+//! 1. Many timers are set for tomorrow; memory before and after, beyond what RocksDB has in
+//!    its block cache and write buffers, which are limited by configuration.
+//! 2. Pings at a steady rate while nothing is due, then while many timers are due at once:
 //!    the latency of each, from the command to its visible answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ use crate::reader::Reader;
 const BATCH: usize = 100;
 const DAY_MS: i64 = 86_400_000;
 const MIB: f64 = 1_048_576.0;
-/// Without an event for so long, something is wrong.
+/// After this long without an event, something is wrong.
 const SILENCE: Duration = Duration::from_mins(2);
 
 /// `timers`.
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     let application = Application::ready(&options.place, options.partitions, None)?;
     let commands = Commands::to(brokers)?;
     let pongs = Reader::from_now(brokers, &[PONGS])?;
-    // So that what every instance needs is there already.
+    // So that what every instance needs exists already.
     set(
         &application,
         &commands,
@@ -142,7 +142,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
 /// Memory of this process, in MiB.
 struct Memory {
     rss: f64,
-    /// Blocks of files, and writes that are not on disk yet.
+    /// Cached blocks of files, and writes that are not on disk yet.
     cache: f64,
 }
 
@@ -161,7 +161,7 @@ impl Memory {
     }
 }
 
-/// Sets so many timers, spread over the day after `first`, or all at `first` for `due`.
+/// Sets a number of timers, spread over the day after `first`, or all at `first` for `due`.
 fn set(
     application: &Application,
     commands: &Commands,
@@ -183,7 +183,7 @@ fn set(
     Ok(())
 }
 
-/// Has so many timers fire at once, under pings: how long that took from the first to the
+/// Has many timers fire at once, while pings run: how long that took from the first to the
 /// last, and the latencies meanwhile.
 fn drain(
     options: &Options,
@@ -192,7 +192,7 @@ fn drain(
 ) -> Outcome<(Duration, Vec<Duration>)> {
     let fired = Reader::from_now(&options.place.brokers, &[FIRED])?;
     fired.next(Duration::ZERO)?;
-    // Time enough to set them all before; where it was not, they fire as they are set.
+    // Enough time to set them all before; if it is not enough, they fire as they are set.
     let setting_ms = i64::try_from(options.due / 20)?;
     let due = clock::now().0 + setting_ms + 3000;
     set(application, pings.commands, "due", options.due, due)?;
@@ -217,7 +217,7 @@ fn drain(
     })
 }
 
-/// Reads so many records: how long from the first to the last.
+/// Reads this many records: how long it took from the first to the last.
 fn count(reader: &Reader, records: usize) -> Outcome<Duration> {
     let mut first = None;
     for _ in 0..records {
@@ -238,7 +238,7 @@ struct Pings<'a> {
 }
 
 impl Pings<'_> {
-    /// Pings at the rate until `done`, and waits for all answers.
+    /// Sends pings at the rate until `done`, and waits for all answers.
     fn run(&self, done: &(dyn Fn() -> bool + Sync)) -> Outcome<Vec<Duration>> {
         let begun = Instant::now();
         let stopped = AtomicBool::new(false);

@@ -1,4 +1,4 @@
-//! The topics of the broker: which there are, where they end, new ones.
+//! The topics of the broker: listing them, finding their ends, creating new ones.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A partition of a topic.
 pub(crate) type TopicPartition = (String, i32);
 
-/// Where every partition ends, but those of Kafka's own topics.
+/// The end of every partition, except those of Kafka's own topics.
 pub(crate) fn ends(brokers: &str) -> Outcome<BTreeMap<TopicPartition, i64>> {
     let consumer: BaseConsumer = client(brokers).create()?;
     let metadata = consumer.fetch_metadata(None, LIMIT)?;
@@ -33,7 +33,7 @@ pub(crate) fn ends(brokers: &str) -> Outcome<BTreeMap<TopicPartition, i64>> {
     Ok(ends)
 }
 
-/// Creates topics with so many partitions each, and this `cleanup.policy`.
+/// Creates topics with this many partitions each, and this `cleanup.policy`.
 pub(crate) fn create(brokers: &str, names: &[&str], partitions: i32, policy: &str) -> Outcome<()> {
     let admin: AdminClient<DefaultClientContext> = client(brokers).create()?;
     let topic = |name| {

@@ -1,4 +1,4 @@
-//! What comes out of the ticketing system: counts and times of its events.
+//! The output of the ticketing system: counts and times of its events.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use crate::Outcome;
 use crate::orders::number_of;
 use crate::reader::Reader;
 
-/// Without any event for so long, something is wrong.
+/// After this long without any event, something is wrong.
 const SILENCE: Duration = Duration::from_mins(2);
 
-/// Where the events of tickets and orders are.
+/// The topics of the events of tickets and orders.
 pub(crate) const EVENTS: [&str; 2] = [TICKETS, ORDERS];
 
-/// What each order shows.
+/// The events that each order produces.
 pub(crate) const OF_AN_ORDER: [&str; 2] = ["order.created", "ticket.updated"];
 
 /// Reads the events that come from now on.
@@ -23,7 +23,7 @@ pub(crate) struct Traffic {
     reader: Reader,
 }
 
-/// From the first of the awaited events to the last.
+/// The time from the first of the awaited events to the last.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
     pub(crate) first: Instant,
@@ -37,7 +37,7 @@ impl Span {
 }
 
 impl Traffic {
-    /// To these topics.
+    /// The events that come to these topics from now on.
     pub(crate) fn from_now(brokers: &str, topics: &[impl AsRef<str>]) -> Outcome<Self> {
         let reader = Reader::from_now(brokers, topics)?;
         // The first poll sends the first request.
@@ -45,7 +45,7 @@ impl Traffic {
         Ok(Self { reader })
     }
 
-    /// Waits for so many events of these types each.
+    /// Waits for this many events of each of these types.
     pub(crate) fn await_all(&self, types: &[&str], count: usize) -> Outcome<Option<Span>> {
         let mut missing: Vec<(String, usize)> = types
             .iter()
@@ -68,7 +68,7 @@ impl Traffic {
         Ok(span)
     }
 
-    /// Waits for `order.created` of the orders from this number on: when each was seen.
+    /// Waits for `order.created` of the orders from this number on; returns when each was seen.
     pub(crate) fn await_orders(&self, from: usize, count: usize) -> Outcome<Vec<Instant>> {
         let mut seen: Vec<Option<Instant>> = vec![None; count];
         let mut missing = count;
@@ -92,7 +92,7 @@ impl Traffic {
     }
 }
 
-/// Whether an event has this type, which is given with its quotes: types come first.
+/// Whether an event has this type, which is given with its quotes: the type comes first.
 fn is_of_type(event: &[u8], quoted: &str) -> bool {
     let head = event.get(..40).unwrap_or(event);
     head.windows(quoted.len())

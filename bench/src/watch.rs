@@ -1,7 +1,7 @@
-//! Watches orders from a process of its own, so that who is measured has none of its CPU.
+//! Watches orders from a separate process, so that it takes no CPU of the process measured.
 //!
-//! Who watches takes part in what it sees: on a full machine the one and the other are slower.
-//! What is compared is watched alike.
+//! Watching affects what is watched: on a busy machine both are slower. What is compared is
+//! watched in the same way.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use clap::Args;
 use crate::Outcome;
 use crate::traffic::{OF_AN_ORDER, Traffic};
 
-/// What it says when it reads.
+/// What it prints when it has begun to read.
 const READY: &str = "ready";
 
 /// `watch`: the other process.
@@ -25,7 +25,7 @@ pub(crate) struct Options {
     topics: Vec<String>,
 }
 
-/// Says that it reads, then how many seconds lay between the first event and the last.
+/// Says that it reads, then how many seconds passed between the first event and the last.
 pub(crate) fn run(options: &Options) -> Outcome<()> {
     let traffic = Traffic::from_now(&options.brokers, &options.topics)?;
     println!("{READY}");
@@ -41,7 +41,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Watches what so many orders show in these topics from now on.
+    /// Watches what this many orders produce in these topics from now on.
     pub(crate) fn from_now(
         brokers: &str,
         topics: &[impl AsRef<OsStr>],
@@ -64,7 +64,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Waits until all was seen; the seconds from the first event to the last.
+    /// Waits until everything was seen; returns the seconds from the first event to the last.
     pub(crate) fn seconds(mut self) -> Outcome<f64> {
         let seconds = self.line()?;
         let seconds = seconds.parse();

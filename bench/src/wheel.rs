@@ -1,8 +1,8 @@
-//! The timer wheel alone, with as many timers as one wants: `turnstile-bench-wheel 1000000`.
+//! The timer wheel alone, with any number of timers: `turnstile-bench-wheel 1000000`.
 //!
-//! Prints a line of JSON: inserts and cancels a second, and memory. The wheel is no part of
-//! the engine's public interface, and stays none for a benchmark: its files are compiled in
-//! here once more, which is why this is a binary of its own.
+//! Prints a line of JSON: inserts and cancels per second, and memory. The wheel is not part of
+//! the engine's public interface, and does not become so for a benchmark: its files are compiled
+//! in here again, which is why this is a separate binary.
 
 mod process;
 

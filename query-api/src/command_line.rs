@@ -1,8 +1,8 @@
 //! The command line: what to do, and the flags of the settings.
 //!
-//! The flags are made from the table of settings, for the subcommands that go by them;
-//! the others have flags of their own. What is not said on the command
-//! line is looked for in the environment and in the file, by [`crate::config`].
+//! The flags are generated from the table of settings, for the subcommands that use them;
+//! the other subcommands have their own flags. What is not set on the command line is looked
+//! up in the environment and in the file, by [`crate::config`].
 
 use std::path::PathBuf;
 
@@ -58,7 +58,7 @@ impl CommandLine {
             "demo" => Task::Demo(DemoArgs::from_arg_matches(after)?),
             _ => Task::Run,
         };
-        // What is said after the subcommand goes before what is said in front of it.
+        // Flags after the subcommand take precedence over flags before it.
         let places: Vec<&ArgMatches> = if goes_by_settings(name) {
             vec![after, &matches]
         } else if let Some(flag) = first_flag(&matches) {

@@ -1,4 +1,4 @@
-//! The one instance that a process is: what can be asked of it now.
+//! The one instance that a process is, and what can be asked of it now.
 //!
 //! ```text
 //! Starting ──► Running ──► Stopping
@@ -24,10 +24,10 @@ pub struct Instance {
 }
 
 enum Phase {
-    /// And what for, where that is known.
+    /// And what it waits for, if that is known.
     Starting(Option<String>),
     Running(Arc<dyn Application>),
-    /// Requests that are under way still read.
+    /// Requests under way still read.
     Stopping(Option<Arc<dyn Application>>),
     Failed(String),
 }
@@ -48,7 +48,7 @@ impl Instance {
         self.services.contains(&service)
     }
 
-    /// While it starts, the instance waits for this.
+    /// Notes what the instance waits for while it starts.
     pub fn set_waiting_for(&self, what: String) {
         let mut phase = self.phase.write();
         if let Phase::Starting(_) = &*phase {
@@ -56,7 +56,7 @@ impl Instance {
         }
     }
 
-    /// The application has started. A stop that was begun goes on.
+    /// The application has started. A stop that has begun goes on.
     pub fn set_running(&self, application: Arc<dyn Application>) {
         let mut phase = self.phase.write();
         *phase = match &*phase {
@@ -107,7 +107,7 @@ impl Instance {
         matches!(*self.phase.read(), Phase::Stopping(_) | Phase::Failed(_))
     }
 
-    /// What the instance says of itself.
+    /// What the instance says about itself.
     #[must_use]
     pub fn status(&self) -> InstanceStatus {
         let mut status = match self.application() {

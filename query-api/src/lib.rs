@@ -1,12 +1,12 @@
-//! The binary that runs the ticketing system: one instance, its HTTP API, its life.
+//! The binary that runs the ticketing system: one instance, its HTTP API, its life cycle.
 //!
 //! The outermost of four crates: it knows configuration, signals and HTTP, and leaves
-//! every decision about tickets and orders to the topology, which it talks to through
-//! commands and reads of stores.
+//! every decision about tickets and orders to the topology, with which it communicates
+//! through commands and reads of stores.
 //!
 //! - [`command_line`], [`config`]: what is to be done, and how.
 //! - [`lifecycle`]: start and stop, in numbered steps.
-//! - [`application`]: what the routes need of the running topology.
+//! - [`application`]: what the routes need from the running topology.
 //! - [`http`]: the routes.
 //! - [`peers`]: what instances ask each other.
 //! - [`token`]: bearer tokens for callers.

@@ -1,17 +1,17 @@
-//! The life of the process, from its first listening to its last commit.
+//! The life cycle of the process, from its first listening to its last commit.
 //!
 //! Start:
 //! 1. HTTP listens: live at once, not ready.
-//! 2. The stream threads start beside it; stores may take long to restore.
-//!
+//! 1. HTTP listens: live at once, not ready.
+//! 2. The stream threads start in parallel; restoring stores may take long.
 //! Stop, by SIGTERM, SIGINT or a failure of the stream threads:
 //! 1. Not ready, so that no more requests are sent here.
-//! 2. HTTP takes no more connections, and ends the requests that are under way; the
-//!    stream threads still run, for those requests wait for them.
+//! 2. HTTP accepts no more connections, and finishes the requests under way; the stream
+//!    threads still run, since those requests wait for them.
 //! 3. The stream threads commit, close their tasks and leave.
 //!
-//! Further signals change nothing: every step is bounded, and terminals, shells and
-//! supervisors often send more than one. Whoever cannot wait has SIGKILL.
+//! Further signals change nothing: every step is limited in time, and terminals, shells and
+//! supervisors often send more than one. If you cannot wait, use SIGKILL.
 
 use std::io;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub enum RunError {
     /// Other instances cannot be asked.
     #[error("the client for other instances cannot be made")]
     Peers(#[source] reqwest::Error),
-    /// Two metrics have one name.
+    /// Two metrics have the same name.
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     /// The application did not start.
@@ -65,7 +65,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether to start again changes nothing: the configuration is wrong, or another has taken
+    /// Whether a restart changes nothing: the configuration is wrong, or another has taken
     /// this one's place.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
@@ -76,8 +76,8 @@ impl RunError {
         }
     }
 
-    /// Whether the disk of the state directory is full, or fails. Whoever starts again on it keeps
-    /// its tasks from others.
+    /// Whether the disk of the state directory is full, or fails. A restart on it keeps its tasks
+    /// from others.
     #[must_use]
     pub fn is_of_disk(&self) -> bool {
         match self {
@@ -88,13 +88,13 @@ impl RunError {
     }
 }
 
-/// How long a request waits for a task that is on its way, before it is answered 503.
+/// How long a request waits for a task that is moving, before it is answered 503.
 const RECOVERY_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a connection may idle.
+/// How long a connection may be idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a stop waits for a start that is under way.
+/// How long a stop waits for a startup that is under way.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 type Starting = JoinHandle<Result<Arc<LiveApplication>, StartFailure>>;
@@ -103,7 +103,7 @@ type Starting = JoinHandle<Result<Arc<LiveApplication>, StartFailure>>;
 ///
 /// # Errors
 ///
-/// When it cannot start, or has failed: that is left to the caller to say.
+/// When it cannot start, or has failed: reporting that is left to the caller.
 pub async fn run(mut config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
     let registry = Registry::new();
@@ -193,7 +193,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     }
     let application = match application {
         Some(application) => Some(application),
-        // A start that hangs cannot be called off; what it has begun ends with the process.
+        // A startup that hangs cannot be cancelled; what it has begun ends with the process.
         None if result.is_ok() => {
             let started = tokio::time::timeout(START_PATIENCE, &mut starting).await;
             started.ok().transpose()?.and_then(Result::ok)
@@ -207,11 +207,11 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     result
 }
 
-/// Files of a task's stores, and tasks of a partition.
+/// Files of a task's stores, times the tasks of a partition.
 const FILES: usize = 256 * 5;
 
-/// Takes what the system allows of open files, and says where that may be too little: stores that
-/// cannot open one end the instance.
+/// Raises the limit of open files as far as the system allows, and warns if that may be too low:
+/// stores that cannot open a file end the instance.
 fn open_files(config: &Config) {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,

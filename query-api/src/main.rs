@@ -1,8 +1,8 @@
-//! The binary: understands its command line, and does what it says.
+//! The binary: parses its command line, and does what it says.
 //!
-//! Exit codes: 0 when it was stopped in order or has printed what was asked for, 1 when
-//! it failed, 2 when what it was told is wrong, so that it would fail again, 3 when the disk of its
-//! state directory is full or fails, which others should take over from.
+//! Exit codes: 0 when it was stopped in an orderly way or has printed what was asked for, 1 when
+//! it failed, 2 when its command line or configuration is wrong, so that it would fail again, 3
+//! when the disk of its state directory is full or fails, which others should take over from.
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
@@ -19,12 +19,12 @@ use tokio::runtime::Builder;
 use turnstile_engine::clock;
 use turnstile_ticketing::topology;
 
-/// Of RocksDB and librdkafka too. Many small rows live long beside much that does not, of
-/// which the C library makes fragments that it then searches.
+/// For RocksDB and librdkafka too. Many small rows live long beside many short-lived allocations;
+/// the C library's allocator fragments this, and then searches the fragments.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How long the process waits at its end for what blocks, before it leaves it.
+/// How long the process waits at its end for blocking work, before it abandons it.
 const LEAVE_BEHIND: Duration = Duration::from_millis(500);
 
 const FAILURE: u8 = 1;
@@ -97,7 +97,7 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
-/// How many threads answer requests: a core is left to each stream thread. More would only
+/// How many threads answer requests: each stream thread is left a core. More would only
 /// contend with them, which shows in the slowest answers.
 fn workers(stream_threads: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
@@ -127,7 +127,7 @@ fn refused(error: &ConfigError) -> ExitCode {
     ExitCode::from(WRONG)
 }
 
-/// Prints what was asked for; whoever has read enough of it may close the pipe.
+/// Prints what was asked for; a reader that has read enough may close the pipe.
 fn show(text: &str) -> ExitCode {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => ended(Err(error.into())),

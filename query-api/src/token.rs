@@ -74,7 +74,7 @@ mod tests {
         }
     }
 
-    /// Whom an instance with this key takes the bearer for.
+    /// Who an instance with this key takes the bearer for.
     fn caller(token: &str, jwt_key: &str) -> Option<String> {
         let authentication = Authentication {
             jwt_key: Some(jwt_key.to_owned()),

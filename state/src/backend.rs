@@ -140,8 +140,8 @@ pub trait Backend: Send + Sync {
         direction: ScanDirection,
     ) -> Result<Box<dyn Iterator<Item = Result<Entry, StateError>> + 'a>, StateError>;
 
-    /// Applies `batch` as a whole. An error may be of batches before it that cannot be brought to
-    /// disk; they can still be read, and are by a later flush.
+    /// Applies `batch` as a whole. An error may concern earlier batches that could not be written
+    /// to disk; they stay readable, and a later flush writes them.
     fn write(&self, batch: Batch) -> Result<(), StateError>;
 
     /// The next changelog offset to read to bring the stores up to date: all records
@@ -152,14 +152,14 @@ pub trait Backend: Send + Sync {
     /// Without it a crash costs a longer restore, never a wrong state.
     fn flush(&self) -> Result<(), StateError>;
 
-    /// Begins such a flush, and does not wait for the disk.
+    /// Begins such a flush, without waiting for the disk.
     fn begin_flush(&self) -> Result<(), StateError> {
         self.flush()
     }
 
     /// Says whether much is written and little read from now on, as in a restore from scratch.
-    /// It only changes what writes and reads cost. Where this is no more said of it and still of
-    /// others, what was written begins to be flushed, to make room for theirs.
+    /// This changes only what writes and reads cost. If it ends here while it goes on for other
+    /// tasks, what was written here begins to be flushed, to make room for theirs.
     fn set_bulk_load(&self, _in_bulk: bool) -> Result<(), StateError> {
         Ok(())
     }

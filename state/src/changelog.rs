@@ -6,8 +6,8 @@
 //! delete     tag of the store (4), store key    null: a tombstone, which compaction may drop in time
 //! ```
 //!
-//! All stores of all tasks of one partition number share a changelog partition. A transaction
-//! then touches one partition for all of them, and what it costs the brokers is paid by the
+//! All stores of all tasks of one partition number share a changelog partition. So a
+//! transaction touches one partition for all of them, and what brokers do, they do per
 //! partition: a batch, a marker, a fetch.
 //!
 //! A tag follows from the name of the store alone, so that stores can be declared in
@@ -32,8 +32,8 @@ const FORMAT: u8 = 1;
 pub struct StoreTag(u32);
 
 impl StoreTag {
-    /// The tag of the store of this name. Two names can have the same one, which whoever
-    /// puts stores into one changelog has to rule out.
+    /// The tag of the store with this name. Two names can have the same tag; whoever puts
+    /// stores into one changelog has to rule that out.
     #[must_use]
     pub fn of(store: &str) -> Self {
         // FNV-1a: the same in every build.
@@ -68,7 +68,7 @@ pub enum UnreadableChangelog {
     /// The value is empty, not even a format byte.
     #[error("a changelog record has an empty value: something else writes to this topic")]
     MissingFormat,
-    /// The value is in a layout of a newer version, or of someone else.
+    /// The value is in a layout of a newer version, or of something else.
     #[error(
         "a changelog record has format {found}, this version reads {FORMAT}: \
          a newer version or something else writes to this topic"
@@ -104,7 +104,7 @@ impl<'a> ChangelogRecord<'a> {
         })
     }
 
-    /// Appends the value of the record to `out`: nothing for null, else at least a byte.
+    /// Appends the value of the record to `out`: nothing for null, otherwise at least one byte.
     pub fn append_value(&self, out: &mut Vec<u8>) {
         if let Some(value) = self.value {
             out.push(FORMAT);

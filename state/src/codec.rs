@@ -29,7 +29,7 @@ pub trait Codec: Sized {
 
     /// The encoding in a buffer of its own.
     fn to_bytes(&self) -> Vec<u8> {
-        // As long as most keys and many values: growing costs more than room.
+        // Fits most keys and many values: reallocating costs more than unused space.
         let mut out = Vec::with_capacity(64);
         self.encode(&mut out);
         out

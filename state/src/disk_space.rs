@@ -1,20 +1,20 @@
-//! How much room there is on the file system that holds the state.
+//! How much space there is on the file system that holds the state.
 
 use std::path::Path;
 
 use crate::StateError;
 
-/// The room on a file system.
+/// The space on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// What this process may still write. Blocks that are kept for the system do not count.
+    /// What this process may still write; blocks reserved for the system do not count.
     pub free_bytes: u64,
-    /// All of it.
+    /// The total size.
     pub size_bytes: u64,
 }
 
 impl DiskSpace {
-    /// Of the file system that `path` is on.
+    /// The space on the file system that `path` is on.
     pub(crate) fn of(path: &Path) -> Result<Self, StateError> {
         let found =
             rustix::fs::statvfs(path).map_err(|error| StateError::io(path)(error.into()))?;

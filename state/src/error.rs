@@ -16,7 +16,7 @@ use crate::{CodecError, StoreId};
 /// A failed operation on state.
 #[derive(Debug, Error)]
 pub enum StateError {
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("cannot read or write {}", path.display())]
     Io {
         /// The file or directory.
@@ -24,7 +24,7 @@ pub enum StateError {
         /// Why.
         source: io::Error,
     },
-    /// The database refused, for a reason other than what it holds.
+    /// A database operation failed, for a reason other than the content of the database.
     #[error("the database failed to {action}")]
     RocksDb {
         /// What it was asked to do.
@@ -54,7 +54,7 @@ pub enum StateError {
     Locked {
         /// The state directory.
         path: PathBuf,
-        /// The process that holds it, where it could be read.
+        /// The process that holds it, if it could be read.
         holder: Option<u32>,
     },
     /// A directory that holds something, but not our state.
@@ -120,7 +120,7 @@ pub enum StateError {
         /// The stores on disk, sorted.
         found: Vec<String>,
     },
-    /// The database of a task holds what nobody wrote.
+    /// The database of a task holds data that nobody wrote.
     #[error(
         "the database in {} is corrupted ({what}): wipe the task and restore it from its changelogs",
         path.display()
@@ -130,7 +130,7 @@ pub enum StateError {
         path: PathBuf,
         /// Where it showed.
         what: String,
-        /// What the database says, where it was the one to notice.
+        /// What the database reported, if it was the one to notice.
         source: Option<rocksdb::Error>,
     },
     /// A key or value that its codec cannot read.
@@ -147,8 +147,8 @@ impl StateError {
             Self::OlderFormat { .. } | Self::DifferentStores { .. } | Self::Corrupted { .. } => {
                 true
             }
-            // What a codec cannot read came out of the changelog and would come
-            // out of it again.
+            // What a codec cannot read came from the changelog and would come from it
+            // again.
             Self::Codec(_)
             | Self::Io { .. }
             | Self::RocksDb { .. }
@@ -161,12 +161,12 @@ impl StateError {
         }
     }
 
-    /// Whether the disk is what failed, or is full: who starts again on it fails again.
+    /// Whether the disk failed or is full: a restart on it would fail again.
     #[must_use]
     pub fn is_of_disk(&self) -> bool {
         match self {
             Self::Io { .. } | Self::RocksDb { .. } => true,
-            // What is damaged is restored; the others are no matter of the disk.
+            // Damaged state is restored; the others have nothing to do with the disk.
             Self::Corrupted { .. }
             | Self::OlderFormat { .. }
             | Self::DifferentStores { .. }

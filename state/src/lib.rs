@@ -6,8 +6,9 @@
 //!   of its stores, plus the offset of their changelog that the maps reflect.
 //!   [`RocksBackend`] keeps it on disk (one database a task) behind a buffer,
 //!   [`MemoryBackend`] in memory. A [`Batch`] changes all stores and the offset together
-//!   or not at all, so a backend always equals some point of its changelog and knows which: that of a
-//!   running task one between two transactions, that of a restore or standby any, of committed records.
+//!   or not at all, so a backend always equals some point of its changelog and knows which:
+//!   for a running task a point between two transactions, for a restore or a standby any
+//!   point of the committed records.
 //! - An [`Overlay`] holds the writes of the open transaction on top of a backend:
 //!   whoever writes reads its own writes, everyone else reads the backend. Commit
 //!   turns the overlay into one [`Batch`]; abort forgets it.

@@ -5,10 +5,10 @@
 //! ticketing               labels, one a line; what they mean depends on the kind
 //! ```
 //!
-//! A marker is complete or absent: it is written beside its place, synced and
+//! A marker is complete or absent: it is written under another name, synced and
 //! renamed. A directory without one is new if nothing else is in it, and foreign
 //! otherwise, so that a mistyped path never mixes state into someone's files and
-//! wiping a task never deletes them. So whoever wipes one removes the marker last.
+//! wiping a task never deletes them. Therefore wiping a directory removes the marker last.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -18,7 +18,7 @@ use crate::StateError;
 
 const FILE: &str = "FORMAT";
 
-/// A marker that a crash kept from its place.
+/// The name of a marker until it is complete; a crash can leave one behind.
 const UNFINISHED: &str = "FORMAT.new";
 
 /// What an empty directory may hold: an unfinished marker, the lock of a process
@@ -125,7 +125,7 @@ impl Marker {
     }
 }
 
-/// Deletes all that `directory` holds but its marker.
+/// Deletes everything in `directory` except its marker.
 pub(crate) fn remove_content(directory: &Path) -> Result<(), StateError> {
     for entry in fs::read_dir(directory).map_err(StateError::io(directory))? {
         let entry = entry.map_err(StateError::io(directory))?;

@@ -28,7 +28,7 @@ struct State {
 #[derive(Debug, Clone, Default)]
 struct Store {
     entries: BTreeMap<Box<[u8]>, Box<[u8]>>,
-    /// Of all keys and values.
+    /// Of all keys and values together.
     bytes: u64,
 }
 
@@ -53,7 +53,7 @@ fn size(bytes: &[u8]) -> u64 {
 }
 
 impl MemoryBackend {
-    /// Empty stores, in the order that their [`StoreId`]s count.
+    /// Empty stores, in the order of their [`StoreId`]s.
     #[must_use]
     pub fn new(stores: &[StoreSpec]) -> Self {
         Self {

@@ -1,7 +1,7 @@
-//! Two ordered sequences read as one: entries, and the writes over them, which win.
+//! Merges two ordered sequences: entries, and the writes over them, which win.
 //!
-//! Both sides come in the same direction and without repeated keys, and so does the
-//! result, over which other writes can lie. Neither side is read further than the entry
+//! Both sides come in the same direction and without repeated keys. So does the result,
+//! so that more writes can be merged over it. Neither side is read further than the entry
 //! that decides what comes next.
 
 use std::cmp::Ordering;

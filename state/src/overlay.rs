@@ -4,10 +4,10 @@
 //! the backend and sees nothing until the commit. The overlay never writes to the
 //! backend itself. A transaction ends in two steps, between which the next one begins:
 //!
-//! 1. [`Overlay::seal`] closes it. What it wrote is known ([`Overlay::changes`]), still
-//!    read here, and changed no more. What is written from now on is the next one's.
-//! 2. [`Overlay::take_batch`] moves it out, once it is committed, for the backend. The
-//!    caller adds the changelog offset that it reaches.
+//! 1. [`Overlay::seal`] closes it. Its writes are known ([`Overlay::changes`]), can still be
+//!    read here, and no longer change. Writes from now on belong to the next transaction.
+//! 2. [`Overlay::take_batch`] moves its writes out for the backend, once it is committed. The
+//!    caller adds the changelog offset that they reach.
 //!
 //! So a read looks at three places: the open transaction, the sealed one, the backend. At
 //! most one is sealed. An abort ([`Overlay::clear`]) drops both, since the later one builds
@@ -182,7 +182,7 @@ impl Overlay {
         self.open.len()
     }
 
-    /// The memory that all uncommitted writes take, about.
+    /// The approximate memory of all uncommitted writes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.open.bytes() + self.sealed.as_ref().map_or(0, Layer::bytes)
@@ -192,7 +192,7 @@ impl Overlay {
     ///
     /// # Panics
     ///
-    /// When one is sealed already: it would be lost in this one, or this one in it.
+    /// When one is sealed already: one of the two would be lost in the other.
     pub fn seal(&mut self) {
         assert!(
             self.sealed.is_none(),
@@ -205,11 +205,11 @@ impl Overlay {
     /// What the sealed transaction makes of each key that it wrote in `store`; `None` is
     /// a delete. A store that does not exist has no changes.
     ///
-    /// All deletes come before all puts, each in key order. The order is a
-    /// function of the writes alone, so that a replay repeats it. Deletes come
-    /// first for whoever follows the changelog and derives something with fewer
-    /// keys from it, such as an index by a field: where a row moved, the row that
-    /// went must not take with it what the row that came has just put there.
+    /// All deletes come before all puts, each in key order. The order depends only on
+    /// the writes, so that a replay repeats it. Deletes come first for readers of the
+    /// changelog that derive something with fewer keys from it, such as an index by a
+    /// field: if a row moves, the delete of the old row must not remove what the put of
+    /// the new row has just added.
     pub fn changes(&self, store: StoreId) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let sealed = self.sealed.iter();
         sealed.flat_map(move |sealed| sealed.changes(store))
@@ -229,7 +229,7 @@ impl Overlay {
             .into_batch()
     }
 
-    /// Forgets all writes, also those that are sealed, for an abort.
+    /// Drops all writes, including the sealed ones, for an abort.
     pub fn clear(&mut self) {
         self.open.clear();
         self.sealed = None;

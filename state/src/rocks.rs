@@ -4,20 +4,20 @@
 //! 2_3/             the directory of one task
 //!   FORMAT         the marker: format version, names of the stores
 //!   db/            RocksDB: the rows of all stores, and the changelog offset
-//!     drained.sst  rows on their way into it
+//!     drained.sst  a file about to be ingested into it
 //! ```
 //!
-//! A batch goes to a buffer in memory. When the buffers of all databases are full, those
-//! that hold most are drained: each to a file, which RocksDB takes in. That is done by threads
-//! that the databases share ([`flusher`]); who fills buffers faster waits.
+//! A batch goes to a buffer in memory. When the buffers of all databases are full, the ones
+//! that hold most are drained: each is written to a file, which RocksDB ingests. Threads that
+//! the databases share do this ([`flusher`]); writers that fill buffers faster wait.
 //!
-//! There is no write-ahead log: the changelogs are one. All stores lie in one key space with
-//! their changelog offset, and a file holds all that was written up to some batch. So after a
-//! crash the stores and their offset equal some batch that was written, perhaps not the last
-//! one, and the offset says which.
+//! There is no write-ahead log: the changelogs serve as one. All stores share one key space
+//! with their changelog offset, and a file holds everything that was written up to some batch.
+//! So after a crash the stores and their offset equal some batch that was written, perhaps not
+//! the last one, and the offset says which.
 //!
-//! Closing does not flush. Whoever stops in good order calls [`Backend::flush`]
-//! first; whoever abandons a task just drops it.
+//! Closing does not flush. For an orderly stop, call [`Backend::flush`] first; to abandon a
+//! task, just drop it.
 //!
 //! A directory that is not a task of ours is refused, never wiped or overwritten.
 
@@ -47,7 +47,7 @@ mod sizes;
 pub use memory::RocksMemory;
 pub use options::RocksOptions;
 
-/// Of version 1 each store had a column family of its own.
+/// In version 1 each store had its own column family.
 const MARKER: Marker = Marker {
     kind: "turnstile-task",
     version: 2,
@@ -55,7 +55,7 @@ const MARKER: Marker = Marker {
 
 const DATABASE: &str = "db";
 
-/// A database on its way out. Renaming is one step, deleting many files is not.
+/// A database that is being deleted. Renaming is one step, deleting many files is not.
 const DISCARDED_DATABASE: &str = "db.discarded";
 
 /// A [`Backend`] on disk.
@@ -79,8 +79,8 @@ impl RocksBackend {
     /// unique; [`StateError::ForeignFormat`], [`StateError::NewerFormat`],
     /// [`StateError::OlderFormat`];
     /// [`StateError::DifferentStores`] when a store was added or removed since;
-    /// [`StateError::Corrupted`]; [`StateError::RocksDb`], also when it is open
-    /// already; [`StateError::Io`].
+    /// [`StateError::Corrupted`]; [`StateError::RocksDb`], also when it is already
+    /// open; [`StateError::Io`].
     pub fn open(
         path: &Path,
         stores: &[StoreSpec],
@@ -122,8 +122,8 @@ impl RocksBackend {
         })
     }
 
-    /// The changelog offset that the task in the directory `path` has reached, which must not be
-    /// open; nothing, if it holds nothing.
+    /// The changelog offset that the task in the directory `path` has reached, or `None` if it
+    /// holds nothing. The task must not be open.
     ///
     /// # Errors
     ///
@@ -172,9 +172,9 @@ impl RocksBackend {
 }
 
 impl Drop for RocksBackend {
-    /// The database is closed then, and can be opened anew.
+    /// Afterwards the database is closed, and can be opened anew.
     fn drop(&mut self) {
-        // What was not drained is in the changelog: nothing is lost by not telling.
+        // What was not drained is in the changelog: ignoring an error loses nothing.
         self.drains.wait().ok();
         self.database.account().leave();
     }
@@ -196,8 +196,8 @@ impl Backend for RocksBackend {
 
     fn write(&self, batch: Batch) -> Result<(), StateError> {
         if self.database.add(batch)? {
-            // Who writes faster than files can be merged or written waits, so that their number and
-            // memory stay bounded.
+            // A writer that is faster than files can be merged or written waits, so that the number
+            // of files and their memory stay bounded.
             self.database.wait_for_merges()?;
             self.begin_drain()?;
             if self.memory.drains_too_much() {
@@ -212,7 +212,7 @@ impl Backend for RocksBackend {
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        // What has failed before is tried again.
+        // What failed before is retried.
         self.drains.wait().ok();
         loop {
             let set_apart = self.begin_drain()?;
@@ -239,7 +239,7 @@ impl Backend for RocksBackend {
         }
         self.database.settle();
         if account.end_bulk_load() {
-            // What is loaded makes room for what is still being loaded.
+            // What was loaded makes room for what is still being loaded.
             self.begin_flush()?;
         }
         Ok(())
@@ -250,8 +250,8 @@ impl Backend for RocksBackend {
     }
 }
 
-/// Why a database cannot be opened. That one of its files is missing, which RocksDB tells as any
-/// error of the file system, is a fault of the database.
+/// Why a database cannot be opened. If one of its files is missing, which RocksDB reports like
+/// any file system error, the database is at fault.
 fn cannot_open(path: &Path, error: rocksdb::Error) -> StateError {
     let misses_a_file = error.kind() == rocksdb::ErrorKind::IOError
         && error.as_ref().contains("No such file or directory");
@@ -277,7 +277,7 @@ fn offset_of(path: &Path, found: &[u8]) -> Result<i64, StateError> {
     }
 }
 
-/// A store is found by its name: the order in which they are declared may change.
+/// A store is identified by its name: the order of declaration may change.
 fn prefix_of(store: &StoreSpec, sorted_names: &[&str]) -> RowPrefix {
     let before = sorted_names
         .iter()

@@ -144,7 +144,7 @@ impl StateDir {
         &self.path
     }
 
-    /// How much room there is on its file system.
+    /// How much space there is on its file system.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ fn take_lock(directory: &Path) -> Result<File, StateError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Who holds it is a courtesy of the message: the lock is held either way.
+            // The holder's id is only for the message: the lock is held either way.
             let holder = file
                 .read_to_string(&mut holder)
                 .ok()

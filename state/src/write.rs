@@ -1,10 +1,10 @@
 //! The write of a row: its key, and its new value or that it is deleted.
 //!
-//! Writes are kept by the hundred thousand, and move from the overlay to a batch, and from
-//! there to a buffer. So each is one piece of memory:
+//! Hundreds of thousands of writes are kept, and move from the overlay to a batch, and from
+//! there to a buffer. So each is a single allocation:
 //!
 //! ```text
-//! length of the key, times two (4); with one more if the row is deleted
+//! length of the key, times two (4 bytes); plus one if the row is deleted
 //! the key
 //! the value
 //! ```
@@ -60,7 +60,7 @@ impl Write {
         (key.into(), value.map(Into::into))
     }
 
-    /// The bytes of all of it.
+    /// The size of all of it, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

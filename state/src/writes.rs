@@ -1,8 +1,7 @@
 //! The writes of one store by key, in the byte order of keys.
 //!
 //! An ordered set that keeps the first bytes of each key in its nodes: most comparisons on the
-//! way to a key are of two numbers that lie side by side, and need not go where the rest of the
-//! key is.
+//! way to a key are of two adjacent numbers, and need not touch the rest of the key.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -12,13 +11,13 @@ use std::ops::Bound;
 use crate::backend::Bounds;
 use crate::write::Write;
 
-/// What a write costs beside its bytes: its place in the set, and what an allocation is rounded up by.
+/// What a write costs beyond its bytes: its place in the set, and the rounding of its allocation.
 const WRITE_OVERHEAD_BYTES: usize = 76;
 
 const HEAD_BYTES: usize = size_of::<u128>();
 
-/// The first bytes of a key, filled up with zeros. Keys with different heads are in the order
-/// of these.
+/// The first bytes of a key, padded with zeros. Keys with different heads are in the order of
+/// their heads.
 fn head_of(key: &[u8]) -> u128 {
     let head = key.first_chunk().copied().unwrap_or_else(|| {
         let mut head = [0; HEAD_BYTES];
@@ -83,7 +82,7 @@ impl Headed for Probe<'_> {
     }
 }
 
-/// The one order of keys: a lookup finds only what was put in its place by the same.
+/// The one order of keys: a lookup finds only what was placed by the same order.
 fn compare<H: Headed + ?Sized>(one: &H, other: &H) -> Ordering {
     let heads = one.head().cmp(&other.head());
     heads.then_with(|| one.key().cmp(other.key()))
@@ -152,7 +151,7 @@ impl Writes {
         placed.map(|placed| &placed.write)
     }
 
-    /// Makes `write` the one of its key, and returns the one before.
+    /// Makes `write` the write of its key, and returns the previous one.
     pub(crate) fn insert(&mut self, write: Write) -> Option<Write> {
         self.place(Placed::new(write))
     }
@@ -163,9 +162,9 @@ impl Writes {
         self.removed(previous)
     }
 
-    /// Makes each of these the one of its key, the later over the earlier.
+    /// Makes each of these the write of its key; later ones replace earlier ones.
     pub(crate) fn insert_loaded(&mut self, Loaded { mut writes, .. }: Loaded) {
-        // Equal keys stay in the order in which they came, of which the last is kept.
+        // Equal keys stay in the order in which they came; the last one is kept.
         writes.sort_by(compare);
         writes.dedup_by(|later, earlier| {
             let is_same = compare(later, earlier).is_eq();
@@ -226,7 +225,7 @@ impl Writes {
         self.by_key.is_empty()
     }
 
-    /// The memory that they take, about.
+    /// The approximate memory that they take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -237,8 +236,8 @@ impl Writes {
     }
 }
 
-/// Writes of one store in the order in which they come, while nobody asks for any of them: to put many
-/// in their places at once costs less than to put each there.
+/// Writes of one store in order of arrival, while nobody reads any of them: putting many in place
+/// at once costs less than placing each one.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     writes: Vec<Placed>,
@@ -255,7 +254,7 @@ impl Loaded {
         self.writes.is_empty()
     }
 
-    /// The memory that they take, about.
+    /// The approximate memory that they take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -277,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    /// Keys around the length of a head, with the byte that heads are filled up with.
+    /// Keys around the length of a head, with the byte that heads are padded with.
     fn key() -> impl Strategy<Value = Vec<u8>> {
         proptest::collection::vec(prop_oneof![Just(0), Just(1), Just(255)], 0..20)
     }

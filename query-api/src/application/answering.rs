@@ -1,7 +1,7 @@
-//! Answers the reads of other instances: from what is here, and never further.
+//! Answers the reads of other instances: from local stores, never by asking further.
 //!
-//! A read that waits for a change is watched, and looked at now and then as well: a task
-//! that moves away tells nobody, and whoever waits for it has to ask its next owner. An
+//! A read that waits for a change watches the row, and also polls it now and then: a task
+//! that moves away tells nobody, and those who wait for it have to ask its next owner. An
 //! instance that stops lets nobody wait.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::Stores;
 use super::stores::{WATCH_POLL, look};
 use crate::peers::{Fingerprint, ReadReply, ReadRequest, Refusal, Wait};
 
-/// How long a read waits at most, whatever it asks for.
+/// The longest that a read waits, whatever it asks for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 impl Stores {
@@ -59,7 +59,7 @@ impl Stores {
                 return Ok(answer);
             }
             let look_again = deadline.min(now + WATCH_POLL);
-            // Being told and having waited long enough lead to the same: another look.
+            // A notification and a time-out lead to the same: another look.
             timeout_at(look_again, changed.notified()).await.ok();
             drop(watch);
         }

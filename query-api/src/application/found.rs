@@ -1,20 +1,20 @@
-//! What a reader puts up with, and what it gets for it.
+//! What a reader tolerates, and what it gets for it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a reader waits, and for what it settles.
+/// How long a reader waits, and which staleness it accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// When it gives up.
     pub deadline: Instant,
-    /// How stale an answer may be; nothing: not at all.
+    /// How stale an answer may be; `None`: not at all.
     pub max_stale: Option<Duration>,
 }
 
 impl Patience {
-    /// For what is committed, until `deadline`.
+    /// Patience for committed rows, until `deadline`.
     #[must_use]
     pub fn until(deadline: Instant) -> Self {
         Self {
@@ -29,22 +29,22 @@ impl Patience {
 pub struct Found<T> {
     /// The row or rows.
     pub value: T,
-    /// How stale it is; nothing: it is what is committed.
+    /// How stale it is; `None`: it is the committed state.
     pub staleness: Option<Staleness>,
 }
 
 /// How stale an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Staleness {
-    /// All that was committed so long ago is there. Of later transactions parts may be, so that
+    /// Everything committed this long ago is there. Parts of later transactions may be, so that
     /// rows need not be of one moment.
     pub age: Duration,
-    /// How many changes the standby had still to take in, by its latest report.
+    /// How many changes the standby had yet to apply, by its latest report.
     pub records_behind: Option<u64>,
 }
 
 impl Staleness {
-    /// That of what was put together from both.
+    /// The staleness of an answer that combines both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let sum = |(one, other): (u64, u64)| one.saturating_add(other);
@@ -63,7 +63,7 @@ impl<T> Found<T> {
         }
     }
 
-    /// The same of another form.
+    /// The same with its value mapped.
     #[must_use]
     pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Found<U> {
         Found {
@@ -72,7 +72,7 @@ impl<T> Found<T> {
         }
     }
 
-    /// The same of another form, unless it has none.
+    /// The same with its value mapped, unless `map` fails.
     ///
     /// # Errors
     ///

@@ -21,19 +21,19 @@ pub enum StartFailure {
     /// The topology is wrong.
     #[error(transparent)]
     Topology(#[from] TopologyFaults),
-    /// The cluster cannot be reached, or has refused.
+    /// The cluster cannot be reached, or has refused the request.
     #[error(
         "the Kafka cluster at {brokers} cannot be used{}",
         where_to_look(source)
     )]
     Cluster {
-        /// The brokers that were to be asked.
+        /// The brokers that were asked.
         brokers: String,
         /// Why not.
         #[source]
         source: Box<StartError>,
     },
-    /// The stream threads cannot run, as the configuration, the state or the topics are.
+    /// The stream threads cannot run with the configuration, the state or the topics as they are.
     #[error(transparent)]
     Streams(Box<StartError>),
     /// Commands cannot be written.
@@ -41,7 +41,7 @@ pub enum StartFailure {
     Producer(#[from] KafkaFault),
 }
 
-/// What to look at first where the cluster has not answered. Where it was asked for topics it had
+/// What to look at first if the cluster has not answered. If it was asked for topics, it had
 /// answered before.
 fn where_to_look(error: &StartError) -> &'static str {
     match error {
@@ -61,13 +61,13 @@ impl StartFailure {
         }
     }
 
-    /// Whether the configuration is what is wrong.
+    /// Whether the configuration is at fault.
     #[must_use]
     pub fn is_of_configuration(&self) -> bool {
         matches!(self, Self::Streams(error) if error.is_of_configuration())
     }
 
-    /// Whether the disk of the state directory is what is wrong.
+    /// Whether the disk of the state directory is at fault.
     #[must_use]
     pub fn is_of_disk(&self) -> bool {
         let Self::Streams(error) = self else {
@@ -79,7 +79,7 @@ impl StartFailure {
 
 /// The application on a Kafka cluster.
 pub struct LiveApplication {
-    /// Until they have stopped.
+    /// `None` once they have stopped.
     streams: RwLock<Option<Streams>>,
     plan: Arc<Plan>,
     rows: Rows,
@@ -88,7 +88,7 @@ pub struct LiveApplication {
 
 impl LiveApplication {
     /// Starts the stream threads; `peers` are asked for what is not here, and
-    /// `on_failure` is told when the threads stop by themselves.
+    /// `on_failure` is called when the threads stop by themselves.
     /// Blocks while it talks to the cluster.
     ///
     /// # Errors
@@ -121,8 +121,8 @@ impl LiveApplication {
         })
     }
 
-    /// Commits and closes the tasks. Blocks until that is done. (The groups keep the member's partitions
-    /// for it until its session ends, as it may be about to start again.)
+    /// Commits and closes the tasks. Blocks until that is done. (The groups keep the member's
+    /// partitions for it until its session ends, as it may be about to start again.)
     pub fn stop(&self) {
         let streams = self.streams.write().take();
         if let Some(streams) = streams {

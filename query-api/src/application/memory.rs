@@ -1,5 +1,5 @@
 //! The application without a broker: the topology test driver stands in for Kafka, and
-//! what it commits is read as an instance reads its stores. Faults can be planted, and
+//! what it commits is read as an instance reads its stores. Faults can be injected, and
 //! tasks moved between several instances.
 
 use std::collections::BTreeMap;
@@ -22,15 +22,15 @@ use turnstile_ticketing::{Service, Ticketing, TicketingConfig, topology};
 use super::{Application, BoxFuture, Owners, Rows, SendFailure, Stores, TopologyForm};
 use crate::peers::Peers;
 
-/// How many partitions everything has.
+/// The number of partitions of everything.
 pub(crate) const PARTITIONS: i32 = 4;
 
-/// What is wrong on purpose.
+/// A fault that is injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing.
     Healthy,
-    /// All tasks are on their way.
+    /// All tasks are moving.
     NotYet,
     /// All stores are broken.
     Broken,
@@ -38,13 +38,13 @@ pub(crate) enum Fault {
     Deaf,
     /// Commands cannot be written.
     Mute,
-    /// Nobody says whether commands are written.
+    /// Whether commands are written stays unknown.
     Stalled,
     /// Reading panics.
     Panics,
 }
 
-/// What all instances share: the topics, and with them what is committed.
+/// What all instances share: the topics, and with them the committed state.
 pub(crate) struct World {
     driver: Mutex<TopologyTestDriver>,
     ticketing: Ticketing,
@@ -67,7 +67,7 @@ impl World {
         })
     }
 
-    /// Processes what lies in the topics.
+    /// Processes what is in the topics.
     pub(crate) fn run(&self) {
         let run = self.driver.lock().run();
         run.expect("every record can be processed");
@@ -190,7 +190,7 @@ impl MemoryApplication {
         self.for_each(partition, |task, _| self.rehearsal.leave(task));
     }
 
-    /// The tasks of a partition have standbys here that were complete so long ago.
+    /// The tasks of a partition have standbys here that were up to date this long ago.
     pub(crate) fn follow(&self, partition: i32, age: Duration) {
         let as_of = std::time::Instant::now().checked_sub(age);
         let as_of = as_of.expect("the machine runs for longer");
@@ -232,19 +232,19 @@ impl MemoryApplication {
         }
     }
 
-    /// Appends a command as another service would, and leaves it lying.
+    /// Appends a command as another service would, without processing it.
     pub(crate) fn pipe(&self, topic: &str, key: &str, command: &str) {
         let mut driver = self.world.driver.lock();
         driver.pipe(topic, Some(key), Some(command.as_bytes()));
     }
 
-    /// Processes what a fault has left lying.
+    /// Processes what a fault has left in the topics.
     pub(crate) fn run(&self) {
         self.world.run();
     }
 
-    /// Processes and commits one record of what a fault has left lying: of the tasks that have one,
-    /// by subtopology, that at `choice` modulo their number.
+    /// Processes and commits one record that a fault has left in the topics: of the tasks that have
+    /// one, by subtopology, the one at `choice` modulo their number.
     pub(crate) fn step(&self, choice: usize) {
         self.world.step(choice);
     }
@@ -255,7 +255,7 @@ impl MemoryApplication {
         advanced.expect("every record can be processed");
     }
 
-    /// What is committed of a ticket in the catalog of Orders.
+    /// The committed state of a ticket in the catalog of Orders.
     pub(crate) fn listed_ticket(&self, id: &TicketId) -> Option<ListedTicket> {
         let stores = self.world.ticketing.orders;
         let store = stores.expect("Orders is run").catalog;

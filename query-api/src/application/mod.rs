@@ -1,8 +1,8 @@
-//! What the HTTP routes need of the running application: rows to read, changes to wait
+//! What the HTTP routes need from the running application: rows to read, changes to wait
 //! for, commands to send.
 //!
-//! - [`Rows`]: what is read, by name; [`Stores`]: where it is found, here or elsewhere.
-//! - [`Owners`]: who has what.
+//! - [`Rows`]: what is read, by name; [`Stores`]: where it is found, locally or elsewhere.
+//! - [`Owners`]: which instance has which task.
 //! - [`Application`]: the rest, as a trait so that the routes can be tested without a
 //!   broker.
 
@@ -34,7 +34,7 @@ use turnstile_ticketing::Service;
 /// A future of a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Who decides a command and keeps its outcome.
+/// The processor that decides a command and keeps its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Decider {
     /// Tickets: `ticket.create`, `ticket.update`.
@@ -70,7 +70,7 @@ pub enum TopologyForm {
 /// Why there is no row to read.
 #[derive(Debug, Error)]
 pub enum Unavailable {
-    /// Nobody who has it answers at the moment.
+    /// No instance that has it answers at the moment.
     #[error("partition {} is not available at the moment: {why}", .partition.0)]
     NotYet {
         /// The partition that it belongs to.
@@ -96,7 +96,7 @@ pub trait Application: Send + Sync {
     /// What can be read.
     fn rows(&self) -> &Rows;
 
-    /// What the instance says of itself.
+    /// What the instance says about itself.
     fn status(&self) -> InstanceStatus;
 
     /// The topology in words.

@@ -1,9 +1,9 @@
 //! What became of a command, as the routes read and await it.
 //!
-//! An outcome lies in one of two places: in the row of what the command is about, while the
-//! row is what the command made of it, or with the other outcomes of its decider. It may go
-//! from the row to the others, but never back; so the row is read first, and whoever waits
-//! watches both.
+//! An outcome is in one of two places: in the row that the command is about, while that row
+//! is what the command made of it, or with the other outcomes of its decider. It may move
+//! from the row to the others, but never back; so the row is read first, and a waiting
+//! request watches both.
 
 use std::str::FromStr;
 
@@ -49,7 +49,7 @@ impl Rows {
     }
 
     /// What `find` finds in the outcome of a command, as soon as it finds something;
-    /// nothing when the time is over.
+    /// `None` when the time is over.
     pub async fn await_outcome<T>(
         &self,
         decider: Decider,
@@ -125,7 +125,7 @@ impl Rows {
         })
     }
 
-    /// The outcomes that lie in no row of what they are about.
+    /// The outcomes that are not in the row that they are about.
     fn others(&self, decider: Decider) -> Result<Store<OutcomeKey, Outcome>, Unavailable> {
         Ok(match decider {
             Decider::Tickets => self.of_tickets()?.outcomes,
@@ -136,7 +136,7 @@ impl Rows {
     }
 }
 
-/// What is found first in either of two places, each of which is watched until the same
+/// What is found first in either of two places, both of which are watched until the same
 /// deadline.
 async fn first<T>(
     one: impl Future<Output = Result<Option<T>, Unavailable>>,

@@ -1,8 +1,8 @@
 //! The rows of the ticketing stores, as the routes read and await them.
 //!
-//! All that is known here is which store a row lies in, and by which key; [`Stores`] finds
-//! them. Reads are of committed state. What a service keeps that is not run here cannot
-//! be read.
+//! This module only knows which store a row is in, and by which key; [`Stores`] finds it.
+//! Reads are of committed state. The rows of a service that does not run here cannot be
+//! read.
 
 use std::ops::Bound;
 
@@ -26,8 +26,8 @@ pub struct Rows {
 
 /// # Errors
 ///
-/// All reads fail when a row cannot be had within the reader's patience, when its service
-/// is not run here, and when its store is broken.
+/// All reads fail if a row cannot be read within the reader's patience, if its service
+/// does not run here, or if its store is broken.
 impl Rows {
     /// The rows of these stores.
     #[must_use]
@@ -68,8 +68,8 @@ impl Rows {
         self.stores.get(store, id.as_str(), id, patience).await
     }
 
-    /// What `find` finds in a ticket as Orders knows it, and in whom it is given to, as soon as
-    /// it finds something; nothing when the time is over. So with all that waits.
+    /// What `find` finds in a ticket as Orders knows it, and in the order it is given to, as soon
+    /// as it finds something; `None` when the time is over. The other waits work the same way.
     pub async fn await_listed_ticket<T>(
         &self,
         id: &TicketId,
@@ -109,7 +109,7 @@ impl Rows {
             .await
     }
 
-    /// How many partitions a list has.
+    /// The number of partitions of a list.
     pub fn partitions(&self, listing: Listing) -> Result<i32, Unavailable> {
         match listing {
             Listing::Tickets => self.stores.partitions(self.of_tickets()?.tickets),
@@ -117,7 +117,7 @@ impl Rows {
         }
     }
 
-    /// At most `limit` tickets of a partition, by id, from beyond `after`.
+    /// At most `limit` tickets of a partition, by id, starting after `after`.
     pub async fn tickets_in(
         &self,
         partition: Partition,
@@ -137,7 +137,7 @@ impl Rows {
         Ok(rows.map(tickets))
     }
 
-    /// At most `limit` orders of a user in a partition, by id, from beyond `after`.
+    /// At most `limit` orders of a user in a partition, by id, starting after `after`.
     pub async fn orders_in(
         &self,
         partition: Partition,
@@ -166,8 +166,8 @@ impl Rows {
         Ok(rows.map(|rows: Vec<(OrderId, Order)>| values(rows).collect()))
     }
 
-    /// Whether the rows of `order` are kept where those of `ticket` are, as far as
-    /// the numbers of partitions allow.
+    /// Whether the rows of `order` are kept where those of `ticket` are, judging by the
+    /// numbers of partitions.
     #[must_use]
     pub fn are_neighbours(&self, ticket: &TicketId, order: &OrderId) -> bool {
         let Ok(stores) = self.of_orders() else {

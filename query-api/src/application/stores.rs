@@ -1,14 +1,14 @@
 //! The stores of the application, wherever their tasks run.
 //!
 //! A row is read
-//! 1. here, where its task runs here;
-//! 2. else on the instance that is announced to run it;
-//! 3. else, for a reader who bears with what is stale, from a standby: one here, then
+//! 1. locally, if its task runs here;
+//! 2. otherwise on the instance that is announced to run it;
+//! 3. otherwise, for a reader who accepts stale rows, from a standby: a local one, then
 //!    those elsewhere, the freshest first.
 //!
-//! Where none of them answers, all is tried again after a short pause, for the owner may
-//! be changing, until the reader's patience is over. What is here is read at once.
-//! A request that another instance made is never asked further.
+//! If none of them answers, all of this is repeated after a short pause, since the owner may
+//! be changing, until the reader's patience is over. Local rows are read at once.
+//! A request that another instance made is never passed on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +21,17 @@ use turnstile_engine::{Codec, CodecError, Partition, Store, TaskId};
 use super::{Found, Owners, Patience, Staleness, Unavailable};
 use crate::peers::{Fingerprint, PeerFailure, Peers, ReadRequest, Refusal, Wait, origin};
 
-/// How long to wait before all is tried again.
+/// How long to wait before all of it is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often a watched row is looked at without having been told: a watch ends silently
-/// when its task moves away.
+/// How often a watched row is polled without a notification: a watch ends silently when
+/// its task moves away.
 pub(super) const WATCH_POLL: Duration = Duration::from_millis(250);
 
-/// How long another instance may take to answer, beside what it waits for a change.
+/// How long another instance may take to answer, not counting its wait for a change.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The least that it is given, however little patience is left.
+/// The least time that it is given, however little patience is left.
 const PEER_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 
 /// How long the owner may take to answer a reader who would take a standby's answer.
@@ -48,7 +48,7 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Those that `queries` reads here and that `peers` reads where `owners` says they are.
+    /// Stores that `queries` reads locally and `peers` reads where `owners` says they are.
     #[must_use]
     pub fn new(queries: Queries, owners: Arc<dyn Owners>, peers: Arc<Peers>) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl Stores {
         answer.try_map(|answer| value_of(&request, &answer))
     }
 
-    /// The rows of a read of one partition.
+    /// The rows of one partition that a read asks for.
     pub(super) async fn rows<K: Codec, V: Codec, I, R>(
         &self,
         store: Store<I, R>,
@@ -117,7 +117,7 @@ impl Stores {
         })
     }
 
-    /// What `find` finds in the value of a key, once it finds something; nothing when the
+    /// What `find` finds in the value of a key, as soon as it finds something; `None` when the
     /// time is over.
     pub(super) async fn wait<K: Codec, V: Codec, T>(
         &self,
@@ -131,8 +131,8 @@ impl Stores {
         loop {
             let changed = Arc::new(Notify::new());
             let tell = changed.clone();
-            // Watching comes before looking, so that no change falls between them. Where
-            // the row cannot be watched here, looking says why.
+            // Watching comes before looking, so that no change falls between them. If the row
+            // cannot be watched here, looking says why.
             let watch = self
                 .queries
                 .watch(store, partition_key, key, move || tell.notify_one());
@@ -146,7 +146,7 @@ impl Stores {
                     }
                     elsewhere = None;
                     let look_again = deadline.min(Instant::now() + WATCH_POLL);
-                    // Being told and having waited long enough lead to the same.
+                    // A notification and a time-out lead to the same.
                     timeout_at(look_again, changed.notified()).await.ok();
                 }
                 Err(error) => {
@@ -174,7 +174,7 @@ impl Stores {
     }
 
     /// A row that has changed since it was last looked at, on the instance that has it;
-    /// nothing when it has not, or cannot be read at the moment.
+    /// `None` if it has not changed, or cannot be read at the moment.
     async fn look_elsewhere(
         &self,
         row: &mut Elsewhere,
@@ -198,7 +198,7 @@ impl Stores {
         Ok(None)
     }
 
-    /// Reads, in the order of the module's head.
+    /// Reads, in the order that the module head gives.
     async fn read(
         &self,
         request: &StoreRequest,
@@ -238,8 +238,8 @@ impl Stores {
         }
     }
 
-    /// The answer of the instance that is announced to run a task, or why there is none,
-    /// if anybody is announced at all.
+    /// The answer of the instance that is announced to run a task, or why there is none;
+    /// `None` if no instance is announced.
     async fn ask_owner(
         &self,
         task: TaskId,
@@ -344,17 +344,17 @@ impl Stores {
 /// A row on another instance, and how it was when it was last looked at.
 struct Elsewhere {
     request: StoreRequest,
-    /// Nothing: it was not looked at yet.
+    /// `None`: it was not looked at yet.
     known: Option<Option<Fingerprint>>,
 }
 
-/// How long another instance may take to answer whoever waits until `deadline`.
+/// How long another instance may take to answer a reader that waits until `deadline`.
 fn peer_timeout(deadline: Instant) -> Duration {
     let left = deadline.saturating_duration_since(Instant::now());
     PEER_TIMEOUT.min(left.max(PEER_TIMEOUT_MIN))
 }
 
-/// What is here; off the threads that serve, where it is many rows.
+/// What is stored here; many rows are read off the threads that serve requests.
 pub(super) async fn look(
     queries: &Queries,
     request: &StoreRequest,
@@ -392,7 +392,7 @@ fn unreadable(request: &StoreRequest, source: CodecError) -> Unavailable {
     failed(QueryError::UnreadableRow { store, source })
 }
 
-/// Why a task cannot be read here, where it may be elsewhere.
+/// Why a task cannot be read here, if it may be readable elsewhere.
 fn absence(error: QueryError) -> Result<String, Unavailable> {
     match error {
         QueryError::NotOwned { .. } | QueryError::NotRunning { .. } => Ok(error.to_string()),

@@ -1,7 +1,7 @@
 //! The layers of the configuration: flag over environment over file over default.
 //!
 //! An empty environment variable counts as not set: that is how compose files pass
-//! on what nobody has said.
+//! on variables that nobody has set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,18 +13,18 @@ use super::setting::{Origin, SETTINGS, Setting};
 /// The values that settings were given, by setting name, in each layer.
 #[derive(Debug, Default)]
 pub struct Layers {
-    /// Of the command line.
+    /// From the command line.
     pub flags: BTreeMap<&'static str, String>,
-    /// Of the environment.
+    /// From the environment.
     pub environment: BTreeMap<&'static str, String>,
-    /// Of the configuration file.
+    /// From the configuration file.
     pub file: BTreeMap<&'static str, String>,
-    /// Which of those of the file are tables there.
+    /// Which of the settings in the file are tables there.
     pub tables: BTreeSet<&'static str>,
 }
 
 impl Layers {
-    /// What is in force for `setting`, and where it was said.
+    /// The effective value of `setting`, and where it was set.
     #[must_use]
     pub fn value(&self, setting: &Setting) -> (&str, Origin) {
         let layers = [
@@ -38,8 +38,8 @@ impl Layers {
         said.unwrap_or((setting.default, Origin::Default))
     }
 
-    /// Whether what is in force for `setting` was said as a table, so that its values are taken as
-    /// they are.
+    /// Whether the effective value of `setting` was given as a table, so that its values are taken
+    /// as they are.
     #[must_use]
     pub fn is_table(&self, setting: &Setting) -> bool {
         self.value(setting).1 == Origin::File && self.tables.contains(setting.name)
@@ -59,7 +59,7 @@ pub fn environment(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<&'stat
 ///
 /// # Errors
 ///
-/// When it cannot be read, is no TOML, or has a key that is no setting.
+/// When it cannot be read, is not TOML, or has a key that is not a setting.
 pub fn file(path: &Path) -> Result<Layers, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::UnreadableFile {
         path: path.to_owned(),
@@ -86,7 +86,7 @@ fn settings_of(text: &str) -> Result<Layers, String> {
     Ok(layers)
 }
 
-/// What is wrong with `text`, and in which line; never the line itself, which may hold a
+/// What is wrong with `text`, and in which line; never the line itself, since it may hold a
 /// secret.
 fn complaint(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
@@ -99,8 +99,8 @@ fn complaint(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-/// A TOML value as a flag would say it: lists and tables are comma-separated, and commas in
-/// the values of a table are escaped.
+/// A TOML value as it would be given to a flag: lists and tables are comma-separated, and
+/// commas in the values of a table are escaped.
 fn text_of(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(password(&layers), " a, b\t ");
         let text = "kafka_properties = \"sasl.password = a \"";
         assert_eq!(password(&settings_of(text).unwrap()), "a");
-        // A flag goes before the table.
+        // A flag takes precedence over the table.
         let flag = "sasl.password = a ".to_owned();
         layers.flags.insert("kafka-properties", flag);
         assert_eq!(password(&layers), "a");

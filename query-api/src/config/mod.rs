@@ -1,10 +1,10 @@
-//! The configuration: read once at start, checked as a whole, never changed.
+//! The configuration: read once at startup, checked as a whole, never changed.
 //!
 //! - [`setting`]: what can be set.
 //! - [`layers`]: where a value comes from.
-//! - `pieces`: how one value says several.
-//! - [`Config`]: what is in force, typed.
-//! - [`print`](mod@print): how it is shown.
+//! - `pieces`: how one value holds several.
+//! - [`Config`]: the effective values, typed.
+//! - [`print`](mod@print): how it is printed.
 
 pub mod layers;
 mod pieces;
@@ -23,25 +23,25 @@ use turnstile_ticketing::{Service, TicketingConfig, topics};
 
 pub use layers::Layers;
 
-/// What is in force.
+/// The effective configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The brokers to begin with.
+    /// The bootstrap brokers.
     pub kafka_brokers: String,
-    /// Further properties of the Kafka client. As text they are `k=v`, divided by commas; in
+    /// Further properties of the Kafka client. As text they are `k=v`, separated by commas; in
     /// a value `\,` is a comma and `\\` a backslash.
     pub kafka_properties: BTreeMap<String, String>,
     /// Prefix of internal topics.
     pub application_id: String,
     /// The static member id.
     pub instance_id: String,
-    /// Where to listen.
+    /// The address to listen on.
     pub http_addr: String,
-    /// Where other instances reach this one, where it is not [`Self::http_addr`].
+    /// Where other instances reach this one, if not at [`Self::http_addr`].
     pub advertised_addr: Option<String>,
     /// Where the stores are kept.
     pub state_dir: PathBuf,
-    /// What is run here.
+    /// The services that run here.
     pub services: BTreeSet<Service>,
     /// Of topics that are created.
     pub partitions: i32,
@@ -53,7 +53,7 @@ pub struct Config {
     pub num_standby_replicas: usize,
     /// How long a new instance restores before it joins all the same.
     pub warm_join_limit: Duration,
-    /// The longest time between the begins of two commits.
+    /// The longest time between the beginnings of two commits.
     pub commit_interval: Duration,
     /// How long an order waits for its payment.
     pub order_ttl: Duration,
@@ -67,8 +67,8 @@ pub struct Config {
     pub block_cache_bytes: usize,
     /// Writes of all stores that are not on disk yet, in bytes.
     pub write_buffer_bytes: usize,
-    /// Uncommitted writes of a thread, in bytes: with half of that it commits early, with all
-    /// of it it waits for the commit under way.
+    /// Uncommitted writes of a thread, in bytes: at half of that it commits early, at all of it
+    /// it waits for the commit under way.
     pub uncommitted_bytes_max: usize,
     /// How long a request waits for the outcome of its command.
     pub command_timeout: Duration,
@@ -78,7 +78,7 @@ pub struct Config {
     pub max_requests: usize,
     /// How many connections are open at once.
     pub max_connections: usize,
-    /// Who callers are believed to be.
+    /// How callers are authenticated.
     pub authentication: Authentication,
     /// How log lines look.
     pub log_format: LogFormat,
@@ -91,13 +91,13 @@ pub struct Config {
 pub struct Authentication {
     /// The HS256 key of bearer tokens.
     pub jwt_key: Option<String>,
-    /// What instances know each other by, where it is not to come from the other key.
+    /// The key by which instances know each other, if not derived from the other key.
     pub cluster_key: Option<String>,
     /// Whether the header `X-User-Id` is believed.
     pub dev_auth: bool,
 }
 
-/// Says whether there is a key, never which.
+/// Says whether there is a key, but does not show it.
 impl std::fmt::Debug for Authentication {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authentication")
@@ -143,14 +143,14 @@ pub enum ConfigError {
     /// A value is wrong.
     #[error("{said_by} is {value:?}: {why}")]
     InvalidValue {
-        /// Where it was said.
+        /// Where it was set.
         said_by: String,
-        /// What was said.
+        /// The value.
         value: String,
         /// What is wrong with it and what would be right.
         why: String,
     },
-    /// Nothing says who callers are.
+    /// There is no way to authenticate callers.
     #[error(
         "there is no key to check bearer tokens with: set JWT_KEY, or, for development only, \
          start with --dev-auth, which believes the header X-User-Id"
@@ -187,12 +187,12 @@ impl Config {
         streams
     }
 
-    /// Where other instances reach this one, that listens at `bound`; nothing where
-    /// nobody said and `bound` is no address that they could reach.
+    /// Where other instances reach this one, which listens at `bound`; `None` if nobody
+    /// configured it and `bound` is not an address that they could reach.
     #[must_use]
     pub fn advertised(&self, bound: SocketAddr) -> Option<String> {
         let reachable = || {
-            // The port may have been left to the system, and a name is not looked up here.
+            // The port may have been left to the system, and names are not resolved here.
             let (host, _) = self.http_addr.rsplit_once(':')?;
             (!bound.ip().is_unspecified()).then(|| format!("{host}:{}", bound.port()))
         };
@@ -206,13 +206,13 @@ impl Config {
         TicketingConfig {
             services: self.services.clone(),
             order_ttl: self.order_ttl,
-            // Who asks for what does not exist is told before the answer is given up.
+            // A caller learns that something does not exist before its request times out.
             arrival_wait: defaults.arrival_wait.min(self.command_timeout / 2),
             ..defaults
         }
     }
 
-    /// The topics that are created where they are missing.
+    /// The topics that are created if they are missing.
     #[must_use]
     pub fn topics(&self) -> Vec<TopicSpec> {
         let topic = |name: &str| TopicSpec {

@@ -1,9 +1,9 @@
-//! Pieces of text in one text, divided by commas.
+//! Pieces of text in one text, separated by commas.
 //!
-//! A piece may have commas itself: `\,` is a comma of its own, and `\\` a backslash. In front
-//! of anything else a backslash is just that.
+//! A piece may contain commas itself: `\,` is a literal comma, and `\\` a backslash. Before
+//! anything else a backslash is just a backslash.
 
-/// The text that [`split`] divides into these pieces.
+/// The text that [`split`] splits into these pieces.
 pub(super) fn join(pieces: impl IntoIterator<Item = String>) -> String {
     let escaped = pieces.into_iter().map(|piece| {
         let piece = piece.replace('\\', r"\\");
@@ -12,7 +12,7 @@ pub(super) fn join(pieces: impl IntoIterator<Item = String>) -> String {
     escaped.collect::<Vec<_>>().join(",")
 }
 
-/// The pieces of a text; one that is empty where there is none.
+/// The pieces of a text; a single empty one if the text is empty.
 pub(super) fn split(text: &str) -> Vec<String> {
     let mut pieces = Vec::new();
     let mut piece = String::new();

@@ -1,4 +1,4 @@
-//! The configuration that is in force, as a file that says the same.
+//! The effective configuration, as a file that sets the same.
 //!
 //! Each line says where its value came from. Secrets are left out, so that the text
 //! can be shown to anybody.
@@ -18,7 +18,7 @@ pub fn print(layers: &Layers, config: &Config) -> String {
     for setting in SETTINGS {
         let (said, origin) = layers.value(setting);
         let value = match setting.name {
-            // Without a wildcard, it is the address that is listened on.
+            // Without a wildcard, it is the address that the instance listens on.
             "advertised-addr" => advertised.as_deref().unwrap_or_default(),
             name if name == INSTANCE_ID.name => &config.instance_id,
             _ => said,

@@ -1,4 +1,4 @@
-//! From text to types, with every complaint naming where the text was said.
+//! From text to types; every complaint names where the text was set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use super::{Authentication, Config, ConfigError, Layers, LogFormat, pieces};
 const MIB: usize = 1 << 20;
 
 impl Config {
-    /// What is in force by `layers`, without regard to whether callers can be known.
+    /// The effective configuration by `layers`, whether or not callers can be authenticated.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Config {
         })
     }
 
-    /// Whether callers can be known at all: nothing is served without.
+    /// Checks that callers can be authenticated: without that nothing is served.
     ///
     /// # Errors
     ///
@@ -117,7 +117,7 @@ impl Reader<'_> {
         })
     }
 
-    /// `None` where nothing is said.
+    /// `None` if it is not set.
     fn optional<T>(
         &self,
         setting: &Setting,
@@ -189,9 +189,9 @@ fn brokers(text: &str) -> Result<String, String> {
 }
 
 /// A piece without `=` belongs to the value before it: such values can have commas that are
-/// not escaped. What cannot be a name is refused: whoever does not know a name shows it, and
-/// this may be a part of a password. Blanks around a value are left out, unless `as_they_are` says
-/// that they are part of it.
+/// not escaped. What cannot be a name is refused: an unknown name would be shown in the error,
+/// and this may be a part of a password. Blanks around a value are removed, unless
+/// `as_they_are` says that they are part of it.
 fn properties(text: &str, as_they_are: bool) -> Result<BTreeMap<String, String>, String> {
     let mut properties: BTreeMap<String, String> = BTreeMap::new();
     let mut last: Option<String> = None;

@@ -1,7 +1,7 @@
 //! The HTTP client of the demo.
 //!
 //! Every request that changes something carries an `Idempotency-Key`, so that one that
-//! was answered 503 or 504 can be asked again without being done twice.
+//! was answered 503 or 504 can be repeated without being executed twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use uuid::Uuid;
 
 use super::DemoError;
 
-/// How often something is asked again at most.
+/// The most times that a request is repeated.
 const REPEATS_MAX: u32 = 20;
 
-/// How long to wait before that.
+/// The pause before a repeat.
 const REPEAT_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long one answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Asks as any user.
+/// Sends requests as any user.
 #[derive(Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -37,9 +37,9 @@ pub(super) struct Client {
 pub(super) struct Reply {
     /// The HTTP status.
     pub(super) status: u16,
-    /// The body; null where it is no JSON.
+    /// The body; null if it is not JSON.
     pub(super) body: Value,
-    /// How often it was asked again.
+    /// How often the request was repeated.
     pub(super) repeats: u32,
 }
 
@@ -131,7 +131,7 @@ fn method_of(method: &'static str) -> Method {
 }
 
 impl Reply {
-    /// A text field of the body; empty where there is none.
+    /// A text field of the body; empty if there is none.
     pub(super) fn text(&self, field: &str) -> String {
         self.body
             .get(field)

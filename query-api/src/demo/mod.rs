@@ -1,12 +1,12 @@
-//! The demo: buyers race for tickets, and nobody gets what another one has.
+//! The demo: buyers race for tickets, and nobody gets what somebody else has.
 //!
 //! 1. A seller creates tickets.
-//! 2. All buyers ask for each of them at once; one wins. By turns a winner pays, is
+//! 2. All buyers ask for each of them at once; one wins. In turn, a winner pays, is
 //!    declined, or lets the order expire.
 //! 3. Tickets that are free again are raced for again, until each is paid.
 //! 4. Every order and every ticket is read back, and judged from outside.
 //!
-//! It is a client like any other: all that it knows it has from HTTP answers.
+//! It is a client like any other: all that it knows comes from HTTP answers.
 
 mod client;
 mod proof;
@@ -49,7 +49,7 @@ pub struct DemoArgs {
     pub jwt_key: Option<String>,
 }
 
-/// Why the demo could not be played to its end.
+/// Why the demo did not get to its end.
 #[derive(Debug, Error)]
 pub enum DemoError {
     /// There was no answer.
@@ -63,7 +63,7 @@ pub enum DemoError {
         #[source]
         source: reqwest::Error,
     },
-    /// The answer was not one that belongs here.
+    /// The answer was not an expected one.
     #[error("{what} was answered {status}: {body}")]
     UnexpectedAnswer {
         /// What was asked.
@@ -76,9 +76,9 @@ pub enum DemoError {
     /// Something did not happen in time.
     #[error("{what} did not happen within {}", humantime::format_duration(*.waited))]
     TooLate {
-        /// What.
+        /// What did not happen.
         what: String,
-        /// How long it was waited for.
+        /// How long the demo waited for it.
         waited: Duration,
     },
     /// Bearer tokens cannot be made.
@@ -93,14 +93,14 @@ pub enum DemoError {
 ///
 /// # Errors
 ///
-/// When it cannot be played to its end.
+/// When it does not get to its end.
 pub async fn run(args: DemoArgs) -> Result<u8, DemoError> {
     println!(
         "{} buyers race for {} tickets at {}",
         args.buyers, args.tickets, args.url
     );
     let tally = Arc::new(Tally::default());
-    // An empty variable is not set.
+    // An empty variable counts as not set.
     let key = args.jwt_key.as_deref().filter(|key| !key.is_empty());
     let client = Client::new(&args.url, key)?;
     let race = Race::new(client, tally.clone(), args);

@@ -1,15 +1,15 @@
 //! The judgement from outside: was any ticket sold twice?
 //!
-//! An order held its ticket for certain from the moment its 201 came until the last
-//! moment at which it was known not to have ended. Two orders whose certain times
-//! overlap were given the same ticket, whatever they say later. One that had ended when
-//! its 201 came, or may have, has no certain time.
+//! An order certainly held its ticket from the moment its 201 came until the last moment
+//! at which it was known not to have ended. Two orders for which these times overlap were
+//! given the same ticket, whatever they say later. An order that had ended when its 201
+//! came, or may have, has no such time.
 
 use std::fmt;
 
 use super::race::{FinalTicket, Played, Won, holds};
 
-/// Something that must not be.
+/// Something that must not happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Violation {
     /// Two orders held a ticket at once.
@@ -101,7 +101,7 @@ fn violations_of(ticket: &FinalTicket, orders: &[Won]) -> Vec<Violation> {
     violations
 }
 
-/// Whether there was a moment at which both held their ticket for certain.
+/// Whether there was a moment at which both certainly held their ticket.
 fn overlap(one: &Won, other: &Won) -> bool {
     match (one.held_until, other.held_until) {
         (Some(one_until), Some(other_until)) => {
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// Orders of one ticket: id, status, the second of their 201, and how long they certainly
+    /// Orders of one ticket: id, status, the second of their 201, and for how long they certainly
     /// held it from then on.
     type Orders<'a> = [(&'a str, &'a str, u64, Option<u64>)];
 
@@ -182,7 +182,7 @@ mod tests {
     fn one_that_had_ended_when_its_answer_came_is_not_in_the_way() {
         let orders = [("a", "cancelled", 5, None), ("b", "completed", 4, Some(5))];
         assert_eq!(judge(&orders, Some("b")), []);
-        // Unless it shows to have been live after all.
+        // Unless it turns out to have been live after all.
         let orders = [("a", "completed", 5, None), ("b", "completed", 4, Some(5))];
         assert_eq!(judge(&orders, Some("a")), [twice("a", "b")]);
     }

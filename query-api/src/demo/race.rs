@@ -19,10 +19,10 @@ const SELLER: &str = "demo-seller";
 const PAYS: &str = "tok_visa";
 const DECLINED: &str = "tok_chargeDeclined";
 
-/// How often an order is looked at while it is to expire, or a ticket to follow its order.
+/// How often an order that is to expire is read, or a ticket that is to follow its order.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// How often the tickets that nobody has paid for are raced for.
+/// The most times that the tickets nobody has paid for are raced for.
 const ROUNDS_MAX: usize = 5;
 
 /// How long tickets may lag behind their orders at the end.
@@ -39,7 +39,7 @@ pub(super) struct Won {
     pub(super) ticket: String,
     /// When its 201 came: from here on it held the ticket, if it did not end before.
     pub(super) held_from: Instant,
-    /// Until here at least it did, where any time is certain.
+    /// Until here it certainly did, if any time is certain.
     pub(super) held_until: Option<Instant>,
     /// When its payment was asked for, if it was.
     pub(super) payment_asked: Option<Instant>,
@@ -56,7 +56,7 @@ pub(super) struct FinalTicket {
     pub(super) order: Option<String>,
 }
 
-/// All that was learnt.
+/// Everything that was learned.
 #[derive(Debug, Clone)]
 pub(super) struct Played {
     /// The tickets.
@@ -82,7 +82,7 @@ struct Play {
     client: Client,
     tally: Arc<Tally>,
     args: DemoArgs,
-    /// How many may ask for an order at once; whoever has won goes on without waiting.
+    /// How many may ask for an order at once; winners go on without waiting.
     permits: Semaphore,
 }
 
@@ -144,8 +144,8 @@ impl Race {
         Ok(Played { tickets, orders })
     }
 
-    /// All buyers ask for all these tickets. The first winner of each meets the ticket's
-    /// fate; whoever gets it after that pays.
+    /// All buyers ask for all these tickets. The first winner of each ticket meets the ticket's
+    /// fate; anyone who gets it after that pays.
     async fn round(&self, tickets: Vec<(String, Fate)>) -> Result<Vec<Won>, DemoError> {
         let orders = all(tickets.into_iter().flat_map(|(ticket, fate)| {
             let first = Arc::new(AtomicBool::new(true));
@@ -179,15 +179,15 @@ fn is_live_status(status: &str) -> bool {
     matches!(status, "created" | "pending_payment" | "completed")
 }
 
-/// Whether the order that an answer shows still holds its ticket for certain when it comes, at `now`
-/// as ISO-8601. An order that is asked for again after a while may have ended, or be about to.
+/// Whether the order that an answer shows certainly still holds its ticket when the answer comes,
+/// at `now` as ISO-8601. An order that is requested again later may have ended, or be about to.
 fn is_live(answer: &Reply, now: &str) -> bool {
     let status = answer.text("status");
     let may_have_expired = status != "completed" && answer.text("expiresAt").as_str() <= now;
     is_live_status(&status) && !may_have_expired
 }
 
-/// The results of all `works`, which go on side by side, in their order.
+/// The results of all `works`, which run concurrently, in their order.
 async fn all<T, F>(works: impl Iterator<Item = F>) -> Result<Vec<T>, DemoError>
 where
     T: Send + 'static,
@@ -310,13 +310,13 @@ impl Play {
         if holds(&order) {
             order.held_until = Some(asked);
         } else if order.status == "failed" {
-            // Only its payment could end it like that, so it was live when that was asked for.
+            // Only its payment could end it like that, so it was live when payment was requested.
             order.held_until = order.held_until.max(order.payment_asked);
         }
         Ok(order)
     }
 
-    /// The ticket, once it names its holder, or after a while what it names instead.
+    /// The ticket, once it names its holder; after a while, whatever it names instead.
     async fn read_ticket(&self, id: String, orders: &[Won]) -> Result<FinalTicket, DemoError> {
         let holder = orders
             .iter()

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::time::interval;
 
-/// How often the line is written anew on a terminal.
+/// How often the line is rewritten on a terminal.
 const IN_PLACE: Duration = Duration::from_millis(100);
 
-/// How often a line is written elsewhere.
+/// How often a line is printed elsewhere.
 const LINE_BY_LINE: Duration = Duration::from_secs(2);
 
 /// Counts of what has happened.
@@ -31,7 +31,7 @@ impl Tally {
         self.tickets.fetch_add(1, Relaxed);
     }
 
-    /// An order was asked for, and won its ticket or not.
+    /// An order was requested, and won its ticket or did not.
     pub(super) fn order_answered(&self, won: bool, took: Duration, repeats: u32) {
         if won { &self.won } else { &self.lost }.fetch_add(1, Relaxed);
         self.repeated
@@ -67,7 +67,7 @@ impl Tally {
         self.repeated.load(Relaxed)
     }
 
-    /// How long an order was waited for: by half of those who asked, and by 99 of 100.
+    /// How long buyers waited for an order: the median and the 99th percentile.
     pub(super) fn answer_times(&self) -> (Duration, Duration) {
         let mut times = self.answers.lock().clone();
         times.sort_unstable();
@@ -95,7 +95,7 @@ impl Tally {
     }
 }
 
-/// Shows `tally` until `work` is done: in place on a terminal, a line now and then elsewhere.
+/// Shows `tally` until `work` is done: in place on a terminal, otherwise a line now and then.
 pub(super) async fn shown_while<T>(tally: &Tally, work: impl Future<Output = T>) -> T {
     let in_place = io::stdout().is_terminal();
     let begun = Instant::now();
@@ -119,7 +119,7 @@ fn write_line(line: &str, in_place: bool, last: bool) {
         (false, _) => writeln!(out, "{line}"),
     };
     if written.is_err() {
-        // Nobody looks any more; the demo goes on for its exit code.
+        // Nobody is looking any more; the demo goes on for its exit code.
     }
 }
 

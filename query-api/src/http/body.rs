@@ -1,4 +1,4 @@
-//! Request bodies: JSON, bounded in size and in the time that they may take.
+//! Request bodies: JSON, limited in size and in the time that they may take.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::problem::{Problem, ProblemKind};
 /// The longest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 16 << 10;
 
-/// What JSON may have in front of a value.
+/// What JSON allows before a value.
 const JSON_WHITESPACE: &[u8] = b" \t\n\r";
 
-/// How long a body may take to come.
+/// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body that has come whole. It is JSON whatever its `Content-Type` says.
+/// A body that has arrived completely. It is taken as JSON whatever its `Content-Type` says.
 pub struct Body(Bytes);
 
 impl Body {
@@ -32,10 +32,10 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// 400 if it is no object of that shape.
+    /// 400 if it is not an object of that shape.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let invalid = |why: String| Problem::with_detail(ProblemKind::InvalidBody, why);
-        // From an array a struct would be read too, field by field.
+        // A struct would also be read from an array, field by field.
         let first = self.0.iter().find(|byte| !JSON_WHITESPACE.contains(byte));
         if first.is_some_and(|byte| *byte != b'{') {
             return Err(invalid("the body is no JSON object".to_owned()));

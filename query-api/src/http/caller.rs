@@ -1,8 +1,8 @@
 //! Who calls: the bearer of a token, or whoever `X-User-Id` names in development.
 //!
-//! A token is an HS256 JWT; the caller is its claim `id`, or `sub` where there is no
-//! `id`. `exp` and `nbf` are checked where present, without leeway. Nothing here gives
-//! out tokens, and no other algorithm is taken, above all not `none`.
+//! A token is an HS256 JWT; the caller is its claim `id`, or `sub` if there is no
+//! `id`. `exp` and `nbf` are checked if present, without leeway. Nothing here issues
+//! tokens, and no other algorithm is accepted, above all not `none`.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -44,16 +44,16 @@ enum Name {
 }
 
 impl Authenticator {
-    /// One that believes what `authentication` says.
+    /// An authenticator that believes what `authentication` says.
     #[must_use]
     pub fn new(authentication: &Authentication) -> Self {
         let tokens = authentication.jwt_key.as_ref().map(|key| {
             let mut validation = Validation::new(Algorithm::HS256);
             validation.leeway = 0;
-            // On the second that it names, too, a token is over (RFC 7519).
+            // A token has expired already in the second that it names (RFC 7519).
             validation.reject_tokens_expiring_in_less_than = 1;
             validation.validate_nbf = true;
-            // Tokens of other issuers may have an audience; it is not ours to know.
+            // Tokens of other issuers may have an audience, which we cannot know.
             validation.validate_aud = false;
             validation.required_spec_claims.clear();
             (DecodingKey::from_secret(key.as_bytes()), validation)

@@ -2,17 +2,18 @@
 //!
 //! 1. The key is noted; the same key with another body is 422.
 //! 2. The outcome is looked for, wherever it is: a retry may find it decided. This also
-//!    shows whether its owner can be reached; a command whose outcome could not be seen is
+//!    shows whether its owner can be reached; a command whose outcome could not be read is
 //!    503, and not written. Nor is one whose refusal is known without asking, unless it may
-//!    have been written before: then its owner decides, for what was refused here could
-//!    succeed there. An outcome that is another body's frees the key, as far as it is noted
-//!    here, from the body that it came with.
+//!    have been written before: then its owner decides, since what was refused here could
+//!    succeed there. If the outcome belongs to another body, the key, as far as it is noted
+//!    here, is released from the body that it came with.
 //! 3. The command is written with acks=all.
 //! 4. Its outcome is awaited.
 //!
-//! What is not over in time, 3. or 4., is 504 and names the key to ask again with.
+//! If 3. or 4. is not done in time, the answer is 504 and names the key to retry with.
 //!
-//! Giving up never takes a command back: what is in the topic, or still comes there, is decided.
+//! Giving up never takes a command back: if it is in the topic, or still gets there, it is
+//! decided.
 
 use tokio::time::{Instant, timeout_at};
 use turnstile_engine::Encode;
@@ -41,14 +42,14 @@ pub(super) struct Submission<'a, B> {
     pub(super) body: B,
     /// What a 404 is about.
     pub(super) not_found: ProblemKind,
-    /// The answer, where it is known without asking, and nothing was decided or may be yet.
+    /// The answer, if it is known without asking, and nothing was or may yet be decided.
     pub(super) refusal: Option<Problem>,
     /// Until when the outcome is awaited.
     pub(super) deadline: Instant,
 }
 
 impl Api {
-    /// When a command that is taken now has to be answered.
+    /// When a command that is accepted now has to be answered.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.shared.command_timeout
     }
@@ -136,7 +137,7 @@ impl Api {
         if let Some(problem) = refusal
             && key_use == KeyUse::New
         {
-            // The key stays bound to the body: asked again with that it is refused again.
+            // The key stays bound to the body: a retry with that is refused again.
             return Err(problem);
         }
         // 3.
@@ -144,7 +145,7 @@ impl Api {
         if key.is_given() {
             note_sent();
         }
-        // A key that was made up is nobody's to ask again with before a problem names it.
+        // Nobody can retry with a key that was made up before a problem names it.
         let unknown = |problem: Problem| {
             note_sent();
             problem
@@ -152,7 +153,7 @@ impl Api {
         let mut value = Vec::new();
         command.encode(&mut value);
         let sent = application.send(topic, &outcome_key.key, value);
-        // Who is late is written all the same, when the brokers are back before they give up.
+        // A late command is written all the same, if the brokers are back before they give up.
         let sent = timeout_at(deadline, sent).await;
         let sent = sent.map_err(|_| unknown(outcome_pending()))?;
         sent.map_err(|failure| unknown(not_written(name, &failure)))?;
@@ -166,7 +167,7 @@ impl Api {
     }
 }
 
-/// The answer of a command whose outcome did not come in time.
+/// The answer to a command whose outcome did not come in time.
 pub(super) fn outcome_pending() -> Problem {
     let detail = "the command may be decided yet; ask again with this Idempotency-Key";
     Problem::with_detail(ProblemKind::OutcomePending, detail)

@@ -1,13 +1,13 @@
 //! One connection: it ends when its client ends it, when it has been idle for too long, or
 //! when the server stops.
 //!
-//! It is idle while no request is under way on it, from when it was taken or its last
-//! request was answered. So one that never sends a byte is idle, as is one whose head does
-//! not end, one whose answer is not read, and an HTTP/2 connection without streams, whether
-//! or not its client answers pings. Whoever is idle for too long is told, where the protocol
-//! can, and gone a moment later.
+//! It is idle while no request is under way on it, counting from when it was accepted or its
+//! last request was answered. So a connection is idle that never sends a byte, whose head
+//! does not end or whose answer is not read, and so is an HTTP/2 connection without streams,
+//! whether or not its client answers pings. A client that is idle for too long is told so, if
+//! the protocol allows it, and is disconnected a moment later.
 //!
-//! One timer a connection, which most requests do not touch: they only note the time.
+//! Each connection has one timer, which most requests do not touch: they only note the time.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tower::Service;
 
-/// How long a client that is told to go may take.
+/// How long a client may take to leave after it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// A connection that was taken.
+/// A connection that was accepted.
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) router: Router,
@@ -38,7 +38,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Answers its requests until it ends.
+    /// Answers the requests on it until it ends.
     pub(super) async fn serve(self, builder: &Builder<TokioExecutor>) {
         let Self {
             stream,
@@ -63,10 +63,10 @@ impl Connection {
         };
         connection.as_mut().graceful_shutdown();
         if !is_idle {
-            // How long a stop waits is for the server to say.
+            // How long a stop waits is up to the server.
             return note(connection.await);
         }
-        // A request may have come meanwhile: it is answered.
+        // A request may have come meanwhile: it is still answered.
         tokio::select! {
             biased;
             ended = connection => note(ended),
@@ -87,7 +87,7 @@ fn note(ended: Result<(), BoxError>) {
 struct Activity {
     taken: Instant,
     requests: AtomicUsize,
-    /// When there was none last, in milliseconds since it was taken.
+    /// When the last request ended, in milliseconds since it was accepted.
     idle_since_ms: AtomicU64,
 }
 
@@ -105,10 +105,10 @@ impl Activity {
         UnderWay(self.clone())
     }
 
-    /// Returns once nothing has been under way for so long.
+    /// Returns once nothing has been under way for `limit`.
     async fn idle_for(&self, limit: Duration) {
         loop {
-            // Those who end a request note the time before they take it off the number.
+            // The end of a request notes the time before it decrements the number.
             let is_idle = self.requests.load(Ordering::Acquire) == 0;
             let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
             let now = Instant::now();
@@ -121,7 +121,7 @@ impl Activity {
     }
 }
 
-/// A request that is under way, until it is answered or called off.
+/// A request that is under way, until it is answered or cancelled.
 struct UnderWay(Arc<Activity>);
 
 impl Drop for UnderWay {

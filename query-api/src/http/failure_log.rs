@@ -1,18 +1,18 @@
-//! How much is logged of requests that fail. Where everything fails thousands do so every second,
-//! and a log that has limits of its own then drops what tells the cause. So of each kind only the
-//! first few are logged, and after a while how many were not.
+//! Limits how much is logged about requests that fail. If everything fails, thousands do so every
+//! second, and a log with limits of its own then drops the lines that tell the cause. So only the
+//! first few failures of each kind are logged, and later how many were not.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// So many failures of a kind are logged in a period.
+/// The most failures of a kind that are logged in a period.
 const LINES_MAX: u64 = 10;
-/// How long a period is.
+/// The length of a period.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Failures that one stands for. There are no more kinds than routes and problems.
+/// Failures that are logged alike. There are no more kinds than routes times problems.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FailureKind {
     pub(super) method: &'static str,
@@ -22,13 +22,13 @@ pub(super) struct FailureKind {
     pub(super) problem: Option<&'static str>,
 }
 
-/// The failures of a kind since one of them was the first.
+/// A period of failures of a kind, which began with the first of them.
 struct Period {
     begun: Instant,
     failures: u64,
 }
 
-/// What has failed of late.
+/// What has failed recently.
 #[derive(Default)]
 pub(super) struct FailureLog(Mutex<BTreeMap<FailureKind, Period>>);
 
@@ -44,7 +44,7 @@ impl FailureLog {
         period.failures <= LINES_MAX
     }
 
-    /// Ends the periods that are over; how many failures were not logged in them.
+    /// Ends the periods that are over; returns how many failures were not logged in them.
     pub(super) fn left_out(&self, now: Instant) -> Vec<(FailureKind, u64)> {
         let mut left_out = Vec::new();
         self.0.lock().retain(|kind, period| {
@@ -80,7 +80,7 @@ mod tests {
             .filter(|_| log.admits(many.clone(), begun))
             .count();
         assert_eq!(logged, 10);
-        // Others are not hidden by it.
+        // It does not hide others.
         for other in [
             kind("/api/tickets", "unavailable"),
             kind("/api/orders", "overloaded"),
@@ -89,7 +89,7 @@ mod tests {
         }
         assert_eq!(log.left_out(later(9)), []);
         assert_eq!(log.left_out(later(10)), [(many.clone(), 4_990)]);
-        // It is said once, and the next period begins with the next failure.
+        // It is reported once, and the next period begins with the next failure.
         assert_eq!(log.left_out(later(11)), []);
         assert!(log.admits(many, later(30)));
         assert_eq!(log.left_out(later(39)), []);

@@ -1,17 +1,17 @@
 //! The `Idempotency-Key`: a retry is the same command, and changes nothing.
 //!
 //! The id of a command is derived from the caller and the key, and the ids of the
-//! ticket or order that it makes from that of the command, so a retry names the same
-//! things on every instance. A caller that gives no key gets one made up, which a 504
-//! names so that it can be asked again with.
+//! ticket or order that it creates from that of the command, so a retry names the same
+//! things on every instance. If a caller gives no key, one is made up, which a 504
+//! names so that the request can be retried with it.
 //!
-//! That a key comes with another body is told for certain by the owner of the outcome,
-//! where both commands have the same owner. Where a new body has a new owner (another
-//! ticket, another order), this instance remembers what its latest keys were used for.
+//! The owner of the outcome reliably detects that a key comes with another body, if both
+//! commands have the same owner. For a new body that has another owner (another ticket,
+//! another order), this instance remembers what its latest keys were used for.
 //!
-//! It also remembers which of them had their command sent. Whoever asks for the same again
-//! may have to do with a command that is in the topic or may still get there, so it is for
-//! its owner alone to refuse it. Another instance does not know that.
+//! It also remembers for which of them the command was sent. A retry of such a request may
+//! concern a command that is in the topic or may still get there, so only its owner may
+//! refuse it. Another instance does not know that.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ const KEY_BYTES_MAX: usize = 255;
 /// How many keys an instance remembers.
 const REMEMBERED: usize = 100_000;
 
-/// What a caller named a command.
+/// How a caller named a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
     text: String,
@@ -109,7 +109,7 @@ impl FromRequestParts<Api> for IdempotencyKey {
     }
 }
 
-/// An id for one request's try at a command.
+/// An id for one request's attempt at a command.
 #[must_use]
 pub fn new_attempt() -> AttemptId {
     AttemptId::new(Uuid::new_v4().to_string()).expect("a UUID is neither empty nor long")
@@ -123,7 +123,7 @@ type Use = (&'static str, CommandId);
 pub enum KeyUse {
     /// Nothing was sent under it.
     New,
-    /// A command with the same body was sent under it, and may be decided yet.
+    /// A command with the same body was sent under it, and may yet be decided.
     Sent,
     /// It is bound to another body.
     OtherBody,
@@ -132,9 +132,9 @@ pub enum KeyUse {
 /// What a key was last used for.
 struct LastUse {
     body: Fingerprint,
-    /// Whether the command was handed over to be written.
+    /// Whether the command was handed to the producer.
     is_sent: bool,
-    /// Whether another body may come under the key.
+    /// Whether another body may be used with the key.
     is_free: bool,
 }
 
@@ -152,7 +152,7 @@ struct Remembered {
 
 impl KeyUses {
     /// Notes that a key is used on `route` to ask for `body`, unless it is bound to
-    /// another one; says how it was used before.
+    /// another one; returns how it was used before.
     pub fn note(&self, route: &'static str, command: &CommandId, body: Fingerprint) -> KeyUse {
         let mut uses = self.uses.lock();
         let key = Arc::new((route, command.clone()));
@@ -189,7 +189,7 @@ impl KeyUses {
         self.uses.lock().put(key, last);
     }
 
-    /// Frees a key, whose outcome is not kept, for another body. What was sent under it
+    /// Releases a key, whose outcome is not kept, for another body. What was sent under it
     /// is remembered.
     pub fn release(&self, route: &'static str, command: &CommandId) {
         let key = (route, command.clone());
@@ -198,8 +198,8 @@ impl KeyUses {
         }
     }
 
-    /// Frees a key from `body`, which is not the one that its owner knows it by. Where it was
-    /// bound to another one since, it stays so.
+    /// Releases a key from `body`, which is not the one that its owner knows it by. If it was
+    /// bound to another one since, it stays bound.
     pub fn release_from(&self, route: &'static str, command: &CommandId, body: Fingerprint) {
         let key = (route, command.clone());
         let mut uses = self.uses.lock();
@@ -208,9 +208,9 @@ impl KeyUses {
         }
     }
 
-    /// Forgets a key whose command is decided, where the outcome is not kept.
+    /// Forgets a key whose command is decided, if the outcome is not kept.
     pub fn forget(&self, route: &'static str, command: &CommandId) {
-        // Its place in the queue stays: at worst the next use of it is forgotten early.
+        // Its place in the queue stays: at worst the next use of the key is forgotten early.
         let key = (route, command.clone());
         self.uses.lock().last.remove(&key);
     }
@@ -313,7 +313,7 @@ mod tests {
         send("b");
         uses.forget("orders", &command);
         assert_eq!(note("b"), KeyUse::New);
-        // A key that was made up is first heard of when its command was sent.
+        // A key that was made up is first seen when its command was sent.
         uses.forget("orders", &command);
         send("a");
         assert_eq!(note("a"), KeyUse::Sent);
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(note("right"), KeyUse::OtherBody);
         release_from("wrong");
         assert_eq!(note("right"), KeyUse::New);
-        // Somebody asked with the wrong one at the same time, and hears of it later.
+        // Somebody asked with the wrong one at the same time, and learns of it later.
         release_from("wrong");
         assert_eq!(note("wrong"), KeyUse::OtherBody);
     }

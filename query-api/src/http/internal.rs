@@ -1,8 +1,8 @@
-//! What instances ask each other: reads of rows, answered from what is here.
+//! What instances ask each other: reads of rows, answered from local stores.
 //!
-//! Only instances are let in, by the token that they share; a client's token does not do.
-//! These requests have a bound of their own, so that clients who fill this instance do
-//! not keep others from reading here, and two instances never wait for each other's room.
+//! Only instances are let in, by the token that they share; a client's token is not enough.
+//! These requests have their own limit, so that clients that fill this instance do not
+//! keep others from reading here, and two instances never wait for each other's capacity.
 
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -18,10 +18,10 @@ use super::problem::{Problem, ProblemKind};
 use crate::peers::wire::{CALLER_HEADER, HOP, HOP_HEADER, REQUEST_ID_HEADER, decode, encode};
 use crate::peers::{ReadReply, ReadRequest, Refusal};
 
-/// How many reads of other instances are answered at once, most of which wait.
+/// How many reads of other instances are answered at once; most of them wait.
 pub(super) const READS_MAX: usize = 32_768;
 
-/// How many rows one read of a range gives at most, whatever it asks for: those of a page,
+/// The most rows that one read of a range returns, whatever it asks for: those of a page,
 /// and one more, which shows whether anything follows.
 const ROWS_MAX: usize = LIMIT_MAX + 1;
 
@@ -76,7 +76,7 @@ pub async fn read(
     Ok((content_type, encode(&reply)).into_response())
 }
 
-/// Bounds what a read costs; what it may name by keys is bounded by its body.
+/// Limits the cost of a read; the number of keys is limited by the size of the body.
 fn bound(read: &mut StoreRead) {
     match read {
         StoreRead::Keys(_) => {}
@@ -99,7 +99,7 @@ async fn answer(api: &Api, read: &ReadRequest) -> ReadReply {
     }
 }
 
-/// What a header says, for the log; the token vouches for who wrote it.
+/// The text of a header, for the log; the token vouches for whoever wrote it.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }

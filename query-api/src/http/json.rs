@@ -1,4 +1,4 @@
-//! A JSON body, written into one buffer that has room for most of them.
+//! A JSON body, written into one buffer that is large enough for most of them.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::problem::{Problem, ProblemKind};
 
-/// An order or ticket fits; a page grows.
+/// An order or ticket fits; a page makes it grow.
 const BYTES: usize = 512;
 
-/// The answer that `T` is in JSON.
+/// The answer whose body is `T` as JSON.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 

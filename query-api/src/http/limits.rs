@@ -1,7 +1,7 @@
-//! What one request may cost: how many at once, and how long each.
+//! What requests may cost: how many at once, and how long each.
 //!
-//! Routes bound their own waits; the time-out here is the net under them, and the bound
-//! on requests keeps a flood from taking the memory of those that are under way.
+//! Routes limit their own waits; the time-out here is the safety net under them, and the
+//! limit on requests keeps a flood from taking the memory of those under way.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -17,16 +17,16 @@ use super::Api;
 use super::measures::Refused;
 use super::problem::{Problem, ProblemKind};
 
-/// Beyond the waits that a route has: for reading its body and writing its command.
+/// Added to the waits of a route: for reading the body and writing the command.
 const ROUTE_OVERHEAD: Duration = Duration::from_secs(30);
 
-/// Room for a number of requests at once.
+/// Capacity for a number of requests at once.
 pub(super) struct Room {
     places: usize,
     taken: AtomicUsize,
 }
 
-/// A place in a [`Room`], until it is dropped.
+/// A place in a [`Room`], held until it is dropped.
 pub(super) struct Place<'r>(&'r Room);
 
 impl Room {
@@ -40,7 +40,7 @@ impl Room {
     /// A place, if there is one left.
     pub(super) fn take(&self) -> Option<Place<'_>> {
         let one_more = |taken| (taken < self.places).then_some(taken + 1);
-        // Nothing but the number itself is shared by those who count here.
+        // Those who count here share nothing but the number itself.
         let taken = self
             .taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
@@ -54,7 +54,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Lets a request to the API in unless too many are.
+/// Admits a request to the API, unless there are too many.
 pub(super) fn admit(api: &Api, is_crowded: bool) -> Result<Place<'_>, Problem> {
     let place = if is_crowded {
         Err(Refused::Connections)
@@ -67,12 +67,12 @@ pub(super) fn admit(api: &Api, is_crowded: bool) -> Result<Place<'_>, Problem> {
     })
 }
 
-/// The answer of a route, before it has taken too long.
+/// The answer of a route, unless it takes too long.
 pub(super) async fn bounded(
     api: &Api,
     mut answer: Pin<&mut impl Future<Output = Result<Response, Infallible>>>,
 ) -> Response {
-    // Most have their answer at once, and need no timer.
+    // Most are answered at once, and need no timer.
     let at_once = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
     let answered = match at_once {
         Poll::Ready(answered) => answered,
@@ -114,7 +114,7 @@ mod tests {
         let first = room.take();
         let second = room.take();
         assert!(first.is_some() && second.is_some());
-        // Whoever is turned away takes nothing and gives nothing back.
+        // A request that is turned away takes nothing and gives nothing back.
         for _ in 0..3 {
             assert!(room.take().is_none());
         }

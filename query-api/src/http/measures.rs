@@ -1,4 +1,4 @@
-//! What the process counts and times outside the engine: HTTP, and what it is.
+//! What the process counts and times outside the engine: HTTP, and itself.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -29,11 +29,11 @@ pub struct Measures {
 }
 
 impl Measures {
-    /// Metrics that `registry` shows, of the instance of this id.
+    /// Metrics in `registry`, of the instance with this id.
     ///
     /// # Errors
     ///
-    /// When the registry has metrics of the same names.
+    /// When the registry already has metrics with the same names.
     pub fn new(registry: &Registry, instance_id: &str) -> Result<Self, prometheus::Error> {
         let histogram = |name, help, labels: &[&str]| {
             HistogramVec::new(
@@ -105,20 +105,20 @@ impl Measures {
         registry.register(Box::new(measures.open_connections.clone()))?;
         registry.register(Box::new(measures.commands.clone()))?;
         registry.register(Box::new(measures.command_seconds.clone()))?;
-        // From the start: an increase from nothing to 1 is none to Prometheus.
+        // From the start: Prometheus sees no increase from nothing to 1.
         for reason in [Refused::Requests, Refused::Connections] {
             measures.refused.with_label_values(&[reason.name()]);
         }
         Ok(measures)
     }
 
-    /// Notes whether the instance is ready, for who reads the metrics now.
+    /// Notes whether the instance is ready, for whoever reads the metrics now.
     pub(super) fn set_ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
     }
 
-    /// Counts and times a request, by its method and the route that it matched, where
-    /// `found` is what was found for that route before.
+    /// Counts and times a request, by its method and the route that it matched; `found`
+    /// is what was looked up for that route before.
     pub(super) fn request(
         &self,
         found: &RouteMeasures,
@@ -162,28 +162,28 @@ impl Measures {
         self.refused.with_label_values(&[reason.name()]).inc();
     }
 
-    /// The number of connections that are open, which whoever takes them keeps.
+    /// The number of open connections; whoever accepts connections updates it.
     pub(super) fn open_connections(&self) -> IntGauge {
         self.open_connections.clone()
     }
 
-    /// Counts a request as in flight until the guard is dropped, answered or given up.
+    /// Counts a request as in flight until the guard is dropped, be it answered or abandoned.
     pub(super) fn in_flight(&self) -> InFlight<'_> {
         self.in_flight.inc();
         InFlight(&self.in_flight)
     }
 }
 
-/// The metrics of the requests that one handler answers: found by their labels once, not
-/// for each request. They are of the first request that it answered; what differs in
-/// method or route (all that match none have one handler) is found anew.
+/// The metrics of the requests that one handler answers: looked up by their labels once, not
+/// for each request. They are those of the first request that it answered; if a request
+/// differs in method or route (one handler answers all that match none), they are looked up anew.
 #[derive(Default)]
 pub(super) struct RouteMeasures(OnceLock<Found>);
 
 struct Found {
     method: String,
     route: String,
-    /// By status: a handful.
+    /// By status: there are only a few.
     answers: RwLock<Vec<(u16, IntCounter)>>,
     seconds: Histogram,
 }
@@ -197,13 +197,13 @@ impl Found {
         if counted.is_none() {
             let counter = find();
             counter.inc();
-            // If two come here at once, the counter is there twice, and either counts.
+            // If two get here at once, the counter is in the list twice, and either one counts.
             self.answers.write().push((status, counter));
         }
     }
 }
 
-/// What there are too many of where a request is turned away.
+/// What there are too many of when a request is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     /// `MAX_REQUESTS` are being answered.

@@ -1,14 +1,14 @@
 //! The HTTP API.
 //!
 //! HTTP changes nothing by itself: it writes commands, waits for their outcomes and
-//! reads stores. Every answer that is no success is a [`problem`].
+//! reads stores. Every answer that is not a success is a [`problem`].
 //!
 //! - [`tickets`], [`orders`], [`payments`]: the routes of the contract.
 //! - [`operations`]: health, metrics, topology, the OpenAPI document.
 //! - [`commands`]: how a command is sent and its outcome awaited.
 //! - [`reads`]: how a row is read while tasks move; [`staleness`]: how stale it may be.
 //! - [`internal`]: what other instances ask.
-//! - `observe`: what is counted and logged of each; `failure_log`: how much of that.
+//! - `observe`: what is counted and logged of each request; `failure_log`: how much of that.
 //! - `surround`: what is done with every request, whatever its route.
 //! - [`server`]: connections, and how they end; `connection`: one of them.
 
@@ -76,34 +76,34 @@ struct Shared {
     room: Room,
     cluster_key: ClusterKey,
     peer_measures: PeerMeasures,
-    /// Of reads of other instances.
+    /// Of reads by other instances.
     peer_room: Room,
 }
 
-/// How the API is to behave.
+/// How the API behaves.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     /// The id of the instance.
     pub instance_id: String,
-    /// Who callers are believed to be.
+    /// How callers are authenticated.
     pub authentication: Authentication,
     /// How long a request waits for the outcome of its command.
     pub command_timeout: Duration,
-    /// How long a read waits for a task that is on its way.
+    /// How long a read waits for a task that is moving.
     pub recovery_wait: Duration,
     /// How many requests are answered at once.
     pub max_requests: usize,
-    /// By what other instances are known.
+    /// The key by which other instances are known.
     pub cluster_key: ClusterKey,
 }
 
 impl Api {
     /// The API of an instance; it shows the metrics of `registry`, and adds its own. Reads
-    /// of other instances are counted by `peer_measures`.
+    /// by other instances are counted by `peer_measures`.
     ///
     /// # Errors
     ///
-    /// When the registry has metrics of the same names.
+    /// When the registry already has metrics with the same names.
     pub fn new(
         instance: Arc<Instance>,
         registry: Registry,
@@ -138,7 +138,7 @@ impl Api {
         &self.shared.instance
     }
 
-    /// The number of connections that are open, for [`server::serve`] to keep.
+    /// The number of open connections, for [`server::serve`] to update.
     #[must_use]
     pub fn open_connections(&self) -> IntGauge {
         self.measures().open_connections()

@@ -1,8 +1,8 @@
-//! One log line and a few metrics for each request. What failed is logged at `info`, unless too
-//! much of its kind did (`failure_log`); the rest, and all that probes and scrapers ask, at `debug`.
+//! One log line and a few metrics for each request. Failures are logged at `info`, unless there
+//! were too many of their kind (`failure_log`); the rest, and all probes and scrapes, at `debug`.
 //!
-//! Requests go by the route they matched, never by their path: ids are not labels, and
-//! a stranger's paths cannot fill the memory.
+//! Requests are counted by the route they matched, never by their path: ids are not labels,
+//! and a stranger's paths cannot fill the memory.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -19,11 +19,11 @@ use super::problem::FailureCause;
 /// The route of requests that match none.
 const NO_ROUTE: &str = "none";
 
-/// What all routes of the API begin with; the others are of probes, scrapers, people who
-/// look after the instance, and other instances.
+/// What all routes of the API begin with; the others are for probes, scrapers, operators of
+/// the instance, and other instances.
 const API: &str = "/api/";
 
-/// What is to be said of a request once it is answered.
+/// What is logged and counted of a request once it is answered.
 pub(super) struct Observed {
     begun: Instant,
     method: &'static str,
@@ -51,7 +51,7 @@ impl Observed {
         self.route().starts_with(API)
     }
 
-    /// Counts, times and logs it: that is how it was answered.
+    /// Counts, times and logs it, now that it is answered with `response`.
     pub(super) fn end(
         self,
         api: &Api,
@@ -66,7 +66,7 @@ impl Observed {
         let (failed, status) = (status.is_server_error(), status.as_u16());
         let is_of_callers = !is_probe_or_scrape(route);
         if failed || !is_of_callers {
-            // Probes and scrapers come also when nothing fails any more.
+            // Probes and scrapes keep coming even if nothing fails any more.
             say_left_out(&api.shared.failure_log);
         }
         let cause = response.extensions().get::<FailureCause>();
@@ -80,7 +80,7 @@ impl Observed {
             };
             api.shared.failure_log.admits(kind, Instant::now())
         };
-        // Only what is logged is put into words.
+        // Only what is logged is formatted.
         if is_logged {
             tracing::info!(
                 method,
@@ -108,7 +108,7 @@ impl Observed {
     }
 }
 
-/// Says of which failures there were too many for the log.
+/// Logs which kinds of failures there were too many of to log.
 fn say_left_out(log: &FailureLog) {
     for (of, number) in log.left_out(Instant::now()) {
         let FailureKind {
@@ -128,8 +128,8 @@ fn say_left_out(log: &FailureLog) {
     }
 }
 
-/// Probes and scrapers ask again and again, also while 503 is what is expected, and what
-/// is wrong with the instance is logged where it goes wrong.
+/// Probes and scrapers keep asking, also while 503 is expected, and what is wrong with the
+/// instance is logged where it goes wrong.
 fn is_probe_or_scrape(route: &str) -> bool {
     route.starts_with("/health/") || route == "/metrics"
 }

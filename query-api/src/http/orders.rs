@@ -1,7 +1,7 @@
 //! Orders: a buyer's hold on a ticket.
 //!
-//! The id of an order that is made here is chosen so that its rows lie where those of
-//! its ticket do: whoever waits for both then waits for one instance.
+//! The id of an order that is created here is chosen so that its rows are kept where those
+//! of its ticket are: a request that waits for both then waits for one instance.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -1,12 +1,12 @@
 //! Lists, a page at a time: by partition, then by id, a stable order without gaps.
 //!
-//! A cursor says after which row to go on. It is opaque: hex of a version byte, a
+//! A cursor says after which row to continue. It is opaque: hex of a version byte, a
 //! letter for the list, the partition (4 bytes, big-endian), and the id of the row,
 //! which is empty at the beginning of a partition.
 //!
-//! Partitions are read in order, each at most once a page, and several at a time the more
-//! the emptier they turn out to be. A partition that nobody can give at the moment is
-//! named in the page, which goes on without it.
+//! Partitions are read in order, each at most once per page, and the emptier they turn
+//! out to be, the more of them at a time. A partition that no instance can give at the
+//! moment is named in the page, which goes on without it.
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};

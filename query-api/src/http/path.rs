@@ -1,4 +1,4 @@
-//! What comes in paths and queries, with complaints that are problems.
+//! What comes in paths and queries; complaints are problems.
 
 use std::fmt::Display;
 use std::str::FromStr;

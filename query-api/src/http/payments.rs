@@ -1,7 +1,7 @@
 //! Payments: an order is paid, or the attempt fails it.
 //!
-//! The answer waits until the order shows what became of it, so that whoever reads it
-//! next finds it completed or failed, and its ticket free in the latter case.
+//! The answer waits until the order shows the result, so that the next reader finds
+//! it completed or failed, and in the latter case its ticket free.
 
 use std::time::Duration;
 

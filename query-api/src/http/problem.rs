@@ -1,7 +1,7 @@
 //! Errors as RFC 9457 problem documents.
 //!
-//! The `type` of a problem is stable: clients may go by it. `detail` is for people and
-//! may change; what a program needs beside the type is a field of its own.
+//! The `type` of a problem is stable: clients may rely on it. `detail` is for people and
+//! may change; what a program needs beyond the type is a field of its own.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -1,6 +1,6 @@
 //! Reading rows while tasks start, move and stop.
 //!
-//! A row that nobody who has it can give at the moment is waited for, up to
+//! If no instance that has a row can give it at the moment, the read waits for it, up to
 //! `recovery_wait`; then the answer is 503. A page of a list waits less, and goes on.
 
 use std::sync::Arc;
@@ -19,12 +19,12 @@ impl Api {
         application.map_err(|why| Problem::with_detail(ProblemKind::Unavailable, why))
     }
 
-    /// How long a read that begins now waits, for what is committed.
+    /// How long a read that begins now waits, for committed rows.
     pub(super) fn patience(&self) -> Patience {
         Patience::until(Instant::now() + self.shared.recovery_wait)
     }
 
-    /// The same for a reader who takes what is at most so stale.
+    /// The same for a reader who accepts rows that are at most so stale.
     pub(super) fn patience_with(&self, max_stale: Option<Duration>) -> Patience {
         Patience {
             max_stale,
@@ -41,9 +41,9 @@ impl Api {
     }
 }
 
-/// How long a page waits at most for a partition that nobody can give, before it goes on
+/// The longest that a page waits for a partition that no instance can give, before it goes on
 /// without it: an instance that hangs is asked once in that time, and one that has died is
-/// not replaced sooner than a page can do without it.
+/// not replaced within it in any case.
 const PAGE_WAIT: Duration = Duration::from_secs(2);
 
 /// What a client is told when a row cannot be read.

@@ -1,11 +1,11 @@
-//! The name of a request: the one it came with in `x-request-id`, or else one of ours.
+//! The id of a request: the one it came with in `x-request-id`, or else one of ours.
 //!
-//! One that came is kept where it is short and of visible ASCII characters: it is logged, and it
-//! goes on to other instances, whose connection would end with a head that is too long.
+//! An id that came with the request is kept if it is short and of visible ASCII characters: it is
+//! logged, and passed on to other instances, whose connection would end if the head is too long.
 //!
 //! Ours are UUIDs of the random kind. They are drawn from a keyed hash of a counter, whose
-//! keys the system gave the process at random: asking the system for each request would
-//! cost a system call each. They are names, not secrets.
+//! keys the system gave the process at random: asking the system for each one would cost a
+//! system call per request. They are names, not secrets.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -16,13 +16,13 @@ use uuid::{Builder, Uuid};
 
 use crate::peers::wire::REQUEST_ID_HEADER;
 
-/// The header that names a request, in both directions.
+/// The header that carries the id, in both directions.
 pub(super) const HEADER: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
 
-/// The longest name that is kept, in bytes.
+/// The longest id that is kept, in bytes.
 const BYTES_MAX: usize = 128;
 
-/// Where our names come from.
+/// Generates our ids.
 struct Names {
     halves: [RandomState; 2],
     next: AtomicU64,
@@ -42,13 +42,13 @@ impl Names {
     }
 }
 
-/// The name of a request with these headers.
+/// The id of a request with these headers.
 pub(super) fn of(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(HEADER).filter(|name| is_kept(name));
     given.cloned().unwrap_or_else(made_up)
 }
 
-/// Whether a name that came is kept.
+/// Whether an id that came with a request is kept.
 fn is_kept(name: &HeaderValue) -> bool {
     let bytes = name.as_bytes();
     (1..=BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)

@@ -9,8 +9,8 @@ use turnstile_ticketing::Service;
 use super::Api;
 use super::problem::{Problem, ProblemKind};
 
-/// The service of a route, which is 404 where that does not run here. First among what a
-/// route takes: of what is not there nobody learns what else is wrong with the request.
+/// The service of a route, which is 404 if the service does not run here. It comes first among
+/// what a route extracts: if the route does not exist, nothing else about the request is judged.
 pub struct Runs<S>(PhantomData<S>);
 
 /// A service, as a type.

@@ -1,11 +1,11 @@
-//! Connections: taken, bounded, and ended in order.
+//! Connections: accepted, limited, and ended in an orderly way.
 //!
-//! 1. While it serves, it takes connections up to a number. A few more are taken for
-//!    other instances and for probes: clients are turned away there, so that however many
-//!    there are, instances reach each other. Beyond these connections wait in the backlog
-//!    of the system. One that is idle for too long is closed (`connection`).
-//! 2. When it is to stop, it takes no more, closes those that are idle, and lets each
-//!    request that is under way end, for a bounded time.
+//! 1. While it serves, it accepts connections up to a limit. It accepts a few more for other
+//!    instances and for probes: on these, clients are turned away, so that instances reach each
+//!    other however many clients there are. Beyond that, connections wait in the system's
+//!    backlog. A connection that is idle for too long is closed (`connection`).
+//! 2. When it is to stop, it accepts no more, closes idle connections, and lets each
+//!    request under way end, for a limited time.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,49 +21,49 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::connection::Connection;
 
-/// How often an HTTP/2 connection on which nothing comes is asked whether it is there.
+/// How often an HTTP/2 connection on which nothing comes is pinged.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// How long to wait after a connection could not be taken, for want of descriptors.
+/// How long to wait after a connection could not be accepted for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Requests of one HTTP/2 connection at once: another instance has all its reads on one,
-/// and how many are let in is decided where they are answered.
+/// Concurrent requests on one HTTP/2 connection: another instance has all its reads on one,
+/// and how many are admitted is decided where they are answered.
 const STREAMS_MAX: u32 = 16_384;
 
-/// How many requests of a connection may be called off before they were looked at: those
-/// whose clients go away all at once.
+/// How many requests of a connection may be reset before they were looked at: those whose
+/// clients go away all at once.
 const RESET_STREAMS_MAX: usize = 4_096;
 
 /// The longest head of an HTTP/1.1 request, and the most that is read ahead on its connection.
-/// Heads that do not end take this times the connections that are open. (With HTTP/2 a head has
-/// 16 KiB at the most, as hyper has it.)
+/// Heads that do not end take up to this times the number of open connections. (With HTTP/2
+/// hyper limits a head to 16 KiB.)
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// How many connections are open beyond those for everybody.
+/// How many connections are accepted beyond those for everybody.
 const RESERVED: usize = 256;
 
-/// How long those may be idle at most.
+/// The longest that those may be idle.
 const RESERVED_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Goes with requests that come when all connections for clients are taken.
+/// Attached to requests that come when all connections for clients are taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Crowded;
 
 /// How many connections are open, and how long they may take to end.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerConfig {
-    /// How many connections of clients are open at once.
+    /// How many connections of clients may be open at once.
     pub max_connections: usize,
-    /// How long a connection is kept on which no request is under way, be it that the
-    /// next one does not begin or that its head does not end.
+    /// How long a connection is kept on which no request is under way, because the next one
+    /// does not begin or its head does not end.
     pub idle_timeout: Duration,
     /// How long a stop waits for requests that are under way.
     pub drain_timeout: Duration,
 }
 
-/// Serves `router` until `stop` turns true; says whether every request had its answer. `open_connections`
-/// is the number of those that are open.
+/// Serves `router` until `stop` turns true; returns whether every request was answered.
+/// `open_connections` is the number of open connections.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -84,7 +84,7 @@ pub async fn serve(
         reserved_idle_timeout,
     );
     reserved.builder.http1().keep_alive(false);
-    // Nothing is sent: when the last connection has let go of it, all have ended.
+    // Nothing is sent: when the last connection drops its sender, all have ended.
     let (under_way, mut ended) = mpsc::channel::<Infallible>(1);
 
     // 1.
@@ -131,7 +131,7 @@ pub async fn serve(
         .is_ok()
 }
 
-/// A connection among those that are open, until it is dropped.
+/// Counts a connection as open until it is dropped.
 struct Counted(IntGauge);
 
 impl Counted {
@@ -147,7 +147,7 @@ impl Drop for Counted {
     }
 }
 
-/// Connections that are served alike.
+/// Connections that are served in the same way.
 struct Kind {
     permits: Arc<Semaphore>,
     router: Router,
@@ -164,11 +164,11 @@ impl Kind {
             .keep_alive_interval(KEEP_ALIVE)
             .max_concurrent_streams(STREAMS_MAX)
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX);
-        // A head that is slow makes an idle connection, whose time is watched anyway: a
-        // timer for each request is not needed.
+        // A slow head makes an idle connection, whose time is watched anyway: no timer for
+        // each request is needed.
         builder.http1().header_read_timeout(None);
         builder.http1().max_buf_size(HEAD_BYTES_MAX);
-        // Answers are short: to copy one behind its head costs less than to hand the
+        // Answers are short: copying the body behind the head costs less than passing the
         // system two pieces.
         builder.http1().writev(false);
         Self {
@@ -185,7 +185,7 @@ impl Kind {
     }
 }
 
-/// Room for a connection: for everybody if there is any.
+/// Room for a connection: the room for everybody, if there is any.
 async fn room<'k>(open: &'k Kind, reserved: &'k Kind) -> (&'k Kind, OwnedSemaphorePermit) {
     tokio::select! {
         biased;

@@ -1,8 +1,8 @@
-//! Answers that may be stale, for whoever says so: `Cache-Control: max-stale[=<seconds>]`.
+//! Answers that may be stale, for readers who ask for it: `Cache-Control: max-stale[=<seconds>]`.
 //!
-//! As in RFC 9111: without a number, however stale. What is not exactly that directive is
-//! not there. An answer that is stale says so: `Age`, in seconds rounded up, and
-//! `X-Records-Behind`, the changes that it may miss, where that is known.
+//! As in RFC 9111, no number means any staleness. Anything that is not exactly that directive
+//! is ignored. A stale answer says so: `Age`, in seconds rounded up, and `X-Records-Behind`,
+//! the number of changes that it may miss, if that is known.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl MaxStale {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .filter_map(|directive| Self::directive(directive.trim()));
-        // Of several the strictest.
+        // Of several, the strictest counts.
         Self(directives.min())
     }
 
@@ -46,7 +46,7 @@ impl MaxStale {
             return Some(Duration::MAX);
         };
         let digits = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
-        // A number that is beyond all bounds is as good as none.
+        // A number that is too large to read is as good as none.
         digits.then(|| seconds.parse().map_or(Duration::MAX, Duration::from_secs))
     }
 }

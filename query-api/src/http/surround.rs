@@ -1,11 +1,11 @@
 //! What surrounds every route, from outside in:
 //!
-//! 1. The request has a name, which its answer carries, and is counted as in flight.
-//! 2. One to the API is let in, or turned away at once.
-//! 3. It is answered, in bounded time, whatever panics.
+//! 1. The request gets an id, which its answer carries, and is counted as in flight.
+//! 2. If it is to the API, it is admitted, or turned away at once.
+//! 3. It is answered within a limited time, even if something panics.
 //! 4. It is counted, timed and logged by its route.
 //!
-//! All of it is one service with one future: as layers of their own these four would cost
+//! All of it is one service with one future: as separate layers these four would cost
 //! every request several allocations and copies each.
 
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use crate::application::BoxFuture;
 use crate::peers::origin::Origin;
 use crate::peers::wire::HOP_HEADER;
 
-/// Says that another instance asks.
+/// Says that the request is from another instance.
 const HOP: HeaderName = HeaderName::from_static(HOP_HEADER);
 
 /// The layer around all routes.
@@ -58,8 +58,8 @@ impl<S> Layer<S> for Surround {
     }
 }
 
-/// A route and what surrounds it. It is cloned for each request: what it shares is under
-/// one count of references, for cores pass each of them to and fro.
+/// A route and what surrounds it. It is cloned for each request, so what it shares has a single
+/// reference count: cores pass every such count back and forth.
 #[derive(Clone)]
 pub(super) struct Surrounded<S> {
     route: S,

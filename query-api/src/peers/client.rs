@@ -1,7 +1,7 @@
 //! Asks other instances.
 //!
 //! One connection to each, over which thousands of reads can wait at a time. Each read is
-//! bounded; nothing is tried again here, because the owner may have changed meanwhile.
+//! limited in time; nothing is retried here, because the owner may have changed meanwhile.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ use super::{ClusterKey, PeerMeasures, origin};
 /// How long it may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a connection may be silent before it is asked whether it lives, and how long
-/// it may take to say so. Requests that wait on a host that is gone end by this.
+/// How long a connection may be silent before it is pinged, and how long the reply may take.
+/// Requests that wait on a host that is gone end by this.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// What an answer may send ahead: a page of a list and more.
+/// How much of an answer may be sent ahead: a page of a list and more.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 
-/// What all answers of an instance may send ahead.
+/// How much of all answers of an instance may be sent ahead.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// How often it is said that an instance does not know this one's key.
+/// How often it is logged that an instance does not know this one's key.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why another instance gave no rows.
@@ -47,10 +47,10 @@ pub enum PeerFailure {
     /// It does not know this instance's key.
     #[error("it has another CLUSTER_KEY or JWT_KEY")]
     Unauthorized,
-    /// It is no instance, or one of another build.
+    /// It is not an instance, or one of another build.
     #[error("it answers with status {0}")]
     Status(StatusCode),
-    /// Its answer is not understood.
+    /// Its answer cannot be decoded.
     #[error("its answer is not understood")]
     Unintelligible(#[from] postcard::Error),
 }
@@ -92,7 +92,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// A client that shows this key.
+    /// A client that presents this key.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl Peers {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .redirect(Policy::none())
-            // What the environment says of proxies is for the world outside.
+            // Proxies in the environment are for the outside world.
             .no_proxy()
             .build()?;
         Ok(Self {
@@ -123,11 +123,11 @@ impl Peers {
         &self.measures
     }
 
-    /// Has the instance at `address` read, for `limit` at most beside the wait that is
-    /// asked for.
+    /// Has the instance at `address` read, for at most `limit` in addition to the requested
+    /// wait.
     ///
     /// # Errors
-    ///
+    /// When it returns no rows.
     /// When it gives no rows.
     pub async fn read(
         &self,

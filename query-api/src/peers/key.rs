@@ -1,12 +1,12 @@
 //! How instances know each other: a secret that all of them have.
 //!
-//! The secret is `CLUSTER_KEY` or, where that is not set, derived from `JWT_KEY`, which
-//! all instances have too. Development without either takes the application id, which
-//! is no secret. The key itself is never sent: what goes over the wire is a bearer token
+//! The secret is `CLUSTER_KEY` or, if that is not set, derived from `JWT_KEY`, which
+//! all instances have too. In development without either it is the application id, which
+//! is not secret. The key itself is never sent: what goes over the wire is a bearer token
 //! that is derived from it, for one application.
 //!
-//! A token does not expire, and whoever reads the traffic has it: between hosts that do
-//! not trust their network, encrypt it.
+//! A token does not expire, and whoever can read the traffic has it: between hosts whose
+//! network is not trusted, encrypt it.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use hmac::{Hmac, Mac};
@@ -15,10 +15,10 @@ use subtle::ConstantTimeEq;
 
 use crate::config::Authentication;
 
-/// What the root of a cluster is derived from a JWT key by.
+/// The label with which the root of a cluster is derived from a JWT key.
 const ROOT_LABEL: &[u8] = b"turnstile: root of the instances of a cluster, version 1";
 
-/// What the token is derived from the root by, before the application id.
+/// The label with which the token is derived from the root, before the application id.
 const TOKEN_LABEL: &[u8] = b"turnstile: bearer token between instances, version 1: ";
 
 /// The bearer token of the instances of an application.
@@ -29,7 +29,7 @@ pub struct ClusterKey {
     is_secret: bool,
 }
 
-/// Says whether it is a secret, never which.
+/// Says whether it is a secret, but does not show it.
 impl std::fmt::Debug for ClusterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClusterKey")
@@ -63,7 +63,7 @@ impl ClusterKey {
         }
     }
 
-    /// Whether only those know it who were told a secret.
+    /// Whether it is known only to those who were told a secret.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         self.is_secret
@@ -75,7 +75,7 @@ impl ClusterKey {
         self.authorization.clone()
     }
 
-    /// Whether these headers are those of an instance. Takes as long for a token that is
+    /// Whether these headers are those of an instance. The check takes as long for a token that is
     /// almost right as for any other.
     #[must_use]
     pub fn admits(&self, headers: &HeaderMap) -> bool {
@@ -128,7 +128,7 @@ mod tests {
                 assert_eq!(admits(one, other), number == other_number);
             }
         }
-        // The JWT key does not matter where there is a cluster key.
+        // The JWT key does not matter if there is a cluster key.
         let same = key(Some("c"), Some("another"), "app");
         assert!(admits(&keys[0], &same));
         let secret: Vec<bool> = keys.iter().map(ClusterKey::is_secret).collect();

@@ -1,4 +1,4 @@
-//! What instances count of what they ask each other.
+//! Metrics of what instances ask each other.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const SECONDS: [f64; 12] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
 ];
 
-/// The metrics of what goes between instances; cheap to clone.
+/// The metrics of the traffic between instances; cheap to clone.
 #[derive(Clone)]
 pub struct PeerMeasures {
     sent: IntCounterVec,
@@ -20,11 +20,11 @@ pub struct PeerMeasures {
 }
 
 impl PeerMeasures {
-    /// Metrics that `registry` shows.
+    /// Metrics in `registry`.
     ///
     /// # Errors
     ///
-    /// When the registry has metrics of the same names.
+    /// When the registry already has metrics with the same names.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let histogram = |name, help| {
             Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))

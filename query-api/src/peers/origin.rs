@@ -1,7 +1,7 @@
-//! On whose behalf one asks: the request that is being answered.
+//! On whose behalf an instance asks: the request that is being answered.
 //!
-//! It goes with the task that answers the request, so that whatever asks another instance
-//! on the way can name it there.
+//! It is attached to the task that answers the request, so that code that asks another
+//! instance on the way can name it there.
 
 use std::sync::OnceLock;
 
@@ -21,7 +21,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// A request; `has_hopped` where an instance made it, which must not be asked further.
+    /// A request; `has_hopped` if an instance made it: it must not be passed on.
     #[must_use]
     pub fn new(request_id: HeaderValue, has_hopped: bool) -> Self {
         Self {
@@ -58,7 +58,7 @@ pub fn request_id() -> Option<HeaderValue> {
     id.ok().flatten()
 }
 
-/// Who made the request that is being answered, where that is known and can be said.
+/// Who made the request that is being answered, if that is known and can be sent.
 #[must_use]
 pub fn caller() -> Option<HeaderValue> {
     let caller = ORIGIN.try_with(|origin| {

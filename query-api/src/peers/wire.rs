@@ -1,11 +1,11 @@
-//! What goes between instances: postcard, by position, without names.
+//! What instances send each other: postcard, by position, without names.
 //!
 //! ```text
 //! POST /internal/v1/read   ReadRequest ──► ReadReply
 //! ```
 //!
-//! A change of these types, or of those of the engine in them, is another version in the
-//! path: instances of differing builds run side by side while they are replaced.
+//! A change of these types, or of those of the engine in them, needs another version in the
+//! path: instances of differing builds run side by side during a rolling replacement.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use turnstile_engine::runtime::{StoreAnswer, StoreRequest};
 
-/// Where one asks.
+/// The path of reads.
 pub const READ_PATH: &str = "/internal/v1/read";
 
-/// Says that an instance asks, and that whoever is asked does not ask further.
+/// Says that an instance asks, and that the instance that is asked must not ask further.
 pub const HOP_HEADER: &str = "x-turnstile-hop";
 
 /// The only number of hops there is.
@@ -34,16 +34,16 @@ pub const CALLER_HEADER: &str = "x-caller-id";
 pub struct ReadRequest {
     /// What is to be read.
     pub request: StoreRequest,
-    /// Where the answer is to wait for a change. Only a read of one key can wait.
+    /// Set if the answer is to wait for a change. Only a read of one key can wait.
     pub wait: Option<Wait>,
-    /// How stale a standby may be that answers; nothing: only the running task may.
+    /// How stale a standby that answers may be; `None`: only the running task may answer.
     pub max_stale: Option<Duration>,
 }
 
-/// For what an answer waits: the row to differ from what is known, for so long.
+/// What an answer waits for: the row to differ from what is known, for a limited time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
-    /// The row as it is known; nothing: there was no such row.
+    /// The row as it is known; `None`: there was no such row.
     pub known: Option<Fingerprint>,
     /// How long at most.
     pub limit: Duration,
@@ -54,7 +54,7 @@ pub struct Wait {
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
-    /// That of a value: half of its SHA-256.
+    /// The fingerprint of a value: half of its SHA-256.
     #[must_use]
     pub fn of(value: &[u8]) -> Self {
         let digest = Sha256::digest(value);
@@ -64,7 +64,7 @@ impl Fingerprint {
         Self(*half)
     }
 
-    /// That of the only row of an answer, if it has one.
+    /// The fingerprint of the only row of an answer, if it has one.
     #[must_use]
     pub fn of_row(answer: &StoreAnswer) -> Option<Self> {
         answer.rows.first().map(|(_, value)| Self::of(value))
@@ -76,14 +76,14 @@ impl Fingerprint {
 pub enum ReadReply {
     /// The rows.
     Answer(StoreAnswer),
-    /// None, and why.
+    /// No rows, and why.
     Refusal(Refusal),
 }
 
 /// Why an instance does not answer another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// It does not have the partition: ask who has it now.
+    /// It does not have the partition: ask the instance that has it now.
     #[error("{0}")]
     NotHere(String),
     /// It has the partition, but cannot be read yet: ask again.
@@ -92,10 +92,10 @@ pub enum Refusal {
     /// It runs another topology.
     #[error("there is no store {0} there")]
     UnknownStore(String),
-    /// Too many ask at once.
+    /// It is asked too much at once.
     #[error("it is asked too much at once")]
     Busy,
-    /// It makes no sense to it.
+    /// The request makes no sense to it.
     #[error("it does not understand: {0}")]
     Malformed(String),
     /// The store failed.
@@ -103,17 +103,17 @@ pub enum Refusal {
     Failed(String),
 }
 
-/// As it is sent.
+/// The message as it is sent.
 #[must_use]
 pub fn encode(message: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(message).expect("what is sent has a length and no maps of text")
 }
 
-/// As it was sent.
+/// The message that was sent as these bytes.
 ///
 /// # Errors
 ///
-/// When `bytes` are nothing that [`encode`] writes, or more than that.
+/// When `bytes` are not what [`encode`] writes, or have something after it.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
     let (message, rest) = postcard::take_from_bytes(bytes)?;
     if rest.is_empty() {

@@ -19,7 +19,7 @@ impl Layer {
         }
     }
 
-    /// Takes all writes out, and leaves none.
+    /// Takes all writes out, leaving none.
     pub(super) fn take(&mut self) -> Self {
         let none = Self::new(self.stores.len());
         std::mem::replace(self, none)
@@ -61,7 +61,7 @@ impl Layer {
         })
     }
 
-    /// Makes `write` the one of its key, and returns the one before.
+    /// Makes `write` the write of its key, and returns the previous one.
     pub(super) fn insert(
         &mut self,
         store: StoreId,
@@ -99,7 +99,7 @@ impl Layer {
         self.stores.iter().map(Writes::len).sum()
     }
 
-    /// The memory that the writes take, about.
+    /// The approximate memory of the writes.
     pub(super) fn bytes(&self) -> usize {
         self.stores.iter().map(Writes::bytes).sum()
     }

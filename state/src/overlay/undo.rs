@@ -8,11 +8,11 @@ use crate::{StateError, StoreId};
 #[derive(Default)]
 pub(super) struct UndoLog {
     replaced: Vec<Replaced>,
-    /// The keys of which there was no write, one after the other.
+    /// The keys that had no write before, one after the other.
     keys: Vec<u8>,
 }
 
-/// What a key was before a write.
+/// What a write replaced.
 enum Replaced {
     Write(StoreId, Write),
     /// There was no write of the key that begins here in `keys`.

@@ -1,13 +1,13 @@
-//! What is written to a database and not on disk yet.
+//! The writes to a database that are not on disk yet.
 //!
-//! RocksDB would keep it in memory as well until it is flushed; but there a row is looked up,
-//! and put in its place, by comparing whole keys along a list. Here both take a tenth of that
-//! time, and a row that is written again before it is drained reaches the disk once.
+//! RocksDB would keep them in a memtable until it is flushed; but to find or insert a row there,
+//! it compares whole keys along a list. Here both take a tenth of that time, and a row that is
+//! written again before it is drained reaches the disk once.
 //!
-//! What is loaded in bulk is not put in its place before somebody asks for it, or it is drained.
+//! Rows loaded in bulk are put in place only when somebody reads them, or they are drained.
 //!
-//! Readers scan a store as it was when they began: they share its writes, and whoever writes
-//! meanwhile writes to a copy.
+//! A scan sees a store as it was when the scan began: it shares the store's writes, and
+//! concurrent writers write to a copy.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::{Batch, KeyRange, ScanDirection, StateError, StoreId};
 #[derive(Debug)]
 pub(super) struct Buffer {
     stores: Vec<Arc<Writes>>,
-    /// Of each store, what lies over its writes.
+    /// For each store, what lies over its writes.
     loaded: Vec<Loaded>,
     changelog_offset: Option<i64>,
 }
 
 impl Buffer {
-    /// Empty, for so many stores.
+    /// An empty buffer for `store_count` stores.
     pub(super) fn new(store_count: usize) -> Self {
         Self {
             stores: (0..store_count).map(|_| Arc::default()).collect(),
@@ -36,13 +36,13 @@ impl Buffer {
         }
     }
 
-    /// Takes all of it out.
+    /// Takes everything out.
     pub(super) fn take(&mut self) -> Self {
         let empty = Self::new(self.stores.len());
         std::mem::replace(self, empty)
     }
 
-    /// Adds a batch, as a whole or not at all; in bulk, for [`Self::settle`] to put in its place.
+    /// Adds a batch, as a whole or not at all; in bulk, [`Self::settle`] puts it in place later.
     pub(super) fn add(&mut self, batch: Batch, in_bulk: bool) -> Result<(), StateError> {
         let known = self.stores.len();
         let mut written = batch.writes.iter().map(|(store, _)| store);
@@ -65,12 +65,12 @@ impl Buffer {
         Ok(())
     }
 
-    /// Whether everything is in its place.
+    /// Whether everything is in place.
     pub(super) fn is_settled(&self) -> bool {
         self.loaded.iter().all(Loaded::is_empty)
     }
 
-    /// Puts everything in its place.
+    /// Puts everything in place.
     pub(super) fn settle(&mut self) {
         for (writes, loaded) in self.stores.iter_mut().zip(&mut self.loaded) {
             if !loaded.is_empty() {
@@ -79,18 +79,18 @@ impl Buffer {
         }
     }
 
-    /// What is written to a store, when it is settled.
+    /// The writes to a store, once settled.
     pub(super) fn store(&self, store: StoreId) -> Result<&Arc<Writes>, StateError> {
         let writes = self.stores.get(store.index());
         writes.ok_or(StateError::UnknownStore(store))
     }
 
-    /// What is written to each store, in their order, when it is settled.
+    /// The writes to each store, in their order, once settled.
     pub(super) fn stores(&self) -> impl Iterator<Item = &Writes> {
         self.stores.iter().map(AsRef::as_ref)
     }
 
-    /// The changelog offset that is reached, unless RocksDB knows it.
+    /// The changelog offset that is reached, if RocksDB does not have it yet.
     pub(super) fn changelog_offset(&self) -> Option<i64> {
         self.changelog_offset
     }
@@ -99,7 +99,7 @@ impl Buffer {
         self.changelog_offset.is_none() && self.is_settled() && self.stores().all(Writes::is_empty)
     }
 
-    /// The memory that it takes, about.
+    /// The approximate memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         let loaded: usize = self.loaded.iter().map(Loaded::bytes).sum();
         loaded + self.stores().map(Writes::bytes).sum::<usize>()

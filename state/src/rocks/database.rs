@@ -1,4 +1,4 @@
-//! A database, and what lies over it: the rows that are not in its files yet.
+//! A database, and the layers over it: the rows that are not in its files yet.
 //!
 //! ```text
 //! fresh      batches are added here
@@ -6,9 +6,9 @@
 //! RocksDB    files
 //! ```
 //!
-//! Readers look from the top down. What is drained goes to RocksDB as a file that is sorted
-//! already, which takes it in as a whole: nothing is copied into a table in memory, from which
-//! RocksDB would make that file. So it is never written to otherwise.
+//! Readers look from the top down. A drain writes a sorted file, which RocksDB ingests as a
+//! whole: nothing is copied into a memtable, from which RocksDB would make that file. The
+//! database is never written to in any other way.
 
 use std::fmt;
 use std::fs::File;
@@ -33,11 +33,11 @@ use crate::merge::{Entries, Merge};
 use crate::write::Write;
 use crate::{Batch, KeyRange, ScanDirection, StateError, StoreId, StoreStats};
 
-/// A file on its way into the database, in its directory: RocksDB passes over such a name, and
-/// the directory of the task keeps its age.
+/// A file about to be ingested, in the directory of the database: RocksDB ignores such a name,
+/// and the directory of the task keeps its age.
 const DRAINED_FILE: &str = "drained.sst";
 
-/// Between two looks at whether files were merged.
+/// The time between two checks whether files were merged.
 const MERGE_STEP_MICROS: u64 = 10_000;
 
 /// A database and what lies over it.
@@ -45,20 +45,20 @@ pub(super) struct Database {
     rocks: DB,
     layers: RwLock<Layers>,
     account: BufferAccount,
-    /// What is fresh is drained at so many bytes, whatever others hold.
+    /// At so many fresh bytes they are drained, whatever other databases hold.
     buffer_bytes_max: usize,
     /// The directory of the task.
     path: PathBuf,
     stores: Vec<Store>,
-    /// Of lookups of single keys: made once, for they are all alike.
+    /// Options of lookups of single keys: made once, because they are all alike.
     lookup: ReadOptions,
-    /// Of the files that are drained.
+    /// Options of the files that are drained.
     files: Options,
-    /// Whether more files may pile up before they are merged than usual.
+    /// Whether more files than usual may pile up before they are merged.
     merges_late: Mutex<bool>,
 }
 
-/// What is not in the files of a database.
+/// The rows that are not in the files of a database.
 struct Layers {
     fresh: Buffer,
     draining: Option<Arc<Buffer>>,
@@ -78,8 +78,8 @@ pub(super) enum SetApart {
 /// A store in RocksDB.
 struct Store {
     prefix: RowPrefix,
-    /// Whether RocksDB ever had a row of it. Where it had none nothing need be looked up: the
-    /// stores for what goes wrong are empty most of their time.
+    /// Whether RocksDB ever had a row of it. If not, lookups can be skipped: the stores for what
+    /// goes wrong are empty most of the time.
     has_rows: AtomicBool,
 }
 
@@ -99,8 +99,8 @@ impl Layers {
 }
 
 impl Database {
-    /// Takes over an open database with the stores that these prefixes stand for, and drops what a
-    /// crash left of a file on its way into it.
+    /// Takes over an open database with the stores of these prefixes, and removes what a crash
+    /// left of a file about to be ingested.
     pub(super) fn new(
         rocks: DB,
         path: &Path,
@@ -156,7 +156,7 @@ impl Database {
         move |error| StateError::rocks(&self.path, action)(error)
     }
 
-    /// The layers, with everything in its place.
+    /// The layers, with everything in place.
     fn layers(&self) -> RwLockReadGuard<'_, Layers> {
         let layers = self.layers.read();
         if layers.fresh.is_settled() {
@@ -192,8 +192,8 @@ impl Database {
         let Some(bounds) = prefix.rows(range) else {
             return Ok(Box::new(std::iter::empty()));
         };
-        // The layers are locked, so all are as of one point in time: what RocksDB takes in
-        // meanwhile is in them.
+        // The layers are locked, so all are as of one point in time: what RocksDB ingests
+        // meanwhile is still in them.
         let (over, rows) = {
             let layers = self.layers();
             let rows = self.rows(bounds, direction);
@@ -212,7 +212,7 @@ impl Database {
         Ok(entries)
     }
 
-    /// Adds a batch; says whether so much is fresh now that it has to be drained.
+    /// Adds a batch; returns whether so much is fresh now that it has to be drained.
     pub(super) fn add(&self, batch: Batch) -> Result<bool, StateError> {
         let in_bulk = self.account.is_in_bulk();
         let mut layers = self.layers.write();
@@ -230,7 +230,7 @@ impl Database {
         &self.account
     }
 
-    /// Makes what is fresh what is to be drained, unless there still is such.
+    /// Sets apart what is fresh to be drained, unless something still is.
     pub(super) fn set_apart(&self) -> SetApart {
         let mut layers = self.layers.write();
         if layers.draining.is_some() {
@@ -246,8 +246,8 @@ impl Database {
         SetApart::Fresh
     }
 
-    /// Gives RocksDB what was set apart, as one file on disk. On an error that stays as it is, and
-    /// may be given once more: the file that RocksDB takes in last lies over those before.
+    /// Gives RocksDB what was set apart, as one file on disk. On an error it stays set apart and may
+    /// be given again: the file that RocksDB ingests last lies over those before.
     pub(super) fn drain(&self) -> Result<(), StateError> {
         let Some(buffer) = self.layers.read().draining.clone() else {
             return Ok(());
@@ -255,11 +255,11 @@ impl Database {
         let file = self.drained_file();
         let taken_in = self.take_in(&file, &buffer);
         if taken_in.is_err() {
-            // Disks that are full need the room.
+            // A full disk needs the space.
             super::remove_file_if_there(&file).ok();
             return taken_in;
         }
-        // Until now readers found the rows here, from now on there.
+        // Until now readers found the rows here, from now on in RocksDB.
         let drained = self.layers.write().draining.take();
         drop((drained, buffer));
         self.account.has_drained();
@@ -267,22 +267,22 @@ impl Database {
     }
 
     fn take_in(&self, file: &Path, buffer: &Buffer) -> Result<(), StateError> {
-        // It may be another name of a file that was taken in: its content must stay.
+        // It may be another link to a file that was ingested: the content must stay.
         super::remove_file_if_there(file)?;
         self.write_file(file, buffer)?;
         keep_at_hand(file)?;
         self.merge_late_in_bulk()?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        // Nobody makes snapshots; who scans keeps the files that there were.
+        // Nobody makes snapshots; scans keep the files that existed when they began.
         options.set_snapshot_consistency(false);
         self.rocks
             .ingest_external_file_opts(&options, vec![file])
             .map_err(self.failed_to("take a file in"))
     }
 
-    /// Waits while RocksDB is so far behind with merging that it would stop those who write to
-    /// it. It does not stop those who bring files.
+    /// Waits while compaction is so far behind that RocksDB would stop its writers. It does not
+    /// stop those who ingest files.
     pub(super) fn wait_for_merges(&self) -> Result<(), StateError> {
         let mut step = WaitForCompactOptions::default();
         step.set_timeout(MERGE_STEP_MICROS);
@@ -346,9 +346,9 @@ impl Database {
             .transpose()
     }
 
-    /// While rows are loaded in bulk, has files pile up where the next would have them merged. It is
-    /// not said before: RocksDB writes all its options to a new file then, and most loads make fewer
-    /// files.
+    /// During bulk loads, lets more files than usual pile up, once the next one would have them
+    /// merged. Not earlier: RocksDB then writes all its options to a new file, and most loads make
+    /// fewer files.
     fn merge_late_in_bulk(&self) -> Result<(), StateError> {
         let merges_late = &mut *self.merges_late.lock();
         if *merges_late || !self.account.is_loaded() {
@@ -361,7 +361,7 @@ impl Database {
         Ok(())
     }
 
-    /// How many files a lookup may have to look into: those of a level are one.
+    /// How many files a lookup may have to search: those of a sorted level count as one.
     fn sorted_runs(&self) -> Result<u64, StateError> {
         let mut runs = 0;
         for level in 0..options::LEVELS {
@@ -375,7 +375,7 @@ impl Database {
         Ok(runs)
     }
 
-    /// Has files merged as soon as usual.
+    /// Has files merged as soon as usual again.
     pub(super) fn merge_as_usual(&self) -> Result<(), StateError> {
         let merges_late = &mut *self.merges_late.lock();
         if std::mem::take(merges_late) {
@@ -384,7 +384,7 @@ impl Database {
         Ok(())
     }
 
-    /// Has what was loaded in bulk in its place, for whoever reads it.
+    /// Puts what was loaded in bulk in place, for readers.
     pub(super) fn settle(&self) {
         drop(self.layers());
     }
@@ -410,8 +410,8 @@ impl Database {
     }
 }
 
-/// Reads a file, so that the system has it in memory: RocksDB has told it to forget what was
-/// written, and whoever looks up fresh rows would wait for the disk.
+/// Reads a file, so that it is in the page cache: RocksDB has told the system to drop what was
+/// written, and lookups of fresh rows would wait for the disk.
 fn keep_at_hand(path: &Path) -> Result<(), StateError> {
     let read = File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
     read.map(drop).map_err(StateError::io(path))
@@ -432,7 +432,7 @@ mod tests {
     use crate::rocks::options;
     use crate::{Backend, Batch, RocksBackend, RocksMemory, RocksOptions, StoreId, StoreSpec};
 
-    /// Of databases in which each write is a file.
+    /// Options with which each write becomes a file.
     fn options() -> RocksOptions {
         let mut options = RocksOptions::new(RocksMemory::new(8 << 20, 8 << 20));
         options.buffer_bytes_max = 1;
@@ -446,7 +446,7 @@ mod tests {
         RocksBackend::open(directory, &specs, options).unwrap()
     }
 
-    /// Writes a row that all files have, so that each lies over those before.
+    /// Writes a row that all files have, so that each file lies over those before.
     fn write(backend: &RocksBackend) {
         let mut batch = Batch::new();
         batch.put(StoreId(0), *b"k", *b"v");

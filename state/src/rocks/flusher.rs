@@ -1,6 +1,6 @@
-//! The threads that drain buffers, and what is to be waited for.
+//! The threads that drain buffers, and waiting for them.
 //!
-//! One drain of a database is under way at most, so its files come in the order of its writes.
+//! A database has at most one drain under way, so its files come in the order of its writes.
 
 use std::fmt;
 use std::io;
@@ -16,16 +16,16 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::database::{Database, SetApart};
 use crate::StateError;
 
-/// So many drain at the same time, over all databases: most of it is CPU.
+/// The number of drains at the same time, over all databases: most of their work is CPU.
 const THREADS: usize = 2;
 
-/// How far these threads stand back when others want a core: nobody waits for what they do until
-/// buffers are full, and who waits leaves them his core.
+/// How far these threads yield to others that want a core: nobody waits for their work until
+/// buffers are full, and then those who wait leave their cores to them.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
 /// The threads that drain buffers, started when there is something to do; clones share them.
-/// They end with the last of these.
+/// They end when the last clone is dropped.
 #[derive(Clone, Default)]
 pub(super) struct Flusher {
     jobs: Arc<Mutex<Option<Sender<Job>>>>,
@@ -36,7 +36,7 @@ struct Job {
     drains: Arc<Drains>,
 }
 
-/// How far the draining of one database is.
+/// The progress of draining one database.
 #[derive(Debug, Default)]
 pub(super) struct Drains {
     progress: Mutex<Progress>,
@@ -48,22 +48,22 @@ enum Progress {
     #[default]
     Idle,
     UnderWay {
-        /// What is fresh when it is done is drained as well.
+        /// Whether what is fresh at the end is drained as well.
         again: bool,
     },
-    /// What was set apart is on disk. The thread does not look again for what it is told to take
-    /// on, but may still hold the database.
+    /// What was set apart is on disk. The thread takes on nothing more, but may still hold the
+    /// database.
     Ending,
     Failed(StateError),
 }
 
 impl Flusher {
-    /// Begins to drain what is fresh in a database. Where a drain is under way, it waits until what
-    /// was set apart before is on disk.
+    /// Begins to drain what is fresh in a database. If a drain is under way, waits until what was
+    /// set apart before is on disk.
     ///
     /// # Errors
     ///
-    /// That of an earlier drain that nobody was told of.
+    /// The error of an earlier drain that nobody was told of.
     pub(super) fn begin(
         &self,
         database: &Arc<Database>,
@@ -113,9 +113,9 @@ fn start() -> io::Result<Sender<Job>> {
     Ok(jobs)
 }
 
-/// Elsewhere a process has one priority for all of its threads.
+/// On other systems a process has one priority for all of its threads.
 fn stand_back() {
-    // Where the service manager forbids the call, they compete with the others: slower, but as right.
+    // If the service manager forbids the call, they compete with the others: slower, but as correct.
     #[cfg(target_os = "linux")]
     rustix::process::setpriority_process(None, NICENESS).ok();
 }
@@ -127,7 +127,7 @@ fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
 impl Job {
     fn run(self) {
         let Self { database, drains } = self;
-        // Whoever waits would wait for ever for a thread that ended without a word.
+        // Waiters would wait forever for a thread that ended silently.
         let drained = catch_unwind(AssertUnwindSafe(|| {
             loop {
                 database.drain()?;
@@ -137,7 +137,7 @@ impl Job {
             }
         }));
         let path = database.path().to_owned();
-        // Who waits may want to open it anew.
+        // Waiters may want to open it anew.
         drop(database);
         drains.end(drained.unwrap_or_else(|_| Err(panicked(path))));
     }
@@ -151,11 +151,11 @@ fn panicked(path: PathBuf) -> StateError {
 }
 
 impl Drains {
-    /// Waits until none is under way.
+    /// Waits until no drain is under way.
     ///
     /// # Errors
     ///
-    /// That of the last one, once.
+    /// The error of the last one, once.
     pub(super) fn wait(&self) -> Result<(), StateError> {
         match mem::take(&mut *self.when_idle()) {
             Progress::Failed(error) => Err(error),
@@ -163,7 +163,7 @@ impl Drains {
         }
     }
 
-    /// Idle, or failed.
+    /// Waits until it is idle or has failed.
     fn when_idle(&self) -> MutexGuard<'_, Progress> {
         let mut progress = self.progress.lock();
         while matches!(*progress, Progress::UnderWay { .. } | Progress::Ending) {
@@ -172,7 +172,7 @@ impl Drains {
         progress
     }
 
-    /// Has the one that is under way take on what is fresh then; says whether it will.
+    /// Has the drain under way continue with what is fresh at its end; returns whether it will.
     pub(super) fn go_on(&self) -> bool {
         match &mut *self.progress.lock() {
             Progress::UnderWay { again } => {
@@ -183,7 +183,7 @@ impl Drains {
         }
     }
 
-    /// Sets apart what is fresh if it was told to go on; says whether there is more to drain.
+    /// Sets apart what is fresh if told to go on; returns whether there is more to drain.
     fn goes_on(&self, database: &Database) -> bool {
         let mut progress = self.progress.lock();
         let is_told = matches!(*progress, Progress::UnderWay { again: true });

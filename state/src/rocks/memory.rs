@@ -1,13 +1,13 @@
 //! The memory that all databases of the process share.
 //!
-//! Each task has a database of its own, and tasks come and go, so a limit for each
-//! database would be either wasteful or no limit. There is one cache, and one
-//! budget for the writes that are not on disk yet. Half of that is for what is fresh, half for
-//! what is being drained. What the tasks together may take is therefore one number.
+//! Each task has its own database, and tasks come and go, so a limit per database would be
+//! either wasteful or no limit. Instead there is one cache, and one budget for the writes that
+//! are not on disk yet: half for what is fresh, half for what is being drained. So one number
+//! limits what all tasks together may take.
 //!
-//! While rows are loaded in bulk into any of them, buffers may take most of the room for
-//! cached blocks too: few read yet, and the larger what is drained at once, the less often
-//! it is merged. Nor are the files of those that were loaded merged before all are.
+//! While rows are loaded in bulk into any database, buffers may also take most of the block
+//! cache: few read yet, and the more is drained at once, the less often it is merged. The files
+//! of databases that were loaded are not merged either before all are loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,22 +27,22 @@ pub struct RocksMemory {
 
 /// What the buffers of all databases hold.
 struct Buffers {
-    /// Of what is fresh, at which they are drained; and of what is being drained.
+    /// Of what is fresh, at which buffers are drained; and of what is being drained.
     limit_bytes: usize,
-    /// So much more, while rows are loaded in bulk.
+    /// How much more while rows are loaded in bulk.
     bulk_bytes: usize,
-    /// Of the cache, when no rows are loaded in bulk.
+    /// The size of the cache when no rows are loaded in bulk.
     cache_bytes: usize,
     state: Mutex<BuffersState>,
-    /// Held by whoever has the files of all that were loaded merged: none of them is closed meanwhile.
+    /// Held while merging resumes in all databases that were loaded: none of them is closed meanwhile.
     merging: Mutex<()>,
 }
 
 struct BuffersState {
     held: BTreeMap<u64, Held>,
-    /// Those into which rows are loaded in bulk.
+    /// The databases into which rows are loaded in bulk.
     in_bulk: BTreeSet<u64>,
-    /// Those into which rows were loaded since there are such.
+    /// The databases into which rows were loaded since there are any of those.
     loaded: BTreeMap<u64, Weak<Database>>,
     cache: Cache,
     next: u64,
@@ -75,23 +75,23 @@ impl Buffers {
         }
     }
 
-    /// Has the cache lend them what it is to lend.
+    /// Sets the capacity of the cache to what it does not lend.
     fn lend(&self, state: &mut BuffersState) {
         let capacity = self.cache_bytes - self.lent_bytes(state);
         state.cache.set_capacity(capacity);
     }
 }
 
-/// What the buffer of one database holds: nothing any more, when this is dropped.
+/// What the buffer of one database holds: nothing any more once this is dropped.
 pub(super) struct BufferAccount {
     buffers: Arc<Buffers>,
     number: u64,
 }
 
 impl BufferAccount {
-    /// Notes how much is fresh; says whether it has to be drained: when that of all together is too
-    /// much, and this at least its share of what there is room for. So few and large ones are drained; and
-    /// one that holds much and is written to no more does not let the others hold as much.
+    /// Notes how much is fresh; returns whether it has to be drained: if all databases together hold
+    /// too much, and this one at least its share of the limit. So drains are few and large; and a
+    /// database that holds much and is no longer written to leaves the others less.
     pub(super) fn holds(&self, bytes: usize) -> bool {
         let state = &mut *self.buffers.state.lock();
         let limit = self.buffers.limit_bytes + self.buffers.lent_bytes(state);
@@ -101,7 +101,7 @@ impl BufferAccount {
         total > limit && bytes >= limit / fresh.count().max(1)
     }
 
-    /// Notes that so much is to be drained, and nothing is fresh.
+    /// Notes that this much is to be drained, and nothing is fresh.
     pub(super) fn sets_apart(&self, bytes: usize) {
         let held = Held {
             fresh: 0,
@@ -121,12 +121,12 @@ impl BufferAccount {
         self.buffers.state.lock().in_bulk.contains(&self.number)
     }
 
-    /// Whether rows were loaded in bulk into this database, and still are into any.
+    /// Whether rows were loaded in bulk into this database, and a bulk load of any still goes on.
     pub(super) fn is_loaded(&self) -> bool {
         self.buffers.state.lock().loaded.contains_key(&self.number)
     }
 
-    /// Notes that rows are loaded in bulk into this database, which is the given one.
+    /// Notes that rows are loaded in bulk into this database, which is `database`.
     pub(super) fn begin_bulk_load(&self, database: Weak<Database>) {
         let state = &mut *self.buffers.state.lock();
         state.in_bulk.insert(self.number);
@@ -134,8 +134,8 @@ impl BufferAccount {
         self.buffers.lend(state);
     }
 
-    /// Notes that rows are loaded in bulk no more; says whether they are into any other database.
-    /// The last one has the files of all that were loaded merged.
+    /// Notes that the bulk load has ended; returns whether one of another database goes on.
+    /// The last one resumes merging in all databases that were loaded.
     pub(super) fn end_bulk_load(&self) -> bool {
         let buffers = &*self.buffers;
         let _merging = buffers.merging.lock();
@@ -148,13 +148,13 @@ impl BufferAccount {
             std::mem::take(&mut state.loaded)
         };
         for database in loaded.values().filter_map(Weak::upgrade) {
-            // A disk that does not take this does not take what is drained next, and that is told.
+            // A disk that fails here fails at the next drain too, and that is reported.
             database.merge_as_usual().ok();
         }
         false
     }
 
-    /// Before the database is closed, which nobody else may keep open then.
+    /// To be called before the database is closed: nobody else may keep it open then.
     pub(super) fn leave(&self) {
         self.end_bulk_load();
         let _merging = self.buffers.merging.lock();
@@ -177,12 +177,12 @@ impl fmt::Debug for BufferAccount {
 
 impl RocksMemory {
     /// A budget of `block_cache_bytes` for blocks read from disk, their indexes and
-    /// filters, plus `write_buffer_bytes` for writes that are not on disk yet: databases begin to
-    /// drain at half of these, and writers wait for that when the other half is being drained.
+    /// filters, plus `write_buffer_bytes` for writes that are not on disk yet: at half of the
+    /// latter draining begins, and writers wait for it while the other half is being drained.
     #[must_use]
     pub fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Self {
-        // Readers of many threads look up several blocks for each row: this cache takes no
-        // lock for that. With no guess of the size of its entries it grows as it is used.
+        // Readers on many threads look up several blocks per row: this cache takes no lock for
+        // that. Without an estimate of the size of its entries it grows as it is used.
         let cache = Cache::new_hyper_clock_cache(block_cache_bytes, 0);
         let buffers = Buffers {
             limit_bytes: write_buffer_bytes / 2,
@@ -216,7 +216,7 @@ impl RocksMemory {
         }
     }
 
-    /// Whether more is being drained than there is room for.
+    /// Whether more is being drained than the limit allows.
     pub(super) fn drains_too_much(&self) -> bool {
         self.buffers.state.lock().draining_bytes() > self.buffers.limit_bytes
     }
@@ -227,7 +227,7 @@ impl RocksMemory {
         self.cache.get_usage()
     }
 
-    /// What these may take: less while rows are loaded in bulk.
+    /// The limit of these: less while rows are loaded in bulk.
     #[must_use]
     pub fn block_cache_capacity_bytes(&self) -> usize {
         let lent = self.buffers.lent_bytes(&self.buffers.state.lock());

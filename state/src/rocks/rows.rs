@@ -8,7 +8,7 @@
 //! 00 02, key               a row of the second
 //! ```
 //!
-//! So a drain is one file, whatever the number of stores, which is taken in as a whole.
+//! So a drain is one file, whatever the number of stores, and is ingested as a whole.
 
 use std::ops::Bound;
 
@@ -25,15 +25,15 @@ const PREFIX_BYTES: usize = size_of::<u16>();
 /// Keys up to this length are put together without an allocation.
 const SHORT_BYTES: usize = 96;
 
-/// Keys from the first, up to and without the second.
+/// The keys from the first up to, but not including, the second.
 pub(super) type RowBounds = (Vec<u8>, Vec<u8>);
 
-/// What the keys of all rows of one store begin with.
+/// The prefix of the keys of all rows of one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowPrefix(u16);
 
 impl RowPrefix {
-    /// That of the store that comes at `position` in the order of names.
+    /// The prefix of the store at `position` in the order of names.
     pub(super) fn at(position: u16) -> Self {
         Self(position + 1)
     }
@@ -54,7 +54,7 @@ impl RowPrefix {
         )
     }
 
-    /// The keys of the rows in `range`; nothing where no key can lie between its ends.
+    /// The keys of the rows in `range`; `None` if no key can lie between its ends.
     pub(super) fn rows(self, range: &KeyRange) -> Option<RowBounds> {
         let (start, end) = range.bounds()?;
         let (first, past_last) = self.all();
@@ -87,7 +87,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Of what [`RowPrefix::rows`] says, in `database`, read with `options`.
+    /// The rows between bounds from [`RowPrefix::rows`], in `database`, read with `options`.
     pub(super) fn between(
         database: &'a DB,
         (start, end): RowBounds,

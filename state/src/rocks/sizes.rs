@@ -1,29 +1,29 @@
 //! How large the stores of a database are.
 //!
-//! RocksDB counts the keys of a database, not those of a store. The rows of a small store are
-//! counted here. Larger ones share what is left of RocksDB's count by their bytes on disk over
-//! the bytes of a row, of which the first few tell the average.
+//! RocksDB counts the keys of a database, not of a store. The rows of small stores are counted
+//! here. Larger stores share the rest of RocksDB's count in proportion to their bytes on disk
+//! divided by their average row size, which is estimated from the first few rows.
 
 use rocksdb::{DB, ErrorKind, Range, ReadOptions, properties};
 
 use super::rows::{RowPrefix, Rows};
 use crate::{ScanDirection, StoreStats};
 
-/// So many rows are looked at: what has fewer is counted.
+/// The number of rows that are sampled: a store with fewer is counted.
 const SAMPLE_ROWS: u64 = 64;
 
-/// So many deleted rows in a row are passed over, and then no more.
+/// The most deleted rows in succession that are skipped; then sampling stops.
 const SKIPPED_MAX: u64 = 1_000;
 
-/// What a row takes at least, with what RocksDB keeps of it.
+/// The least that a row takes, including what RocksDB adds.
 const ROW_BYTES_MIN: u64 = 16;
 
-/// What the first rows of a store tell of it.
+/// What the first rows of a store tell about it.
 #[derive(Default)]
 struct Sample {
     rows: u64,
     bytes: u64,
-    /// Whether there are no others.
+    /// Whether there are no more rows.
     is_all: bool,
 }
 

@@ -215,18 +215,18 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
     let state_dir = std::env::temp_dir().join("turnstile-sessions");
     let stores = state_dir.display().to_string();
     let config = StreamsConfig::new("sessions-example", brokers, "only", state_dir);
-    // Those that are missing are created.
+    // Missing topics are created.
     let topics = ["clicks", "sessions"].map(|name| TopicSpec {
         name: name.to_owned(),
         partitions: 4,
     });
     let metrics = Metrics::new(&Registry::new())?;
     let streams = Streams::start(application.topology, &topics, &config, metrics)?;
-    // What ends it: a line that is empty, or the instance has stopped by itself.
+    // What ends it: an empty line, or the instance has stopped by itself.
     let (ended, end) = channel();
     let failed = ended.clone();
     streams.on_failure(move |reason| {
-        // Nobody listens any more where it is stopping already.
+        // Nobody listens any more if it is already being stopped.
         failed.send(Some(reason.clone())).ok();
     });
     let queries = streams.queries();
@@ -236,7 +236,7 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
             if visitor.is_empty() {
                 break;
             }
-            // Committed rows only. The key that a row's records have says where it is.
+            // Committed rows only. The key of a row's records says where the row is.
             match queries.get(application.open, &visitor, &visitor) {
                 Ok(Some(session)) => println!("{visitor}: {} clicks", session.clicks),
                 Ok(None) => println!("{visitor} has no open session"),
@@ -249,13 +249,13 @@ fn on_kafka(application: Application, brokers: &str) -> Result<(), Box<dyn Error
         "Its stores are in {stores}. A visitor shows the session, once it runs; an empty line stops it."
     );
     let failure = end.recv()?;
-    // Everything is committed and closed, also where one thread has failed.
+    // Everything is committed and closed, even if one thread has failed.
     streams.stop();
-    // Whoever supervises the process decides what is next.
+    // What happens next is up to whoever supervises the process.
     match failure {
         None => Ok(()),
         Some(StreamsFailure::Failed(reason) | StreamsFailure::Disk(reason)) => Err(reason.into()),
-        // To start it again changes nothing.
+        // Starting it again changes nothing.
         Some(reason) => {
             eprintln!("{reason}");
             std::process::exit(2)

@@ -1,15 +1,15 @@
 //! Runs a topology without a broker, on a clock that the test sets.
 //!
-//! The driver runs the very tasks that run in production, over topics in memory.
-//! What tasks do is uncommitted until [`TopologyTestDriver::commit`]: outputs are
-//! not seen by other tasks before it, as with read-committed consumers, and a crash
-//! forgets it. As in production, tasks can go on between the begin of a commit and its
-//! end: [`TopologyTestDriver::begin_commit`]; and tasks that meet through external topics only
-//! can commit apart: [`TopologyTestDriver::begin_commit_of`]. Changelogs are written and replayed
-//! for real, transaction markers leave gaps in offsets, and every order of records that a cluster
-//! can produce can be produced with [`TopologyTestDriver::step`].
+//! The driver runs the very tasks that run in production, over topics in memory. What tasks do is
+//! uncommitted until [`TopologyTestDriver::commit`]: until then other tasks do not see their
+//! outputs, as with read-committed consumers, and a crash loses them. As in production, tasks can
+//! go on between the start of a commit and its end ([`TopologyTestDriver::begin_commit`]), and
+//! tasks that are connected only through external topics can commit separately
+//! ([`TopologyTestDriver::begin_commit_of`]). Changelogs are written and replayed for real,
+//! transaction markers leave gaps in offsets, and every order of records that a cluster can produce
+//! can be produced with [`TopologyTestDriver::step`].
 //!
-//! It measures nothing, and it knows no threads, groups or rebalances.
+//! It measures nothing, and knows no threads, groups or rebalances.
 
 mod commits;
 mod log;
@@ -39,12 +39,12 @@ pub struct TopologyTestDriver {
     plan: Arc<Plan>,
     logs: Logs,
     tasks: BTreeMap<TaskId, Task>,
-    /// Of each task and source: the next offset to read, with uncommitted reads.
+    /// By task and source: the next offset to read, including uncommitted reads.
     read: BTreeMap<(TaskId, usize), Offset>,
     committed: BTreeMap<(TaskId, usize), Offset>,
     components: Components,
     uncommitted: BTreeMap<Component, Vec<OutputRecord>>,
-    /// In the order in which they have begun.
+    /// In the order in which they began.
     under_way: Vec<CommitUnderWay>,
     results: BTreeMap<(TaskId, String), Vec<Processed>>,
     taken: BTreeMap<String, usize>,
@@ -114,13 +114,13 @@ impl TopologyTestDriver {
         self.now
     }
 
-    /// Sets the time, also backwards, and does nothing else.
+    /// Sets the time, possibly backwards, and does nothing else.
     pub fn set_now(&mut self, now: TimestampMs) {
         self.now = now;
     }
 
-    /// Appends a record to `topic`, as a foreign producer would: to the partition of
-    /// its key by murmur2, without a key to partition 0. Nothing is processed yet.
+    /// Appends a record to `topic`, as a foreign producer would: to the partition of its key by
+    /// murmur2, or to partition 0 without a key. Nothing is processed yet.
     ///
     /// # Panics
     ///
@@ -136,7 +136,7 @@ impl TopologyTestDriver {
         self.pipe_to(topic, partition, key.map(str::as_bytes), value, &[])
     }
 
-    /// Appends a record to one partition of `topic`, of now.
+    /// Appends a record with the current time to one partition of `topic`.
     ///
     /// # Panics
     ///
@@ -152,7 +152,7 @@ impl TopologyTestDriver {
         self.pipe_at(topic, partition, key, value, headers, self.now)
     }
 
-    /// Appends a record of another time than now to one partition of `topic`.
+    /// Appends a record with the given time to one partition of `topic`.
     ///
     /// # Panics
     ///
@@ -206,8 +206,8 @@ impl TopologyTestDriver {
         self.run()
     }
 
-    /// Processes one record: of those that can come next, one for each task and
-    /// source, the one at `choice` modulo their number. Says whether there was one.
+    /// Processes one record. Each task and source has one record that can come next; of these, it
+    /// takes the one at `choice` modulo their number. Returns whether there was one.
     ///
     /// # Errors
     ///
@@ -247,8 +247,8 @@ impl TopologyTestDriver {
         Ok(true)
     }
 
-    /// Fires the timers and punctuators that are due; says whether a timer fired, or any of them has
-    /// written or sent anything.
+    /// Fires the timers and punctuators that are due. Returns whether a timer fired, or any of them
+    /// wrote or sent anything.
     ///
     /// # Errors
     ///
@@ -269,8 +269,8 @@ impl TopologyTestDriver {
         Ok(any)
     }
 
-    /// Ends the open transaction, and those whose commits have begun, without a trace;
-    /// their records come again.
+    /// Aborts the open transaction, and those whose commits have begun, without a trace; their
+    /// records are read again.
     pub fn abort(&mut self) {
         self.under_way.clear();
         self.uncommitted.clear();
@@ -280,8 +280,8 @@ impl TopologyTestDriver {
         }
     }
 
-    /// Forgets everything but the topics, and restores the tasks from their changelogs:
-    /// what is uncommitted is lost and its records come again.
+    /// Forgets everything but the topics, and restores the tasks from their changelogs: whatever is
+    /// uncommitted is lost and its records are read again.
     ///
     /// # Errors
     ///
@@ -294,7 +294,7 @@ impl TopologyTestDriver {
         self.open_tasks()
     }
 
-    /// The committed records of `topic` that were not taken before, in the order of their commits.
+    /// The committed records of `topic` that were not taken before, in commit order.
     ///
     /// # Panics
     ///
@@ -305,7 +305,7 @@ impl TopologyTestDriver {
         all.into_iter().skip(taken).collect()
     }
 
-    /// All committed records of `topic`, in the order of their commits.
+    /// All committed records of `topic`, in commit order.
     ///
     /// # Panics
     ///
@@ -315,13 +315,13 @@ impl TopologyTestDriver {
         self.logs.all(topic)
     }
 
-    /// The name of an internal topic, `dlq` or such as `stores-changelog`.
+    /// The full name of an internal topic, given a name such as `dlq` or `stores-changelog`.
     #[must_use]
     pub fn internal(&self, name: &str) -> String {
         format!("{}-{name}", self.plan.application_id)
     }
 
-    /// What became of each record of `topic`, in order, over all tasks; aborted attempts included.
+    /// The outcome of each record of `topic`, in order, over all tasks, including aborted attempts.
     #[must_use]
     pub fn results(&self, topic: &str) -> Vec<Processed> {
         self.results
@@ -383,7 +383,8 @@ impl TopologyTestDriver {
         entries
     }
 
-    /// The committed pending timers of `processor`: deadline and key, in the order they fire within a task.
+    /// The committed pending timers of `processor`: deadline and key, in firing order within a
+    /// task.
     #[must_use]
     pub fn timers(&self, processor: &str) -> Vec<(TimestampMs, String)> {
         let mut timers = Vec::new();

@@ -1,7 +1,7 @@
 //! The partition of a key: murmur2, as the Java and Node clients compute it.
 //!
-//! Whoever writes a key and whoever looks for it must agree on its partition,
-//! across languages; so this is the default partitioner of Kafka's Java client
+//! Whoever writes a key and whoever looks for it must agree on its partition, across languages. So
+//! this is the default partitioner of Kafka's Java client
 //! (`org.apache.kafka.common.utils.Utils.murmur2`, 32 bits, seed `0x9747b28c`).
 
 use crate::Partition;

@@ -1,14 +1,14 @@
 //! Processors: the user's code.
 //!
-//! A processor gets the messages of its input streams one at a time, reads and
-//! writes its stores, sends to sinks, forwards to outlets and sets timers, all
-//! through its [`Context`]. What one call does happens as a whole or not at all;
-//! what a transaction holds becomes visible at once with its commit.
+//! A processor gets the messages of its input streams one at a time, reads and writes its stores,
+//! sends to sinks, forwards to outlets and sets timers, all through its [`Context`]. A call takes
+//! effect as a whole or not at all; the contents of a transaction become visible at once when it
+//! commits.
 //!
-//! A processor is synchronous and deterministic given its stores and
-//! [`Context::now`]: it keeps what must survive in its stores, never in itself,
-//! because its task may be closed here and opened on another machine at any time. A new one is made
-//! whenever the task begins to run, so a cache in its fields is never older than that.
+//! A processor is synchronous and deterministic given its stores and [`Context::now`]: it keeps
+//! what must survive in its stores, never in itself, because its task may be closed here and opened
+//! on another machine at any time. A new processor is made whenever the task begins to run, so a
+//! cache in its fields is never older than that.
 
 use thiserror::Error;
 use turnstile_state::{CodecError, StateError};
@@ -21,52 +21,53 @@ pub use crate::task::Context;
 pub struct Timer {
     /// The key it was scheduled under.
     pub key: Vec<u8>,
-    /// When it was to fire; [`Context::now`] tells when it did: at or after that.
+    /// When it was due; it fires at [`Context::now`], which is at or after that.
     pub deadline: TimestampMs,
 }
 
-/// What a periodic callback goes by. Both clocks begin anew whenever a task begins to run, here or
-/// on another instance, and so do the intervals.
+/// The clock of a periodic callback. Both clocks, and the intervals, start anew whenever a task
+/// begins to run, here or on another instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PunctuationType {
-    /// The system clock: also when no records come.
+    /// The system clock: it advances even when no records arrive.
     WallClockTime,
     /// The greatest timestamp of a record that the task has processed since it began to run
-    /// ([`Context::stream_time`]): it goes on only while records come, the first interval with the
-    /// first of them.
+    /// ([`Context::stream_time`]): it advances only as records arrive, and the first interval
+    /// begins with the first of them.
     StreamTime,
 }
 
 /// The user's code at one node of a topology.
 pub trait Processor: Send + 'static {
-    /// What its input streams carry, or convert into.
+    /// What its input streams carry, or what they convert into.
     type In: 'static;
 
     /// Handles one message.
     ///
     /// # Errors
     ///
-    /// [`ProcessorError::Rejected`] for a message that cannot be processed: all it
-    /// did so far is undone and the error policy of its source decides. Others
-    /// stop the instance.
+    /// [`ProcessorError::Rejected`] for a message that cannot be processed: everything done for it
+    /// so far is undone, and the error policy of its source decides. Any other error stops the
+    /// instance.
     ///
     /// # Panics
     ///
-    /// A panic, here or in the other methods, stops the instance whatever the error policy is.
+    /// A panic, here or in the other methods, stops the instance regardless of the error policy.
     fn process(
         &mut self,
         context: &mut Context<'_>,
         message: Self::In,
     ) -> Result<(), ProcessorError>;
 
-    /// Handles a timer that is due. It is no longer pending.
+    /// Handles a timer that is due. The timer is no longer pending.
     ///
     /// # Errors
     ///
-    /// [`ProcessorError::Rejected`] for one that cannot be handled, also by a processor that it
-    /// forwards to: all it did so far is undone, and it becomes a dead letter under its key, of the
-    /// topic `<processor>-timers` and without an offset. Others stop the instance, and so does this
-    /// where all sources of the subtopology have [`ErrorPolicy::Stop`](crate::ErrorPolicy::Stop).
+    /// [`ProcessorError::Rejected`] for a timer that cannot be handled, also if returned by a
+    /// processor that it forwards to: everything done for it so far is undone, and the timer
+    /// becomes a dead letter under its key, with the topic `<processor>-timers` and no offset. Any
+    /// other error stops the instance, and so does this one if all sources of the subtopology have
+    /// [`ErrorPolicy::Stop`](crate::ErrorPolicy::Stop).
     fn on_timer(&mut self, context: &mut Context<'_>, timer: Timer) -> Result<(), ProcessorError> {
         // A processor that schedules timers has to say what they do.
         let _ = context;
@@ -75,7 +76,7 @@ pub trait Processor: Send + 'static {
         })
     }
 
-    /// Called every interval that was declared with `punctuate`.
+    /// Called at every interval that was declared with `punctuate`.
     ///
     /// # Errors
     ///
@@ -94,12 +95,12 @@ pub trait Processor: Send + 'static {
 #[derive(Debug, Error)]
 pub enum ProcessorError {
     /// This message can never be processed: the source's error policy decides. A timer becomes a
-    /// dead letter, unless all sources of its subtopology stop.
+    /// dead letter, unless all sources of its subtopology have the policy to stop.
     #[error("rejected: {reason}")]
     Rejected {
-        /// The class of the fault, for counting and for the header `exception` of the dead letter.
+        /// The class of the fault, for counting and for the dead letter's header `exception`.
         kind: &'static str,
-        /// What is wrong with it, for a person.
+        /// What is wrong with it, for humans.
         reason: String,
     },
     /// A store failed.
@@ -116,7 +117,7 @@ pub enum ProcessorError {
         #[source]
         source: CodecError,
     },
-    /// The topology does not connect this processor with what it used.
+    /// The processor used something that the topology does not connect it with.
     #[error(
         "processor {processor} uses the {kind} {name}, which its declaration does not mention: add it there"
     )]
@@ -128,7 +129,7 @@ pub enum ProcessorError {
         /// What it used.
         name: String,
     },
-    /// A processor to which this one has forwarded met a fault that stops the task.
+    /// A processor that this one forwarded to failed in a way that stops the task.
     #[error("a processor that was forwarded to has failed, and the task stops")]
     Stopping,
     /// A timer fired at a processor that has no `on_timer`.
@@ -137,7 +138,7 @@ pub enum ProcessorError {
         /// The key, as text.
         key: String,
     },
-    /// A punctuation came to a processor that has no `on_punctuate`.
+    /// A punctuation reached a processor that has no `on_punctuate`.
     #[error(
         "a {kind:?} punctuation is declared, but the processor does not implement on_punctuate"
     )]

@@ -17,7 +17,7 @@ impl Processor for Quiet {
     }
 }
 
-/// The plan of an application `app` that has, for each topic of so many partitions, a
+/// The plan of an application `app` that has, for each topic with its partition count, a
 /// subtopology with these stores; and the stores, in their order.
 pub(crate) fn plan(topics: &[(&str, i32, &[&str])]) -> (Arc<Plan>, Vec<Store<String, u64>>) {
     let mut builder = TopologyBuilder::new();

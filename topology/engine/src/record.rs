@@ -1,4 +1,4 @@
-//! Records as they come from and go to Kafka.
+//! Records as they are read from and written to Kafka.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 use crate::{Offset, Partition, TimestampMs};
 
-/// The largest record that the application writes, in bytes. One that came from another topic is
-/// longer in its own, by what is said of it.
+/// The largest record that the application writes, in bytes. A record from another topic grows by
+/// what is added to describe it.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// The largest record that is sent: a dead letter needs some more room.
+/// The largest record that is sent: a dead letter needs some extra room.
 pub(crate) const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (64 << 10);
 
-/// A header of a record: its name, and its value unless null.
+/// A header of a record: its name, and its value unless it is null.
 pub type Header = (String, Option<Vec<u8>>);
 
-/// Where a record was read: what identifies it for ever.
+/// Where a record was read: this identifies it for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The topic.
@@ -44,15 +44,15 @@ pub struct InputRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// Its headers.
     pub headers: &'a [Header],
-    /// Its time as the producer or the broker stamped it.
+    /// Its timestamp, as set by the producer or the broker.
     pub timestamp: TimestampMs,
     /// Its offset in the partition of the task that gets it.
     pub offset: Offset,
-    /// What those made of it who read the same record.
+    /// What earlier readers of the same record decoded it to.
     pub decoded: Option<&'a DecodeCache>,
 }
 
-/// What one record was decoded to, for its readers: on a stream thread several tasks read the
+/// The decoded form of one record, shared by its readers: on a stream thread several tasks read the
 /// same record one after the other.
 #[derive(Default)]
 pub struct DecodeCache(RefCell<Option<Rc<dyn Any>>>);
@@ -64,8 +64,8 @@ impl fmt::Debug for DecodeCache {
 }
 
 impl InputRecord<'_> {
-    /// What `decode` makes of the record. Who asks for the same type after somebody else gets
-    /// what was made of it then: a type has one decoder.
+    /// Returns what `decode` makes of the record. If an earlier reader has decoded it to the same
+    /// type, that result is returned: a type has one decoder.
     pub fn decoded_once<T: 'static>(&self, decode: impl FnOnce(&Self) -> T) -> Rc<T> {
         let cached = self.decoded.and_then(|cache| cache.0.borrow().clone());
         if let Some(Ok(cached)) = cached.map(Rc::downcast) {
@@ -92,14 +92,14 @@ pub struct OutputRecord {
     pub value: Option<Vec<u8>>,
     /// Its headers.
     pub headers: Vec<Header>,
-    /// Its time.
+    /// Its timestamp.
     pub timestamp: TimestampMs,
 }
 
-/// A record that can never be processed, with where it was read: in `<application id>-dlq` it has
+/// A record that can never be processed, with where it was read. In `<application id>-dlq` it has
 /// its key, value and headers, and the headers `__streams.errors.topic`, `.partition`, `.offset`,
-/// `.exception` (the class) and `.message`. Of one that is too large for a record it has only these,
-/// and `.omitted`, which tells its size.
+/// `.exception` (the class) and `.message`. One that is too large for a record has only these, and
+/// `.omitted`, which gives its size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Where it was read.
@@ -110,11 +110,11 @@ pub struct DeadLetter {
     pub value: Option<Vec<u8>>,
     /// Its headers.
     pub headers: Vec<Header>,
-    /// Its time.
+    /// Its timestamp.
     pub timestamp: TimestampMs,
     /// The class of the fault.
     pub kind: &'static str,
-    /// What is wrong with it, for a person.
+    /// What is wrong with it, for humans.
     pub message: String,
 }
 

@@ -6,12 +6,12 @@ use thiserror::Error;
 
 use crate::record::InputRecord;
 
-/// What a decoder made of a record.
+/// The result of decoding a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded<T> {
     /// A message for the processors.
     Message(T),
-    /// Nothing for this application: it is counted under this reason and passed over.
+    /// Nothing for this application: it is counted under this reason and skipped.
     Skip(&'static str),
 }
 
@@ -19,25 +19,25 @@ pub enum Decoded<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct DecodeError {
-    /// The class of the fault, for counting and for the header `exception` of the dead letter.
+    /// The class of the fault, for counting and for the dead letter's header `exception`.
     pub kind: &'static str,
-    /// What is wrong with the record, for a person.
+    /// What is wrong with the record, for humans.
     pub message: String,
 }
 
-/// What happens to a record that cannot be decoded or that a processor rejects, or that is too
-/// large to be passed on.
+/// What happens to a record that cannot be decoded, that a processor rejects, or that is too large
+/// to be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ErrorPolicy {
-    /// It becomes a dead letter, in the transaction that passes it: a record of the topic
-    /// `<application id>-dlq` with its key, value and headers as they were, and headers that tell
-    /// where it was read and what was wrong with it ([`DeadLetter`](crate::record::DeadLetter)). It is
-    /// counted in `turnstile_records_dead_lettered_total`, which is to be watched: a decoder with a
-    /// fault makes dead letters of a whole topic.
+    /// It becomes a dead letter, in the transaction that moves past it: a record of the topic
+    /// `<application id>-dlq` with its original key, value and headers, plus headers that say where
+    /// it was read and what was wrong with it ([`DeadLetter`](crate::record::DeadLetter)). It is
+    /// counted in `turnstile_records_dead_lettered_total`, which should be monitored: a faulty
+    /// decoder turns a whole topic into dead letters.
     #[default]
     DeadLetter,
-    /// The instance stops, all its threads, before the record, and again after each start until
-    /// the record can be processed or its group is set past it.
+    /// The instance stops before the record, with all its threads, and does so again after each
+    /// start until the record can be processed or its group's offset is set past it.
     Stop,
 }
 
@@ -62,16 +62,16 @@ pub(crate) struct KeyedBy<T> {
 impl<T> Source<T> {
     /// Reads `topic` as a member of the consumer group `group`.
     ///
-    /// `decode` turns each record into a message, passes it over, or says what is wrong with it.
+    /// `decode` turns each record into a message, skips it, or says what is wrong with it.
     ///
-    /// The group is named to brokers as it is: take the application id, unless groups are given
-    /// to you. Two applications in one group each get a part of the topic. A group that has read
-    /// nothing yet begins at the start of the topic.
+    /// Brokers see the group under exactly this name: use the application id, unless group names
+    /// are prescribed. Two applications in one group each get part of the topic. A group without
+    /// committed offsets starts at the beginning of the topic.
     ///
-    /// Records are processed where they lie: rows of one key are in one store only if its records
-    /// are in one partition. That is so where all producers partition by murmur2 of this key, as
-    /// Java's do by default, those of librdkafka with `partitioner=murmur2_random`. Where you do
-    /// not know it, use [`Source::keyed_by`].
+    /// Records are processed in the partition they are in: all rows of a key are in one store only
+    /// if all its records are in one partition. This holds if all producers partition by murmur2 of
+    /// this key, as Java's do by default, and those of librdkafka with
+    /// `partitioner=murmur2_random`. If you cannot be sure of that, use [`Source::keyed_by`].
     pub fn new(
         topic: impl Into<String>,
         group: impl Into<String>,
@@ -86,15 +86,15 @@ impl<T> Source<T> {
         }
     }
 
-    /// Brings every record to the partition of its id, whatever its key says.
+    /// Brings every record to the partition of its id, regardless of its key.
     ///
-    /// A record that lies in another partition than murmur2 of `id_of` its message
-    /// goes, unchanged but for its key, through the internal topic
-    /// `<application id>-<repartition>-repartition`. Where the topic has another
-    /// number of partitions than the sources it meets, all its records do.
+    /// A record that is in another partition than murmur2 of `id_of` its message goes, unchanged
+    /// but for its key, through the internal topic `<application id>-<repartition>-repartition`. If
+    /// the topic has a different number of partitions than the sources it meets, all its records
+    /// do.
     ///
-    /// `decode` is called again there, of a record whose key is the id. Of two records of one id,
-    /// one that goes that way can be overtaken by one that lies where it belongs.
+    /// `decode` is called again there, on a record whose key is the id. Of two records with one id,
+    /// one that takes this detour can be overtaken by one that is already in the right partition.
     #[must_use]
     pub fn keyed_by(
         mut self,
@@ -108,7 +108,7 @@ impl<T> Source<T> {
         self
     }
 
-    /// What happens to records that cannot be processed; dead letters where not set.
+    /// What happens to records that cannot be processed; the default is dead letters.
     #[must_use]
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.policy = policy;

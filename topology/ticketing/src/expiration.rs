@@ -1,9 +1,9 @@
 //! The Expiration service, keyed by order id: one durable timer for each live order.
 //!
 //! `order.created` sets it and the order's end cancels it. An order whose timer has
-//! fired or whose end was read is over, for ever: a late or second `order.created` of
-//! it sets no timer. A timer never fires before `expiresAt`, and after a stop it fires
-//! late rather than never.
+//! fired or whose end was read is over for good: a late or second `order.created`
+//! for it sets no timer. A timer never fires before `expiresAt`, and after a stop it
+//! fires late rather than never.
 
 use turnstile_engine::{
     Context, Processor, ProcessorError, Sink, Store, Timer, TimestampMs, TopologyBuilder,
@@ -18,7 +18,7 @@ use crate::topics;
 /// The stores of Expiration, keyed by order id.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpirationStores {
-    /// The orders that need no timer any more. A row for each, for ever.
+    /// The orders that no longer need a timer: a row for each, kept forever.
     pub timed_out_or_ended: Store<OrderId, ()>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn declare(builder: &mut TopologyBuilder, sources: &mut Sources) -> E
     stores
 }
 
-/// What an event of an order wants of its timer.
+/// What an event of an order requires of its timer.
 #[derive(Debug, Clone)]
 struct Wanted {
     order: OrderId,

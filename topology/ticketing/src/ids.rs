@@ -1,4 +1,4 @@
-//! Ids, each of its own type, so that an order's never stands where a ticket's belongs.
+//! Ids, each kind with its own type, so that an order id never stands where a ticket id belongs.
 //!
 //! An id is any text of 1 to 512 bytes: foreign services use 24-hex ObjectIds and
 //! UUIDs, and nothing here looks inside. Ids that this application makes are UUIDs
@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// The longest id, in bytes.
 pub const MAX_ID_BYTES: usize = 512;
 
-/// What the ids of this application are derived under.
+/// The namespace from which the ids of this application are derived.
 pub(crate) const NAMESPACE: Uuid = Uuid::from_u128(0x5f1d_8a0c_3c52_4f0e_9d37_6b1e_84c2_a905);
 
 /// A text that cannot be an id.
@@ -32,7 +32,7 @@ pub enum InvalidId {
 
 /// A text type of this module.
 pub(crate) trait Id: Sized {
-    /// Takes `text` for an id.
+    /// Takes `text` as an id.
     fn of(text: &str) -> Result<Self, InvalidId>;
     /// The id as text.
     fn text(&self) -> &str;
@@ -46,7 +46,7 @@ macro_rules! id {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// Takes `text` for an id.
+            /// Takes `text` as an id.
             ///
             /// # Errors
             ///
@@ -137,12 +137,12 @@ id! {
 }
 
 id! {
-    /// One HTTP request's try at a command, so that its answer can be told from an earlier try's.
+    /// One HTTP request's attempt at a command, to tell its answer from that to an earlier attempt.
     AttemptId
 }
 
 id! {
-    /// What a card was turned into for the payment gateway.
+    /// What stands for a card at the payment gateway.
     Token
 }
 

@@ -3,13 +3,13 @@
 use chrono::{DateTime, SecondsFormat};
 use turnstile_engine::TimestampMs;
 
-/// The last millisecond of the year 9999: what four digits can say.
+/// The last millisecond of the year 9999: the latest that four digits can express.
 const LATEST: TimestampMs = TimestampMs(253_402_300_799_999);
 /// The first millisecond of the year 0.
 const EARLIEST: TimestampMs = TimestampMs(-62_167_219_200_000);
 
-/// `2026-01-31T09:30:00.000Z`. A time beyond the years that four digits can say is
-/// written as the nearest that they can.
+/// `2026-01-31T09:30:00.000Z`. A time outside the years that four digits can express is
+/// written as the nearest one inside.
 #[must_use]
 pub fn iso8601(time: TimestampMs) -> String {
     let TimestampMs(within) = time.clamp(EARLIEST, LATEST);
@@ -18,11 +18,11 @@ pub fn iso8601(time: TimestampMs) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// The time that `text` says, with `Z` or any other offset; fractions of a
-/// millisecond are rounded up, so that nothing that waits for it comes early.
+/// The time in `text`, with `Z` or any other offset; fractions of a millisecond are
+/// rounded up, so that nothing that waits for it comes early.
 ///
-/// Seconds, separators and the minutes of the offset may be left out, not the offset itself:
-/// without one nobody knows whose clock it is.
+/// Seconds, separators and the minutes of the offset may be omitted, but not the offset
+/// itself: without it nobody knows whose clock it is.
 pub(crate) fn parse_iso8601(text: &str) -> Option<TimestampMs> {
     let time = DateTime::parse_from_rfc3339(text).ok();
     let time = time.or_else(|| DateTime::parse_from_rfc3339(&in_full(text)?).ok())?;
@@ -30,7 +30,7 @@ pub(crate) fn parse_iso8601(text: &str) -> Option<TimestampMs> {
     Some(TimestampMs(time.timestamp_millis().checked_add(rest)?))
 }
 
-/// `text` as RFC 3339 has it, with everything that ISO-8601 lets leave out.
+/// `text` as RFC 3339, with everything filled in that ISO-8601 allows to be omitted.
 fn in_full(text: &str) -> Option<String> {
     if !text.is_ascii() {
         return None;

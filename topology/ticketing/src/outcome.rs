@@ -1,13 +1,13 @@
 //! What became of a command.
 //!
-//! An outcome is kept under the command's key and id for a day at least and answers both
+//! An outcome is kept under the command's key and id for at least a day, and answers both
 //! the request that waits for it and every later command with the same id. Three
 //! cases have to be told apart, and [`Outcome::reply_to`] does:
 //!
 //! - It is the answer: the same body was decided before, or just now.
 //! - It belongs to another body under the same id: 422 over HTTP.
-//! - It is a `404` of an earlier attempt. A `404` is no answer to keep, for what is
-//!   missing may come: a command with a *new* attempt id is decided anew. One without
+//! - It is a `404` of an earlier attempt. A `404` is not worth keeping as an answer, since
+//!   what is missing may come: a command with a *new* attempt id is decided anew. One without
 //!   an attempt id, or with one that was decided already, is the same record twice and
 //!   changes nothing. So the outcome remembers the attempts that it answers.
 
@@ -21,7 +21,7 @@ use crate::tickets::Ticket;
 /// How many attempts at a command that ended in `404` an outcome can answer.
 const MAX_ATTEMPTS: usize = 16;
 
-/// Under what an outcome is kept.
+/// The key under which an outcome is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutcomeKey {
     /// The id that the command is keyed by.
@@ -37,14 +37,14 @@ pub struct Outcome {
     pub answer: Answer,
     /// What was asked.
     pub fingerprint: Fingerprint,
-    /// The attempts that it answers, the latest last; only of a `404`, and at most 16.
+    /// The attempts that it answers, the latest last; only for a `404`, and at most 16.
     pub attempts: Vec<AttemptId>,
     /// When it was decided.
     pub decided_at: TimestampMs,
 }
 
-/// A command that was decided, in the row of what it is about. What became of it follows
-/// from that row, as long as the row is what the command made of it.
+/// A command that was decided, in the row that it is about. Its outcome follows from that
+/// row, as long as the row is what the command made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// The command.
@@ -62,7 +62,7 @@ pub enum Answer {
     TicketCreated(Ticket),
     /// The ticket was edited, like this.
     TicketUpdated(Ticket),
-    /// The ticket is reserved for this order, which the store of orders will have presently.
+    /// The ticket is reserved for this order, which the store of orders will have shortly.
     OrderPlaced(OrderId),
     /// The order is cancelled.
     OrderCancelled,
@@ -74,9 +74,9 @@ pub enum Answer {
     NotFound,
     /// The ticket or order is somebody else's.
     Forbidden,
-    /// The ticket or order is in no state for that.
+    /// The state of the ticket or order does not allow that.
     Conflict(Conflict),
-    /// What was asked for cannot be, for this reason.
+    /// What was asked for is impossible, for this reason.
     Invalid(String),
 }
 
@@ -105,7 +105,7 @@ pub enum Reply<'a> {
 }
 
 impl Answer {
-    /// The HTTP status that says the same.
+    /// The corresponding HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
@@ -128,7 +128,7 @@ impl Answer {
 }
 
 impl Outcome {
-    /// What this is to the one who asked for `fingerprint` in `attempt`.
+    /// What this means to whoever asked for `fingerprint` in `attempt`.
     #[must_use]
     pub fn reply_to(&self, fingerprint: Fingerprint, attempt: &AttemptId) -> Reply<'_> {
         if self.answer.is_retryable() {

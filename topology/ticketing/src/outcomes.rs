@@ -18,7 +18,7 @@ mod sweep;
 
 use sweep::Sweep;
 
-/// How long an outcome is kept at least.
+/// The least time that an outcome is kept.
 pub const OUTCOME_KEPT: Duration = Duration::from_hours(24);
 
 /// How often a processor with outcomes calls [`Outcomes::sweep`].
@@ -87,7 +87,7 @@ impl Outcomes {
         context.put(self.store, &key, &outcome)
     }
 
-    /// Keeps an outcome that another row had until now.
+    /// Keeps an outcome that was in another row until now.
     pub(crate) fn take_over(
         &self,
         context: &mut Context<'_>,
@@ -97,7 +97,7 @@ impl Outcomes {
         context.put(self.store, key, outcome)
     }
 
-    /// Forgets some of the outcomes whose time is over.
+    /// Forgets some of the outcomes that have expired.
     pub(crate) fn sweep(&mut self, context: &mut Context<'_>) -> Result<(), ProcessorError> {
         self.sweep.go_on(context, self.store)
     }

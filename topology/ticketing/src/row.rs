@@ -7,7 +7,7 @@
 //! option   0 | 1 value              list:    length, values
 //! ```
 //!
-//! Fields have no names, so a change of a row takes a new version. A row of another version is
+//! Fields have no names, so a change of a row needs a new version. A row of another version is
 //! an error, never a guess: it stops the instance.
 
 use rust_decimal::Decimal;

@@ -1,8 +1,8 @@
 //! How the services read topics: each in its own group, a bad record reported once.
 //!
-//! Several services read the same topic, each in a group of its own, and each meets
-//! the same unreadable record. The first service that was declared makes the dead
-//! letter; the others pass over it, counted as [`UNREADABLE`].
+//! Several services read the same topic, each in its own group, and each meets the
+//! same unreadable record. The service that was declared first makes the dead letter;
+//! the others skip the record and count it as [`UNREADABLE`].
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use turnstile_engine::{Codec, DecodeError, Decoded, InputRecord, Source};
 
 use crate::events::NOT_NEEDED;
 
-/// The reason under which unreadable records are counted whose dead letter another
-/// service of this application makes.
+/// The reason under which unreadable records are counted if another service of this
+/// application makes their dead letter.
 pub const UNREADABLE: &str = "unreadable";
 
 /// Which topics have a reader that makes the dead letters.
@@ -35,8 +35,8 @@ impl Sources {
         })
     }
 
-    /// A source of a topic that several services read: of what a record is decoded to each
-    /// takes what it wants.
+    /// A source of a topic that several services read: each takes what it wants of the
+    /// decoded records.
     pub(crate) fn shared<E: 'static, T>(
         &mut self,
         topic: &'static str,
@@ -56,7 +56,7 @@ impl Sources {
     }
 }
 
-/// What `wanted` makes of a message; a message of which it makes nothing is passed over.
+/// What `wanted` makes of a message; a message of which it makes nothing is skipped.
 pub(crate) fn keep_if<T, U>(
     decoded: Decoded<T>,
     wanted: impl FnOnce(T) -> Option<U>,

@@ -15,7 +15,7 @@ pub(crate) enum TimerKey {
     ParkedEvents(OrderId),
     /// A charge has to be settled now.
     Settlement(OrderId),
-    /// A foreign Orders has had time enough to ask for money back.
+    /// A foreign Orders has had enough time to ask for a refund.
     RefundWait(OrderId),
     /// An order expires.
     Expiry(OrderId),

@@ -8,9 +8,9 @@
 //! | order id | Payments: copy of payable orders, charges, refunds | `payments-orders`: `orders`, `order-commands` | `payments` |
 //! | order id | Expiration: timers | `expiration-orders`: `orders` | `expiration` |
 //!
-//! Each row is a subtopology; what is slanted are topics of the application itself.
+//! Each row is a subtopology; topics in italics are internal to the application.
 //! Every record is brought to the partition of the id that its row is keyed by,
-//! whatever its key says: the events of orders that Tickets reads by ticket id are
+//! whatever its key is: the events of orders that Tickets reads by ticket id are
 //! just the case in which most keys differ.
 //!
 //! A service that is run elsewhere is not declared here, and the others neither know
@@ -36,15 +36,15 @@ use crate::tickets::{self, TicketsStores};
 pub enum Service {
     /// Owns the tickets.
     Tickets,
-    /// Reserves tickets for orders and leads the orders through their life.
+    /// Reserves tickets for orders and leads the orders through their life cycle.
     Orders,
-    /// Charges orders and gives money back.
+    /// Charges and refunds orders.
     Payments,
-    /// Tells when an order's time is over.
+    /// Says when an order's time is over.
     Expiration,
 }
 
-/// A name that is no service's.
+/// A name that is not a service's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is no service: there are tickets, orders, payments and expiration")]
 pub struct UnknownService(String);
@@ -94,15 +94,15 @@ pub struct TicketingConfig {
     pub services: BTreeSet<Service>,
     /// How long an order waits for its payment.
     pub order_ttl: Duration,
-    /// Takes the money.
+    /// The payment gateway.
     pub gateway: Arc<dyn Gateway>,
     /// How long the gateway may take to answer before a charge counts as failed.
     pub charge_timeout: Duration,
-    /// How long a command waits for an order or a foreign service's ticket that it
-    /// has overtaken, before there is none.
+    /// How long a command waits for an order or a foreign service's ticket that it has
+    /// overtaken, before that counts as missing.
     pub arrival_wait: Duration,
-    /// How long a foreign Orders has to ask for the money of an order back that has ended,
-    /// before Payments gives it back unasked.
+    /// How long a foreign Orders has to ask for a refund for an order that has ended, before
+    /// Payments refunds it unasked.
     pub refund_wait: Duration,
 }
 
@@ -146,7 +146,7 @@ pub fn topology(config: &TicketingConfig) -> Result<Ticketing, TopologyFaults> {
 
     let tickets = runs(Service::Tickets).then(|| tickets::declare(&mut builder, &mut sources));
     let orders = runs(Service::Orders).then(|| {
-        // Our own Tickets announces its tickets; only a foreign one's come unannounced.
+        // Our own Tickets announces its tickets; only those of a foreign one come unannounced.
         let ticket_wait = (!runs(Service::Tickets)).then_some(config.arrival_wait);
         let config = OrdersConfig {
             time_to_live: config.order_ttl,

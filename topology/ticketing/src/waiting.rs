@@ -1,15 +1,15 @@
 //! Commands that wait, for a bounded time, for what they are about.
 //!
 //! A command and the event that makes it possible come through different topics, so
-//! a command can overtake an event whose effect its sender has seen already. It waits
-//! then for the event; what has not come by its deadline does not exist.
+//! a command can overtake an event whose effect its sender has already seen. It then
+//! waits for the event; what has not come by the deadline does not exist.
 
 use turnstile_engine::TimestampMs;
 
 use crate::commands::Command;
 use crate::row::{Row, RowReader};
 
-/// How many commands wait for one ticket or order at most.
+/// The most commands that wait for one ticket or order.
 const MAX_WAITING: usize = 64;
 
 /// A command and how long it may wait.
@@ -19,7 +19,7 @@ pub(crate) struct WaitingCommand<B> {
     until: TimestampMs,
 }
 
-/// The commands that wait for one ticket or order, in the order of their coming.
+/// The commands that wait for one ticket or order, in order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting<B> {
     commands: Vec<WaitingCommand<B>>,
@@ -36,7 +36,7 @@ impl<B: PartialEq> Waiting<B> {
         self.commands.is_empty()
     }
 
-    /// Lets `command` wait too, unless too many do; one that waits already waits on.
+    /// Lets `command` wait too, unless too many do; if it waits already, it keeps waiting.
     pub(crate) fn add(&mut self, command: &Command<B>, until: TimestampMs) -> bool
     where
         B: Clone,

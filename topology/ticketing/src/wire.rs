@@ -1,11 +1,10 @@
 //! The one flat shape of all messages on the wire.
 //!
 //! Every value is a JSON object whose `type` says which of some dozen fields matter.
-//! [`Fields`] reads it in one pass and borrows its texts from the record; what a field
-//! has to be is asked only by the reader of a type, so that no field of an unknown
-//! type, and no unknown field, makes a record unreadable. `null` is the same as
-//! absent, and the last of equal names counts, as in JavaScript. [`Message`] is the
-//! same shape for writing.
+//! [`Fields`] reads it in one pass and borrows its texts from the record. Only the reader
+//! of a type checks what a field has to be, so that no field of an unknown type, and no
+//! unknown field, makes a record unreadable. `null` is the same as absent, and the last
+//! of equal names counts, as in JavaScript. [`Message`] is the same shape for writing.
 //!
 //! A JavaScript string that was cut inside an emoji ends in half of a surrogate pair, which
 //! `JSON.stringify` escapes (`"cut \ud83d"`) and no text here can hold. It is read as U+FFFD;
@@ -64,7 +63,7 @@ impl Message<'_> {
     }
 }
 
-/// A text field as it was found.
+/// A text field as it was read.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) enum Text<'a> {
     /// There is none, or it is `null`.
@@ -72,7 +71,7 @@ pub(crate) enum Text<'a> {
     Absent,
     /// It is a string.
     Is(Cow<'a, str>),
-    /// It is a string with halves of surrogate pairs, each of which is U+FFFD here. (A `String`
+    /// It is a string with halves of surrogate pairs, each replaced by U+FFFD here. (A `String`
     /// would make every text larger.)
     Mended(Box<str>),
     /// It is something else.
@@ -84,7 +83,7 @@ impl<'a> Text<'a> {
         matches!(self, Text::Is(text) if !text.is_empty())
     }
 
-    /// What a JSON value says whose texts may have halves of surrogate pairs.
+    /// Reads a JSON value whose texts may have halves of surrogate pairs.
     fn mended(json: &'a str) -> Self {
         let whole = serde_json::from_str(json);
         let read = whole.or_else(|_| {
@@ -211,8 +210,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// When the order expires, where that is usable: a reader that does not need it takes no
-    /// offence.
+    /// When the order expires, if that is usable: a reader that does not need it does not
+    /// reject the record.
     pub(crate) fn optional_expires_at(&self) -> Option<TimestampMs> {
         self.expires_at().ok()
     }
@@ -250,7 +249,7 @@ pub(crate) fn id<T: Id>(name: &str, text: &Text<'_>) -> Result<T, DecodeError> {
     T::of(text).map_err(|error| fault("invalid_field", format!("{name}: {error}")))
 }
 
-/// The id in a field, where it is usable: a reader that does not need it takes no offence.
+/// The id in a field, if it is usable: a reader that does not need it does not reject the record.
 pub(crate) fn optional_id<T: Id>(text: &Text<'_>) -> Option<T> {
     match text {
         Text::Is(text) => T::of(text).ok(),
@@ -349,7 +348,7 @@ impl<'de> Visitor<'de> for TextVisitor {
         Ok(Text::Is(Cow::Owned(text.to_owned())))
     }
 
-    /// A half of a surrogate pair is three bytes here that no UTF-8 has, the first of them 0xed.
+    /// Half of a surrogate pair is three bytes here that occur in no UTF-8, the first of them 0xed.
     fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
         let mut mended = String::with_capacity(bytes.len());
         for chunk in bytes.utf8_chunks() {

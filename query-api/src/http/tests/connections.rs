@@ -11,13 +11,13 @@ use crate::http::server::{ServerConfig, serve};
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// Longer than anything takes that is to happen.
+/// Longer than anything takes that has to happen.
 const LIMIT: Duration = Duration::from_secs(20);
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP2_EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-/// A connection to what is served, until the sender is dropped.
+/// A connection to what is served, which runs until the sender is dropped.
 async fn connect(served: &Served) -> (TcpStream, watch::Sender<bool>) {
     connect_counted(served, open_connections()).await
 }
@@ -26,7 +26,7 @@ fn open_connections() -> IntGauge {
     IntGauge::new("open", "connections").unwrap()
 }
 
-/// The same, where `open` are those that are open.
+/// The same, where `open` counts the open connections.
 async fn connect_counted(served: &Served, open: IntGauge) -> (TcpStream, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -40,7 +40,7 @@ async fn connect_counted(served: &Served, open: IntGauge) -> (TcpStream, watch::
     (TcpStream::connect(address).await.unwrap(), go_on)
 }
 
-/// What the server says until it closes the connection.
+/// What the server sends until it closes the connection.
 async fn all(mut stream: TcpStream) -> Vec<u8> {
     let mut said = Vec::new();
     let read = tokio::time::timeout(LIMIT, stream.read_to_end(&mut said));
@@ -72,7 +72,7 @@ async fn a_connection_is_closed_some_time_after_its_last_answer() {
     assert!(said.ends_with(r#"{"status":"live"}"#), "{said}");
 }
 
-/// A head of so many bytes that does not end yet.
+/// A head of this many bytes that does not end yet.
 fn head(bytes: usize) -> Vec<u8> {
     let mut head = b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Long: ".to_vec();
     head.resize(bytes, b'a');
@@ -83,7 +83,7 @@ fn head(bytes: usize) -> Vec<u8> {
 async fn a_head_that_is_too_long_is_431_and_the_next_request_is_answered() {
     let (mut stream, _go_on) = connect(&Served::new()).await;
     let address = stream.peer_addr().unwrap();
-    // No more than is read: what is left would have the connection reset.
+    // No more than is read: the rest would have the connection reset.
     stream.write_all(&head(64 << 10)).await.unwrap();
     let said = String::from_utf8(all(stream).await).unwrap();
     assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
@@ -118,7 +118,7 @@ async fn an_idle_http2_connection_is_told_to_go_and_closed() {
 async fn a_connection_with_a_request_under_way_is_not_idle() {
     let served = Served::new();
     // The answer comes when the wait for the outcome is over, after several times the
-    // time that a connection may be idle.
+    // allowed idle time.
     served.application.plant(Fault::Deaf);
     let (mut stream, _go_on) = connect(&served).await;
     let body = r#"{"title":"A","price":1}"#;
@@ -141,7 +141,7 @@ async fn a_connection_counts_as_open_until_it_ends() {
     stream.read_exact(&mut first).await.unwrap();
     assert_eq!(open.get(), 1);
     all(stream).await;
-    // The client sees the end a moment before the server has let go of the connection.
+    // The client sees the end a moment before the server drops the connection.
     let gone = async {
         while open.get() > 0 {
             tokio::task::yield_now().await;

@@ -150,7 +150,7 @@ async fn keys_that_cannot_be_used_are_400() {
     }
 }
 
-/// Whether the command is in the topic and nobody decides it, or nobody says that it is there.
+/// Whether the command is in the topic but nobody decides it, or nobody confirms that it is there.
 #[tokio::test]
 async fn without_an_outcome_in_time_504_names_the_key_to_ask_again_with() {
     for fault in [Fault::Deaf, Fault::Stalled] {
@@ -231,7 +231,7 @@ async fn ordered(served: &Served, token: &str) -> (String, Value) {
     (format!("/api/orders/{order}"), payment)
 }
 
-/// Its command lies in the topic, and Payments may come to it before it hears of the end.
+/// Its command is in the topic, and Payments may read it before it hears of the end.
 #[tokio::test]
 async fn a_payment_that_may_be_decided_is_not_refused_to_whoever_asks_again() {
     for given in [Some("k"), None] {
@@ -258,7 +258,7 @@ async fn a_payment_that_may_be_decided_is_not_refused_to_whoever_asks_again() {
         }
         assert_eq!(status().await, "cancelled");
         assert_eq!(pay(Some(key.as_str())).await.problem(), pending);
-        // Nor does an answer in between that says nothing of the first one change that.
+        // An answer in between that says nothing about the first one does not change that.
         served.application.plant(Fault::NotYet);
         let unavailable = problem(503, "unavailable");
         assert_eq!(pay(Some(key.as_str())).await.problem(), unavailable);
@@ -299,7 +299,7 @@ async fn a_payment_that_is_refused_is_refused_again() {
     let (_, other) = ordered(&served, "tok_visa").await;
     let cancel = served.send("buyer", "DELETE", &order, &Value::Null).await;
     assert_eq!(cancel.status, 204);
-    // Whoever were not refused would wait for Payments in vain.
+    // A request that is not refused would wait for Payments in vain.
     served.application.plant(Fault::Deaf);
     for _ in 0..3 {
         let refused = served

@@ -309,7 +309,7 @@ async fn an_order_that_ended_is_not_charged_though_payments_does_not_know_yet() 
     );
 }
 
-/// Payments reads of orders behind Orders, and gives up on one after some seconds.
+/// Payments learns of orders later than Orders, and gives up on one after some seconds.
 #[tokio::test]
 async fn an_order_that_only_payments_does_not_know_is_503_and_not_404() {
     let served = Served::new();
@@ -360,7 +360,7 @@ async fn the_write_routes_of_a_service_that_runs_elsewhere_are_404() {
         let missing = problem(404, "route-not-found");
         let reply = served.send("user", method, path, &Value::Null).await;
         assert_eq!(reply.problem(), missing, "{method} {path}");
-        // Whatever else is wrong with a request.
+        // Whatever else is wrong with the request.
         if method != "GET" {
             let request = Request::builder().method(method).uri(path);
             let request = request.header("idempotency-key", "");
@@ -387,7 +387,7 @@ async fn an_answer_comes_only_when_its_effects_can_be_read() {
         let served = Served::new();
         served.application.plant(Fault::Deaf);
         let (mut done, mut choice) = (pin!(effects_can_be_read(&served)), seed);
-        // What is committed is looked at before anything else is.
+        // The committed state is looked at before anything else.
         while !poll_fn(|context| Poll::Ready(done.as_mut().poll(context).is_ready())).await {
             if served.application.anyone_waits() {
                 served.application.step(choice);

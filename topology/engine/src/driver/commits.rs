@@ -8,11 +8,11 @@ use crate::task::ChangelogRecords;
 use crate::topology::{Component, Components};
 use crate::{Offset, SubtopologyId, TaskId};
 
-/// What a commit holds that has begun.
+/// The contents of a commit that has begun.
 pub(super) struct CommitUnderWay {
     components: Vec<Component>,
     outputs: Vec<OutputRecord>,
-    /// Of all tasks of these components.
+    /// By task, for all tasks of these components.
     changelogs: BTreeMap<TaskId, Option<ChangelogRecords>>,
     read: BTreeMap<(TaskId, usize), Offset>,
 }
@@ -26,8 +26,8 @@ impl TopologyTestDriver {
         self.finish_commit();
     }
 
-    /// Begins to commit what all tasks have done, in one transaction. Nothing of it is seen before
-    /// [`TopologyTestDriver::finish_commit`]; what tasks do until then is of the next
+    /// Begins to commit what all tasks have done, in one transaction. None of it is visible before
+    /// [`TopologyTestDriver::finish_commit`]; what tasks do until then belongs to the next
     /// transaction, and is lost with this one.
     ///
     /// # Panics
@@ -37,9 +37,9 @@ impl TopologyTestDriver {
         self.begin(self.components.all().collect());
     }
 
-    /// Begins to commit what the tasks of a subtopology have done, and of those that repartition
-    /// topics join to it, in a transaction of their own: what others have done is not in it, as
-    /// where timers have fired.
+    /// Begins to commit, in a transaction of their own, what the tasks of a subtopology and of those
+    /// that repartition topics connect it with have done. What others have done is not in it, as
+    /// when timers have fired.
     ///
     /// # Panics
     ///
@@ -84,7 +84,7 @@ impl TopologyTestDriver {
         }
     }
 
-    /// Finishes the commit that has begun of a subtopology, if there is one.
+    /// Finishes the commit that has begun for a subtopology, if there is one.
     ///
     /// # Panics
     ///

@@ -21,7 +21,7 @@ pub struct LogRecord {
     pub headers: Vec<Header>,
     /// Its time.
     pub timestamp: TimestampMs,
-    /// Orders the records of a topic over its partitions.
+    /// Orders the records of a topic across its partitions.
     order: u64,
 }
 

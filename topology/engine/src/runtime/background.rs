@@ -1,4 +1,4 @@
-//! Threads of an instance beside those that process.
+//! Threads of an instance other than those that process.
 
 use std::io;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts a thread with this name; `work` ends soon after what it is given turns true
-    /// and `waker` was woken.
+    /// Starts a thread with this name; `work` has to end soon after its argument turns true and
+    /// `waker` was woken.
     pub(crate) fn start(
         name: &'static str,
         waker: Waker,
@@ -53,7 +53,7 @@ impl Drop for Background {
     }
 }
 
-/// Does on a thread of its own what nobody waits for, and what ends by itself.
+/// Does, on a thread of its own, what nobody waits for and what ends by itself.
 pub(super) fn aside(name: &'static str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
         tracing::warn!(name, %error, "cannot start a thread");

@@ -18,10 +18,10 @@ pub struct StreamsConfig {
     pub brokers: String,
     /// Further properties of the Kafka client, for all clients (TLS, SASL, …).
     pub kafka_properties: BTreeMap<String, String>,
-    /// The static member id; unique among the live instances and stable over restarts.
+    /// The static member id; unique among the live instances and stable across restarts.
     pub instance_id: String,
-    /// `host:port` at which this instance answers others; nothing: it answers nobody.
-    /// The engine only announces it; who serves there is the application's business.
+    /// `host:port` at which this instance answers others; `None`: it answers nobody. The engine
+    /// only announces it; serving requests there is up to the application.
     pub advertised_address: Option<String>,
     /// Where the stores are kept. No other process may use it.
     pub state_dir: PathBuf,
@@ -30,39 +30,39 @@ pub struct StreamsConfig {
     /// How many instances may be lost at once without a task having to be restored from
     /// the start of its changelog; 0: no standbys.
     pub num_standby_replicas: usize,
-    /// How long a new instance restores what it is going to own before it joins the
-    /// groups all the same.
+    /// How long a new instance restores what it is going to own before it joins the groups
+    /// regardless.
     pub warm_join_limit: Duration,
-    /// The longest time from the begin of a commit to that of the next, of a thread that has
-    /// something to commit; where one takes longer, the next follows at once.
+    /// The longest time from the start of one commit to the start of the next, for a thread that
+    /// has something to commit; if a commit takes longer, the next follows at once.
     pub commit_interval: Duration,
-    /// After this time without a heartbeat others take over.
+    /// After this time without a heartbeat, others take over.
     pub session_timeout: Duration,
-    /// Of topics that the instance creates.
+    /// The replication factor of topics that the instance creates.
     pub replication_factor: i32,
     /// Block cache of all stores together, in bytes.
     pub block_cache_bytes: usize,
     /// Write buffers of all stores together, in bytes.
     pub write_buffer_bytes: usize,
-    /// Uncommitted writes and outputs of a thread, in bytes: with half of that it commits
-    /// early, and with all of it the thread waits for the commits that are under way.
+    /// Uncommitted writes and outputs of a thread, in bytes: at half of this it commits early, and
+    /// at all of it the thread waits for the commits that are under way.
     pub uncommitted_bytes_max: usize,
     /// Stores are flushed to disk at least this often, so that a restart replays little.
     pub flush_interval: Duration,
-    /// Between two deletions of what was read from repartition topics.
+    /// The time between two deletions of records that were read from repartition topics.
     pub purge_interval: Duration,
     /// How long one call to the cluster may take before the thread gives up on its client.
     pub request_timeout: Duration,
-    /// Hears how stores are restored.
+    /// Is told how stores are restored.
     pub restore_listener: Option<Arc<dyn RestoreListener>>,
     /// Called after each step of each commit, for tests that crash there.
     #[doc(hidden)]
     pub on_commit_step: Option<CommitHook>,
 }
 
-/// What is called after a step of a commit. What it is given flushes all stores of
-/// the thread, so that a crash loses nothing that was written to them, where a crash
-/// without it loses all since the last flush.
+/// What is called after a step of a commit. Its second argument flushes all stores of the thread,
+/// so that a crash loses nothing that was written to them; without it, a crash loses everything
+/// since the last flush.
 #[doc(hidden)]
 pub type CommitHook = fn(CommitStep, &dyn Fn() -> Result<(), StateError>);
 
@@ -72,9 +72,9 @@ pub type CommitHook = fn(CommitStep, &dyn Fn() -> Result<(), StateError>);
 pub enum CommitStep {
     /// The writes of all its tasks are sealed, with their changelog records.
     ChangelogSent,
-    /// All records are delivered and the positions are in the transaction. (This one
-    /// has no stores to flush: nothing of its tasks was written to them since their last commit. And
-    /// it is called on another thread, while the tasks go on.)
+    /// All records are delivered and the positions are in the transaction. (Here there are no
+    /// stores to flush: nothing was written to those of its tasks since their last commit. And the
+    /// hook is called on another thread, while the tasks go on.)
     PositionsJoined,
     /// The transaction is committed.
     TransactionCommitted,
@@ -84,9 +84,9 @@ pub enum CommitStep {
     AllStored,
 }
 
-/// What a user cannot set: with another value records of transactions that were aborted are
-/// read, positions come to be committed past what was processed, tasks have two owners, or one
-/// is read where it was after its session has ended.
+/// What a user cannot set: with other values, records of aborted transactions are read, positions
+/// are committed past what was processed, tasks have two owners, or a task is read where it was
+/// after its session has ended.
 const RESERVED_PROPERTIES: [&str; 16] = [
     "auto.commit.enable",
     "auto.offset.reset",
@@ -146,7 +146,7 @@ impl StreamsConfig {
     }
 }
 
-/// A topic outside the application that it creates when it is missing.
+/// A topic outside the application that is created if it is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
     /// Its name.

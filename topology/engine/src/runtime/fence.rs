@@ -1,14 +1,14 @@
 //! Ends the open transactions of instances that are gone.
 //!
-//! An instance that is lost leaves its transaction open until that times out, which
-//! brokers check for every ten seconds only. Until then its tasks cannot be restored, as no
-//! position is stable and no changelog can be read to its end, and nobody reads past what
-//! it had sent to any topic. Whoever gets its tasks takes over its transactional ids, which
-//! ends the transaction at once.
+//! An instance that is lost leaves its transaction open until that times out, which brokers check
+//! only every ten seconds. Until then its tasks cannot be restored, because no position is stable
+//! and no changelog can be read to its end, and nobody reads past what it had sent to any topic. An
+//! instance that gets its tasks takes over its transactional ids, which ends the transaction at
+//! once.
 //!
-//! That is done only if two say that it is gone: the groups, which have given its tasks
-//! to this instance, and its silence for a whole session. Should it live all the same, it
-//! is fenced, as it would be by its groups, and joins anew.
+//! That is done only if two things say that it is gone: the groups, which have given its tasks to
+//! this instance, and its silence for a whole session. If it is alive after all, it is fenced, as
+//! it would be by its groups, and joins anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,10 +41,10 @@ impl Fence {
         }
     }
 
-    /// Fences those who ran any of `tasks`, which are assigned here now, and are silent.
-    /// Does not wait for it.
+    /// Fences the silent instances that ran any of `tasks`, which are assigned here now. Does not
+    /// wait for it.
     pub(crate) fn fence_former_owners(&self, tasks: &[TaskId]) {
-        // Who has come back can be lost once more.
+        // One that has come back can be lost again.
         self.fenced
             .lock()
             .retain(|silent| self.cluster.is_silent(silent));

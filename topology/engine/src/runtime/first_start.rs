@@ -1,12 +1,12 @@
-//! The first start of an application on a cluster: nobody may have read for it before.
+//! The first start of an application on a cluster: nobody may have read in its groups before.
 //!
 //! Stores and the positions of the groups belong together: what the groups have read is in the
-//! stores. Those of a new application are empty. Where its groups have positions, of an
-//! application with another id or of other software, what lies before them would be missing in
-//! the stores for good, and nothing would show it.
+//! stores. Those of a new application are empty. If its groups have positions, from an application
+//! with another id or from other software, the records before them would be missing in the stores
+//! for good, and nothing would show it.
 //!
-//! That an application has run is shown by its announcements, and as well by its changelog: either
-//! topic may be lost alone, and while its stores can be restored nothing has to be read again.
+//! That an application has run is shown by its announcements, and also by its changelog: either
+//! topic may be lost alone, and as long as its stores can be restored nothing has to be read again.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,8 @@ pub(crate) fn check(
         let Some((place, position)) = passed else {
             continue;
         };
-        // It may be an instance that has started with this one, which says so before it reads.
+        // It may be an instance that started together with this one, which announces itself before
+        // it reads.
         if has_run(&admin.partition_counts()?)? {
             return Ok(());
         }

@@ -1,11 +1,11 @@
 //! Transactions that hang on partitions that are read here.
 //!
-//! Records are read up to where a partition is stable: where its first pending transaction
-//! begins. One that never ends, because brokers have lost its marker or its producer hangs, stops
-//! the tasks that read the partition, while there is no lag, which is counted up to there. So
-//! where a partition is stable is compared with where its log ends.
+//! Records are read up to the last stable offset of a partition: where its first pending
+//! transaction begins. A transaction that never ends, because brokers have lost its marker or its
+//! producer hangs, stops the tasks that read the partition, but shows no lag, which is counted up
+//! to there. So the last stable offset is compared with the end of the log.
 //!
-//! Pure: the caller says where that is, and what time it is.
+//! Pure: the caller passes these offsets and the time.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use super::kafka::{Position, TopicPartition};
 use crate::Offset;
 
-/// A transaction that is pending for longer hangs: it has no owner who will end it, nor will brokers.
+/// A transaction that is pending for longer hangs: it has no owner that will end it, nor will
+/// brokers.
 pub(crate) const HANGING: Duration = Duration::from_secs(60);
-/// Who was not asked for longer may not have been there: brokers that are away end nothing.
+/// If brokers were not asked for longer, they may have been away: then they end nothing.
 const UNASKED_MAX: Duration = Duration::from_secs(30);
 
 /// A partition on which a transaction is pending.
@@ -37,8 +38,8 @@ pub(crate) struct Hanging {
 }
 
 impl Hanging {
-    /// Takes in where the partitions that are read here are stable, and where their logs end.
-    /// Those on which a transaction hangs that did not before.
+    /// Takes in the last stable offsets of the partitions that are read here, and the ends of their
+    /// logs. Returns those on which a transaction hangs that did not before.
     pub(crate) fn take_in(
         &mut self,
         stable: &[Position],

@@ -2,16 +2,16 @@
 //!
 //! Start:
 //!
-//! 1. Lock the state directory: from here on the stores are this process's.
+//! 1. Lock the state directory: from here on the stores belong to this process.
 //! 2. Create the topics of the application that are missing.
-//! 3. Resolve the topology against the topics that there are, and what they take.
-//! 4. Begin to open the stores that are on disk, which goes on beside all that follows.
-//! 5. Look whether the groups are this application's, and create or check the internal topics:
+//! 3. Resolve the topology against the topics that exist, and the record sizes they accept.
+//! 4. Begin to open the stores that are on disk, in parallel with all that follows.
+//! 5. Check that the groups belong to this application, and create or check the internal topics:
 //!    nothing is read, fenced or joined before that.
-//! 6. Start the threads; how one gets to its tasks is said in [`stream_thread`].
+//! 6. Start the threads; [`stream_thread`] says how one gets to its tasks.
 //!
-//! Stop: 1. standbys are followed no more; 2. stream threads commit and close their tasks, and the
-//! sampler ends; 3. the others are told no more; 4. the directory is free.
+//! Stop: 1. standbys are no longer followed; 2. stream threads commit and close their tasks, and
+//! the sampler ends; 3. announcements end; 4. the state directory is released.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ use super::wake::Waker;
 use super::{InstanceStatus, Metrics, Queries, StreamsConfig, TopicError, TopicSpec};
 use crate::topology::{Plan, Topology, TopologyFault, TopologyFaults, is_topic_name};
 
-/// Of names of at most 249 bytes, the names of internal topics need some for themselves.
+/// Topic names have at most 249 bytes, and internal topics need some of them for their own part.
 const APPLICATION_ID_BYTES_MAX: usize = 200;
 
 /// What to set instead of a property.
@@ -62,7 +62,7 @@ pub enum StartError {
     /// The configuration has no threads: no task would ever run.
     #[error("num_stream_threads is 0: an instance needs at least 1 stream thread")]
     NoStreamThreads,
-    /// A property of the client that the engine's promises rest on.
+    /// A property of the client that the engine's guarantees depend on.
     #[error(
         "kafka_properties: {name} is set by the engine, whose promises rest on it: leave it out{}",
         instead_of(name)
@@ -71,19 +71,19 @@ pub enum StartError {
         /// The property.
         name: String,
     },
-    /// A property that the client does not know, or not with this value.
+    /// A property that the client does not know, or a value that it does not accept.
     #[error(transparent)]
     Property(KafkaFault),
     /// The state directory cannot be used.
     #[error("the state directory cannot be used")]
     State(#[from] StateError),
-    /// The cluster could not be reached, or refused something else than topics.
+    /// The cluster could not be reached, or refused something other than topics.
     #[error(transparent)]
     Kafka(#[from] KafkaFault),
-    /// The application is new on the cluster, and its groups are not.
+    /// The application is new on the cluster, but its groups are not.
     #[error(transparent)]
     ForeignPosition(#[from] ForeignPosition),
-    /// The topics of the cluster, which has answered, are not what the application needs.
+    /// The cluster has answered, but its topics are not what the application needs.
     #[error(transparent)]
     Topics(#[from] TopicError),
     /// The topology does not fit the topics.
@@ -95,7 +95,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the configuration is what is wrong, or does not fit the cluster: a new start
+    /// Whether the configuration is wrong or does not fit the cluster, so that another start
     /// changes nothing.
     #[must_use]
     pub fn is_of_configuration(&self) -> bool {
@@ -120,19 +120,20 @@ impl StartError {
 /// Why the threads of an instance have stopped by themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StreamsFailure {
-    /// Another process has started under the instance's id. To start this one again would
-    /// stop that one.
+    /// Another process has started under the instance's id. Starting this one again would stop that
+    /// one.
     #[error("{0}")]
     Superseded(String),
-    /// Brokers do not take what is configured, or topics are not what they were when the instance started: one is
-    /// gone, made anew or has other partitions. Somebody has to look into that.
+    /// Brokers reject the configuration, or topics are not what they were when the instance
+    /// started: one is gone, was recreated or has another number of partitions. Somebody has to
+    /// look into it.
     #[error("{0}")]
     Misconfigured(String),
-    /// The disk of the state directory is full, or fails. To start again would keep the tasks here,
-    /// which others can run.
+    /// The disk of the state directory is full, or failing. Starting again would keep the tasks
+    /// here, although others can run them.
     #[error("{0}")]
     Disk(String),
-    /// Something that no thread can mend. After a new start it may be over.
+    /// Something that no thread can recover from. It may be over after another start.
     #[error("{0}")]
     Failed(String),
 }
@@ -155,14 +156,14 @@ pub struct Streams {
     threads: Vec<(Waker, JoinHandle<()>)>,
     cluster: Cluster,
     standby_thread: Option<Background>,
-    /// Until the threads have ended: what it says last is that they have.
+    /// Kept until the threads have ended: the last thing it announces is that they have.
     messenger: Option<Background>,
 }
 
 impl Streams {
-    /// Starts an instance of `topology`, after creating those of `topics` that are
-    /// missing. Returns when the threads run; they join and restore in the
-    /// background, which [`Streams::status`] follows. Blocks; not for async code.
+    /// Starts an instance of `topology`, after creating those of `topics` that are missing. Returns
+    /// when the threads run; they join and restore in the background, as [`Streams::status`] shows.
+    /// Blocks; not for async code.
     ///
     /// # Errors
     ///
@@ -287,7 +288,7 @@ impl Streams {
         })
     }
 
-    /// Starts a thread, whose failure is that of the instance.
+    /// Starts a thread; if it fails, the instance fails.
     fn spawn(
         &mut self,
         name: String,
@@ -301,8 +302,8 @@ impl Streams {
             let ended = ended
                 .unwrap_or_else(|_| Err(StreamsFailure::Failed(format!("thread {name} panicked"))));
             if let Err(reason) = ended {
-                // The others go too: stream threads would get its tasks, and stop at the same
-                // record, one after the other.
+                // The other threads stop too: otherwise they would get its tasks and stop at the
+                // same record, one after the other.
                 stop.store(true, Ordering::Relaxed);
                 let callbacks = {
                     let mut failure = failure.lock();
@@ -340,7 +341,7 @@ impl Streams {
         self.cluster.clone()
     }
 
-    /// What the instance does at the moment.
+    /// What the instance is doing at the moment.
     #[must_use]
     pub fn status(&self) -> InstanceStatus {
         let mut status = self.board.status(Instant::now());
@@ -353,16 +354,16 @@ impl Streams {
         status
     }
 
-    /// Why a thread has stopped for good, if one has. The others commit and stop then as
-    /// well; what is left to do is to drop this, and to end the process or start anew.
+    /// Why a thread has stopped for good, if one has. The others then commit and stop as well; what
+    /// remains to be done is to drop this, and to end the process or start again.
     #[must_use]
     pub fn failure(&self) -> Option<StreamsFailure> {
         self.failure.lock().reason.clone()
     }
 
-    /// Calls `callback` when a thread stops for good, or at once if one has; for each thread that does,
-    /// on that thread, while the others still commit. So it must not end the process, nor stop or drop this,
-    /// which waits for the thread: it tells somebody who does.
+    /// Calls `callback` when a thread stops for good, or at once if one already has; for each such
+    /// thread, on that thread, while the others still commit. So it must not end the process, nor
+    /// stop or drop this, which waits for the thread: it has to signal another thread to do so.
     pub fn on_failure(&self, callback: impl Fn(&StreamsFailure) + Send + Sync + 'static) {
         let callback: OnFailure = Arc::new(callback);
         let reason = {
@@ -423,7 +424,7 @@ mod tests {
     fn an_instance_without_threads_is_refused_before_anything_is_touched() {
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().join("state");
-        // Nothing listens there: whoever asked the cluster first would say so.
+        // Nothing listens there: asking the cluster first would fail with that instead.
         let mut config = StreamsConfig::new("app", "localhost:1", "instance", &state_dir);
         config.num_stream_threads = 0;
         assert!(matches!(start(&config), Err(StartError::NoStreamThreads)));

@@ -1,4 +1,4 @@
-//! The topics of the application: created at start, or found to be as they should.
+//! The topics of the application: created at startup, or checked to be as they should.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ pub enum TopicError {
     /// The cluster could not be asked, or refused.
     #[error(transparent)]
     Kafka(#[from] KafkaFault),
-    /// A topic cannot be created with as many replicas as it is to have.
+    /// A topic cannot be created with the number of replicas that it should have.
     #[error(
         "topic {topic} cannot be created with {replicas} replicas: set the replication factor to no more than there are brokers, or start as many"
     )]
     TooFewBrokers {
         /// The topic.
         topic: String,
-        /// How many replicas it is to have.
+        /// How many replicas it should have.
         replicas: i32,
     },
     /// An internal topic has another partition count than its stores or readers.
@@ -39,7 +39,7 @@ pub enum TopicError {
         /// What the topology needs.
         needed: i32,
     },
-    /// An internal topic would lose records that are needed, or never any.
+    /// An internal topic would lose records that are needed, or never delete any.
     #[error(
         "internal topic {topic} has cleanup.policy={found}, but needs {needed}: set it with kafka-configs, or delete the topic if it is empty"
     )]
@@ -54,8 +54,8 @@ pub enum TopicError {
 }
 
 impl TopicError {
-    /// Whether it is there again after a new start, until somebody changes the configuration or
-    /// the topics.
+    /// Whether another start finds the same, until somebody changes the configuration or the
+    /// topics.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
@@ -77,8 +77,8 @@ impl From<CreateFault> for TopicError {
     }
 }
 
-/// Creates those of the application's external topics that are not among `counts`; all topics'
-/// partition counts.
+/// Creates those of the application's external topics that are not among `counts`; returns all
+/// topics' partition counts.
 pub(crate) fn ensure_external(
     admin: &Admin,
     topics: &[TopicSpec],
@@ -134,7 +134,7 @@ pub(crate) fn ensure_internal(
         warn_if_deleted_by_age(admin, &letters.name)?;
     }
     let counts = create(admin, counts, &missing)?;
-    // Those that somebody else has created meanwhile are as foreign as any.
+    // Topics that somebody else created meanwhile are as foreign as any.
     for topic in &topics {
         check(topic, &counts, &policies)?;
     }
@@ -147,7 +147,8 @@ pub(crate) fn ensure_internal(
     Ok(())
 }
 
-/// How large records of these topics may be, at most: what a broker bounds is a batch, after compression.
+/// How large records of these topics may be, at most: what a broker limits is a batch, after
+/// compression.
 pub(crate) fn sink_bytes_max(
     admin: &Admin,
     topics: &BTreeSet<&str>,
@@ -162,7 +163,7 @@ pub(crate) fn sink_bytes_max(
     Ok(limits.collect())
 }
 
-/// What a batch of one record takes beside its key, value and headers, at most.
+/// What a batch of one record takes besides its key, value and headers, at most.
 const BATCH_OVERHEAD_BYTES: usize = 128;
 
 fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
@@ -177,16 +178,16 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
             settings.push(("delete.retention.ms", kept));
         }
         InternalTopicKind::Repartition => {
-            // What was not read yet must not be deleted by time.
+            // Records that were not read yet must not be deleted by age.
             settings.push((RETENTION, FOR_EVER.to_owned()));
         }
         InternalTopicKind::Instances => {
-            // Everybody reads all of it at start, so it is kept short.
+            // Everybody reads all of it at startup, so it is kept short.
             settings.push(("min.cleanable.dirty.ratio", "0.01".to_owned()));
             settings.push(("segment.ms", "600000".to_owned()));
         }
         InternalTopicKind::DeadLetters => {
-            // They have the time of the record that they are, and that may be of long ago.
+            // They have the timestamp of the original record, which may be old.
             settings.push((RETENTION, FOR_EVER.to_owned()));
         }
     }
@@ -196,8 +197,8 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
 const RETENTION: &str = "retention.ms";
 const FOR_EVER: &str = "-1";
 
-/// Says so where dead letters are deleted by the time of the record that they are: one of long
-/// ago would be gone before anybody has seen it. Where brokers set the time, all are kept as long.
+/// Warns if dead letters are deleted by the timestamp of the original record: an old one would be
+/// gone before anybody has seen it. If brokers set the timestamp, all are kept equally long.
 fn warn_if_deleted_by_age(admin: &Admin, topic: &str) -> Result<(), TopicError> {
     let value = |setting| -> Result<Option<String>, KafkaFault> {
         Ok(admin.setting(&[topic], setting)?.remove(topic))
@@ -251,7 +252,7 @@ fn check(
     }
 }
 
-/// Creates topics and waits until brokers know them; the counts with theirs.
+/// Creates topics and waits until brokers know them; returns the counts with theirs.
 fn create(
     admin: &Admin,
     mut counts: BTreeMap<String, i32>,

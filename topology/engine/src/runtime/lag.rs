@@ -35,8 +35,8 @@ impl LagBoard {
             .collect()
     }
 
-    /// Sets the gauges to the distance from the committed positions to the ends of the committed
-    /// records, which it returns.
+    /// Sets the gauges to the distance from the committed positions to the last stable offsets,
+    /// which it returns.
     pub(crate) fn sample(
         &self,
         ends: &EndOffsets,
@@ -103,7 +103,7 @@ mod tests {
             .consumer_lag
             .with_label_values(&["one", "orders", "0"]);
         gauge.set(7);
-        // Nothing is asked of any broker where nothing is owned.
+        // No broker is asked for anything if nothing is owned.
         let config = StreamsConfig::new("app", "localhost:1", "instance", "unused");
         let ends = Ends::new(&config).unwrap();
         assert!(board.sample(&ends.stable, &metrics).unwrap().is_empty());

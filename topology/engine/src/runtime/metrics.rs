@@ -54,13 +54,13 @@ const LATENCIES_S: [f64; 16] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 10.0,
 ];
-/// Of commits: 2 s is where the alert `CommitsSlow` begins, which a quantile that is guessed within
-/// a wide bucket would raise for less; and a commit is given up after 10 s and the commit interval.
+/// Of commits: the alert `CommitsSlow` begins at 2 s, and a quantile interpolated within a wide
+/// bucket would raise it for less; a commit is given up after 10 s and the commit interval.
 const COMMITS_S: [f64; 15] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0,
 ];
-/// Of what waits for as long as an instance or brokers are away: 5 s is where the alert
-/// `TimersLate` begins.
+/// Of what waits for as long as an instance or brokers are away: the alert `TimersLate` begins
+/// at 5 s.
 const DELAYS_S: [f64; 18] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0, 300.0, 1800.0,
@@ -127,7 +127,7 @@ fn aborted(add: &Registrar<'_>) -> Result<IntCounterVec, prometheus::Error> {
         "Transactions that were dropped with what tasks had done in them, by transaction of a stream thread.",
         &["transaction"],
     )?;
-    // From the start: an increase from nothing to 1 is none to Prometheus.
+    // From the start: to Prometheus, going from nothing to 1 is not an increase.
     for transaction in Transaction::ANY {
         aborted.with_label_values(&[transaction.name()]);
     }
@@ -161,7 +161,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// When the registry has metrics of these names already.
+    /// When the registry already has metrics with these names.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let add = Registrar(registry);
         let by_source = ["subtopology", "topic"];
@@ -280,7 +280,7 @@ impl Metrics {
             .inc_by(records);
     }
 
-    /// A standby is not kept here any more.
+    /// A standby is no longer kept here.
     pub(crate) fn forget_standby(&self, task: TaskId) {
         // It has no label values when it was never sampled.
         self.standby_behind
@@ -288,7 +288,7 @@ impl Metrics {
             .ok();
     }
 
-    /// Counts what became of a record.
+    /// Counts the outcome of a record.
     pub(crate) fn count(&self, subtopology: &str, topic: &str, processed: Processed, times: u64) {
         match processed {
             Processed::Done => self
@@ -320,12 +320,12 @@ impl Metrics {
         }
     }
 
-    /// How many tasks all threads together hold in part for longer than a session.
+    /// How many tasks all threads together have held in part for longer than a session.
     pub(crate) fn set_misfits(&self, tasks: usize) {
         self.misfits.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     }
 
-    /// A transaction is committed and stored, which took so long.
+    /// A transaction is committed and stored, and took this long.
     pub(crate) fn committed(&self, transaction: Transaction, took: Duration) {
         let label = [transaction.name()];
         self.commits.with_label_values(&label).inc();
@@ -333,7 +333,7 @@ impl Metrics {
         latency.observe(took.as_secs_f64());
     }
 
-    /// A transaction is dropped, with what tasks have done in it.
+    /// A transaction is aborted, with what tasks have done in it.
     pub(crate) fn count_aborted(&self, transaction: Transaction) {
         self.aborted.with_label_values(&[transaction.name()]).inc();
     }
@@ -345,7 +345,7 @@ impl Metrics {
         self.disk.size_bytes.set(to_gauge(space.size_bytes));
     }
 
-    /// For how long the timer that is due longest is due.
+    /// How long ago the most overdue timer was due.
     pub(crate) fn set_overdue(&self, overdue: Duration) {
         let seconds = i64::try_from(overdue.as_secs()).unwrap_or(i64::MAX);
         self.timer_overdue.set(seconds);
@@ -382,7 +382,7 @@ impl RestoreListener for Metrics {
     }
 
     fn on_restore_suspended(&self, of: &ChangelogRestoration, _total: u64) {
-        // Nobody restores it here; an old number would say that somebody does.
+        // It is no longer restored here; an old number would suggest that it is.
         self.remaining_of(of).set(0);
     }
 }
@@ -399,8 +399,8 @@ mod tests {
             .unwrap()
     }
 
-    /// A quantile is guessed within a bucket: where an alert's threshold lies within one, it fires for
-    /// what is below.
+    /// A quantile is interpolated within a bucket: if an alert's threshold lies within one, the
+    /// alert fires for values below it.
     #[test]
     fn the_thresholds_of_alerts_are_bounds_of_buckets() {
         let registry = Registry::new();

@@ -1,8 +1,8 @@
 //! Which tasks a thread owns, from what each of its consumer groups assigned to it.
 //!
-//! A subtopology may be read in several groups, and the groups assign one by one:
-//! while they converge they can differ. A task is owned only while its partition
-//! is held in **all** source groups of its subtopology; held in some, it waits.
+//! A subtopology may be read in several groups, and the groups assign one by one, so they can
+//! differ while they converge. A task is owned only while its partition is held in **all** source
+//! groups of its subtopology; while it is held in some, it waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) enum Hold {
 /// What the groups of one thread have assigned to it.
 pub(crate) struct Ownership {
     plan: Arc<Plan>,
-    /// Of each group that has assigned: what.
+    /// By group that has assigned: its assignment.
     assigned: BTreeMap<Arc<str>, BTreeSet<TopicPartition>>,
 }
 
@@ -54,7 +54,7 @@ impl Ownership {
         subscriptions.keys().all(|group| self.has_assigned(group))
     }
 
-    /// Whether a group has.
+    /// Whether a group has assigned.
     pub(crate) fn has_assigned(&self, group: &Arc<str>) -> bool {
         self.assigned.contains_key(group)
     }
@@ -67,8 +67,8 @@ impl Ownership {
             .collect()
     }
 
-    /// The first of `partitions` that no task reads: its topic has got more partitions
-    /// since the topology was resolved.
+    /// The first of `partitions` that no task reads: its topic has more partitions than when the
+    /// topology was resolved.
     pub(crate) fn beyond_plan<'p>(
         &self,
         group: &Arc<str>,

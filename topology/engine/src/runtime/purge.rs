@@ -1,8 +1,8 @@
 //! Deletes from repartition topics what every reader has committed.
 //!
-//! Repartition topics keep their records without limit of time, because what was
-//! not read yet must not be lost; so what was read has to be deleted. Each is read by
-//! one group only, whose committed positions are therefore the limit.
+//! Repartition topics keep their records without a time limit, because what was not read yet must
+//! not be lost; so what was read has to be deleted. Each is read by one group only, whose committed
+//! positions are therefore the limit.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ impl Purger {
         }
     }
 
-    /// Deletes, when it is time.
+    /// Deletes, if it is time.
     pub(crate) fn purge_if_due(&mut self, admin: &Admin, lag: &LagBoard) -> Result<(), KafkaFault> {
         if self.last.elapsed() < self.interval {
             return Ok(());

@@ -1,18 +1,17 @@
-//! What an application hears of the restoring of its stores.
+//! What an application is told about the restoring of its stores.
 //!
 //! ```text
 //! on_restore_start ─► on_batch_restored ─┬─► on_restore_end
 //!                        0 or more       └─► on_restore_suspended
 //! ```
 //!
-//! The stores of a task are restored together. They are told of each time, also when they are up to date: then the end follows the start with 0
-//! records between them. Whatever ends a restore early (the task moves away, the cluster
-//! does not answer, another task of the same batch is corrupted) suspends it; the next
-//! one starts where the stores then are.
+//! The stores of a task are restored together. Every restore is reported, even if the stores are up
+//! to date: then the end follows the start with 0 records in between. Whatever ends a restore early
+//! (the task moves away, the cluster does not answer, another task of the same batch is corrupted)
+//! suspends it; the next one starts where the stores then are.
 //!
-//! A listener only hears. It is called on the thread that restores, so that it must
-//! not block: what takes long it hands on. When it panics, that is logged, and the
-//! restore goes on.
+//! A listener only observes. It is called on the thread that restores, so it must not block: it
+//! hands long work to another thread. If it panics, this is logged, and the restore goes on.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,41 +19,40 @@ use std::sync::Arc;
 
 use crate::{Offset, Partition, TaskId};
 
-/// The stores of a task, which are brought from one offset of the changelog to another.
+/// The restore of a task's stores from one offset of the changelog to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangelogRestoration {
     /// The task.
     pub task: TaskId,
-    /// Its stores, but for those that are derived from others.
+    /// Its stores, except those that are derived from others.
     pub stores: Vec<String>,
     /// The topic of the changelog, which all tasks share.
     pub changelog: Arc<str>,
     /// The partition of it that all tasks of this partition number share.
     pub partition: Partition,
-    /// The stores hold everything of their own before this offset when it begins; 0 for
-    /// stores that hold nothing.
+    /// When the restore begins, the stores hold all their own records before this offset; 0 for
+    /// empty stores.
     pub start: Offset,
-    /// Where the partition ends, records of other tasks and transaction markers included.
-    /// Between start and end there can be fewer records of the task than offsets, and none
-    /// at all.
+    /// Where the partition ends, including records of other tasks and transaction markers. Between
+    /// start and end there can be fewer records of the task than offsets, or none at all.
     pub end: Offset,
 }
 
-/// Hears how stores are restored from their changelog. It must not block.
+/// Is told how stores are restored from their changelog. It must not block.
 pub trait RestoreListener: Send + Sync {
-    /// Restoring begins.
+    /// A restore begins.
     fn on_restore_start(&self, _of: &ChangelogRestoration) {}
 
-    /// `records` more are in the stores, which now hold all of theirs before the offset
-    /// `reached`. Where nothing of the task is read for a while, as all is of other tasks, that is
-    /// told about once a second, with 0 records.
+    /// `records` more are in the stores, which now hold all their own records before the offset
+    /// `reached`. While all that is read belongs to other tasks, this is called about once a
+    /// second, with 0 records.
     fn on_batch_restored(&self, _of: &ChangelogRestoration, _reached: Offset, _records: u64) {}
 
-    /// The stores are restored, by `total` records.
+    /// The stores are restored, with `total` records.
     fn on_restore_end(&self, _of: &ChangelogRestoration, _total: u64) {}
 
-    /// Restoring ended before its time, after `total` records, which the stores keep
-    /// unless they are corrupted.
+    /// The restore ended early, after `total` records, which the stores keep unless they are
+    /// corrupted.
     fn on_restore_suspended(&self, _of: &ChangelogRestoration, _total: u64) {}
 }
 
@@ -76,8 +74,7 @@ impl RestoreListeners {
         call: impl Fn(&dyn RestoreListener),
     ) {
         for listener in &self.0 {
-            // A listener that was interrupted is in whatever state it left itself in;
-            // the restore shares nothing with it.
+            // A listener that panicked may be in any state; the restore shares nothing with it.
             let called = catch_unwind(AssertUnwindSafe(|| call(listener.as_ref())));
             if called.is_err() {
                 tracing::error!(task = %of.task, callback, "a restore listener panicked; the restore goes on");
@@ -146,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Panics whatever it hears.
+    /// Panics at every call.
     struct Panicking;
 
     impl RestoreListener for Panicking {

@@ -2,23 +2,23 @@
 //!
 //! For each task:
 //!
-//! 1. Committed positions of all its source partitions are fetched, once no
-//!    transaction on them is pending. From here on nobody else can commit for
-//!    it: this thread holds its partitions in every group.
-//! 2. The end of its changelog partition is taken, pending transactions included; and
-//!    those of the repartition topics that it can write to.
-//! 3. Wait until no transaction is pending before that end: the markers of a
-//!    transaction can still be on their way when its offsets are stable already.
-//! 4. Read the changelog partition, once for all tasks of it, from the least of their offsets
-//!    to its end, in bounded batches. The end is known by position, not by the last record:
-//!    markers, compaction and deleted segments leave gaps.
+//! 1. The committed positions of all its source partitions are fetched, once no transaction on them
+//!    is pending. From here on nobody else can commit for it: this thread holds its partitions in
+//!    every group.
+//! 2. The end of its changelog partition is taken, pending transactions included; and those of the
+//!    repartition topics that it can write to.
+//! 3. It waits until no transaction is pending before that end: the markers of a transaction can
+//!    still be on their way when its offsets are already stable.
+//! 4. The changelog partition is read, once for all its tasks, from the lowest of their offsets to
+//!    its end, in bounded batches. The end is known by position, not by the last record: markers,
+//!    compaction and deleted segments leave gaps.
 //!
-//! The first two are done for all tasks that are submitted together, the others partition by
-//! partition, and who is done runs while others are read. Where a transaction does not end, on a position or on a changelog, the tasks of
-//! that partition wait for it and no others; after a minute the log says where it hangs. Brokers
-//! that do not answer are a fault. A task whose stores are up to date costs the first three steps.
-//! A job that nobody waits for any more is dropped at the next step, or batch of records. Its stores
-//! are let go of at once, unless they are being read into.
+//! The first two steps are done for all tasks that are submitted together, the others partition by
+//! partition, and a task that is done runs while others are read. If a transaction does not end, on
+//! a position or on a changelog, only the tasks of that partition wait for it; after a minute the
+//! log says where it hangs. Brokers that do not answer are a fault. A task whose stores are up to
+//! date costs the first three steps. A job that nobody waits for any more is dropped at the next
+//! step, or batch of records. Its stores are released at once, unless they are being read into.
 
 mod behind;
 mod positions;
@@ -70,7 +70,7 @@ impl CalledOff {
 }
 
 /// The stores of a job until they are read into: whoever calls it off gets them back at once,
-/// however long others are read before.
+/// however long others are read first.
 #[derive(Clone)]
 struct Lent {
     /// Their changelog partition.
@@ -86,18 +86,18 @@ impl Lent {
         }
     }
 
-    /// What they hold, to be asked later; nothing, where the job was called off.
+    /// What they hold, to be asked later; `None` if the job was called off.
     fn contents(&self) -> Option<Contents> {
         self.stores.lock().as_ref().map(ChangelogRestore::contents)
     }
 
-    /// Takes them out; nothing, where the job was called off.
+    /// Takes them out; `None` if the job was called off.
     fn take(&self) -> Option<ChangelogRestore> {
         self.stores.lock().take()
     }
 }
 
-/// A job that was submitted. To drop it is to call the job off.
+/// A job that was submitted. Dropping it calls the job off.
 pub(crate) struct Restoring {
     called_off: CalledOff,
     stores: Option<Lent>,
@@ -110,7 +110,7 @@ impl Drop for Restoring {
     }
 }
 
-/// What a job is known by while it is done.
+/// What identifies a job while it is done.
 #[derive(Clone)]
 struct Ticket {
     task: TaskId,
@@ -208,8 +208,8 @@ impl Restorer {
         })
     }
 
-    /// Has a task restored, for as long as what this returns is kept. An earlier job of the
-    /// task must have been called off.
+    /// Submits the restore of a task, which goes on for as long as the result is kept. An earlier
+    /// job of the task must have been called off.
     pub(crate) fn submit(&self, mut job: RestoreJob) -> Result<Restoring, KafkaFault> {
         let called_off = CalledOff::default();
         let stores = job.restore.take().map(Lent::of);
@@ -248,7 +248,7 @@ impl Drop for Restorer {
     }
 }
 
-/// The partition that holds the changelog of a task, among those of other tasks.
+/// The partition that holds the changelog of a task, along with those of other tasks.
 pub(super) fn changelog_of(restore: &ChangelogRestore) -> TopicPartition {
     TopicPartition {
         topic: restore.changelog.clone(),

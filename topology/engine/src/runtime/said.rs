@@ -1,5 +1,5 @@
-//! What the log has said of late: a line that differs from an earlier one in numbers only is
-//! not repeated for a while.
+//! What was logged recently: a line that differs from an earlier one only in numbers is not
+//! repeated for a while.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 
 /// How long a line is not repeated.
 const QUIET: Duration = Duration::from_secs(10);
-/// Beyond so many different lines the memory starts anew.
+/// Beyond this many different lines the memory starts over.
 const LINES_MAX: usize = 1_000;
 
 static SAID: LazyLock<Mutex<HashMap<String, Instant>>> = LazyLock::new(Mutex::default);
 
-/// Whether `line` was not said for a while; it counts as said then.
+/// Whether `line` was not logged for a while; it then counts as logged.
 pub(crate) fn is_new(line: &str) -> bool {
     let now = Instant::now();
     let gist: String = line

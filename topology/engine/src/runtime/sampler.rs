@@ -1,10 +1,10 @@
-//! The housekeeping of an instance: samples what is too costly to keep up to date
-//! (lag, sizes, pending timers), looks for transactions that hang and at the topics, purges
-//! repartition topics, closes stores that were opened ahead in vain, and removes those of tasks that
-//! went elsewhere long ago.
+//! The housekeeping of an instance: samples what is too costly to keep up to date (lag, sizes,
+//! pending timers), looks for transactions that hang and at the topics, purges repartition topics,
+//! closes stores that were opened ahead in vain, and removes those of tasks that moved elsewhere
+//! long ago.
 //!
-//! It does not wait long for brokers that do not answer: what it shows of the tasks would be old, and a
-//! stop would wait for it.
+//! It does not wait long for brokers that do not answer: what it shows of the tasks would become
+//! stale, and a stop would wait for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use super::wake::Waker;
 use crate::clock;
 use crate::topology::{Plan, PlanStoreKind};
 
-/// Between two samples.
+/// The time between two samples.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How old a sample of what brokers tell may be.
+/// How old a sample of what brokers report may be.
 const SAMPLE_AGE_MAX: Duration = Duration::from_secs(30);
 /// How long brokers may take for an answer.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Between two looks for stores that were left alone for too long.
+/// The time between two looks for stores that were unused for too long.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// What the sampler looks at.
@@ -58,7 +58,7 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// When the instance has to stop, for what its topics have become.
+    /// When the instance has to stop because of what has become of its topics.
     pub(crate) fn run(
         &mut self,
         stopped: impl Fn() -> bool,
@@ -80,7 +80,7 @@ impl Sampler {
             self.sample_stores();
             self.sample_disk();
             self.sample_cluster();
-            // Not while it starts, which is the time of other clients.
+            // Not while it starts: that time belongs to other clients.
             samples_ends |= self.board.all_joined();
             if samples_ends {
                 match self.sample_ends(&mut hanging) {
@@ -125,8 +125,8 @@ impl Sampler {
         self.metrics.set_overdue(self.board.overdue(clock::now()));
     }
 
-    /// Removes stores that were left alone for too long. Each takes its time, and the instance may
-    /// stop meanwhile.
+    /// Removes stores that were unused for too long. Each takes a while, and the instance may stop
+    /// meanwhile.
     fn remove_left(&self, stopped: &impl Fn() -> bool) {
         for task in self.stores.on_disk() {
             if stopped() {
@@ -136,7 +136,7 @@ impl Sampler {
         }
     }
 
-    /// Samples the consumer lag, and what it does not show: transactions that hang.
+    /// Samples the consumer lag, and what lag does not show: transactions that hang.
     fn sample_ends(&self, hanging: &mut Hanging) -> Result<(), KafkaFault> {
         let stable = self.lag.sample(&self.ends.stable, &self.metrics)?;
         let places = stable.iter().map(|(place, _)| place.clone());
@@ -152,7 +152,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// What was sampled long ago is shown no more: nobody knows what has become of it.
+    /// Stops showing what was sampled long ago: nobody knows what has become of it.
     fn could_not_sample(&self, sampled: &mut Instant, fault: &KafkaFault) {
         tracing::debug!(%fault, "could not sample the ends of what is read here");
         if sampled.elapsed() > SAMPLE_AGE_MAX {

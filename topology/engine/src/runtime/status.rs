@@ -1,4 +1,4 @@
-//! What an instance says of itself: for readiness checks and people.
+//! What an instance reports about itself: for readiness checks and humans.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub struct TaskReport {
     pub task: TaskId,
     /// Where it is in its life cycle, by name.
     pub status: &'static str,
-    /// Why it does not run, for a person.
+    /// Why it does not run, for humans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -26,30 +26,30 @@ pub struct TaskReport {
 pub struct InstanceStatus {
     /// Whether every consumer group has assigned and every task that is owned runs.
     pub ready: bool,
-    /// What is wrong or still to come, for a person; empty when ready.
+    /// What is wrong or still pending, for humans; empty when ready.
     pub problems: Vec<String>,
     /// The tasks, by id.
     pub tasks: Vec<TaskReport>,
 }
 
-/// What a stream thread says of itself.
+/// What a stream thread reports about itself.
 #[derive(Default)]
 pub(crate) struct ThreadReport {
     /// Whether all its groups have assigned.
     pub(crate) joined: bool,
-    /// What is wrong, for a person.
+    /// What is wrong, for humans.
     pub(crate) problem: Option<String>,
-    /// Tasks that it has held in part for longer than a session.
+    /// How many tasks it has held in part for longer than a session.
     pub(crate) misfits: usize,
-    /// When the next timer of its tasks is due, or was.
+    /// When the next timer of its tasks is due, or was due.
     pub(crate) next_timer: Option<TimestampMs>,
-    /// What it holds anything of, and why that does not run.
+    /// The tasks of which it holds anything, and why they do not run.
     pub(crate) tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)>,
 }
 
 struct ThreadState {
     report: ThreadReport,
-    /// When that was last known to hold.
+    /// When the report was last known to hold.
     heard: Instant,
 }
 
@@ -66,11 +66,11 @@ impl ThreadState {
     }
 }
 
-/// Where the stream threads report to, several times a second while nothing holds them up.
+/// Where the stream threads report to, several times a second unless something blocks them.
 #[derive(Clone)]
 pub(crate) struct StatusBoard {
     threads: Arc<RwLock<BTreeMap<usize, ThreadState>>>,
-    /// A thread that is silent for longer is stuck: what it said last is worth nothing.
+    /// A thread that is silent for longer is stuck: its last report is worth nothing.
     patience: Duration,
 }
 
@@ -83,27 +83,27 @@ impl StatusBoard {
         }
     }
 
-    /// Replaces what is known of a thread.
+    /// Replaces the report of a thread.
     pub(crate) fn set_thread(&self, thread: usize, report: ThreadReport) {
         let state = ThreadState::of(report);
         self.threads.write().insert(thread, state);
     }
 
-    /// Says that what is known of a thread still holds.
+    /// Confirms that the report of a thread still holds.
     pub(crate) fn confirm(&self, thread: usize) {
         if let Some(state) = self.threads.write().get_mut(&thread) {
             state.heard = Instant::now();
         }
     }
 
-    /// Whether a thread has not been heard of for so long that it is stuck.
+    /// Whether any thread has been silent for so long that it is stuck.
     pub(crate) fn any_stuck(&self, now: Instant) -> bool {
         let threads = self.threads.read();
         let mut threads = threads.values();
         threads.any(|thread| thread.silence(now) > self.patience)
     }
 
-    /// What the instance does, as far as its threads have said it.
+    /// What the instance is doing, as far as its threads have reported it.
     pub(crate) fn status(&self, now: Instant) -> InstanceStatus {
         let threads = self.threads.read();
         let mut problems = Vec::new();
@@ -158,8 +158,8 @@ impl StatusBoard {
             .count()
     }
 
-    /// For how long the timer that is due longest is due at `now`. A thread that hangs says nothing
-    /// more, and what it has said last becomes ever longer ago.
+    /// How long ago the most overdue timer was due at `now`. A thread that hangs reports no more,
+    /// so the timer of its last report becomes more and more overdue.
     pub(crate) fn overdue(&self, now: TimestampMs) -> Duration {
         let threads = self.threads.read();
         let next = threads
@@ -168,7 +168,7 @@ impl StatusBoard {
         next.min().map_or(Duration::ZERO, |due| now.since(due))
     }
 
-    /// How many tasks all threads hold in part for longer than a session.
+    /// How many tasks all threads have held in part for longer than a session.
     pub(crate) fn misfits(&self) -> usize {
         let threads = self.threads.read();
         threads.values().map(|thread| thread.report.misfits).sum()
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(board.overdue(at(90)), Duration::from_secs(60));
         board.set_thread(0, report(Some(at(91))));
         assert_eq!(board.overdue(at(90)), Duration::from_secs(10));
-        // Who drops its tasks has no timers.
+        // A thread that drops its tasks has no timers.
         board.set_thread(1, ThreadReport::default());
         assert_eq!(board.overdue(at(90)), Duration::ZERO);
     }
@@ -351,7 +351,7 @@ mod tests {
             assert_eq!(board.misfits(), 2);
             board.set_thread(1, report(3));
             assert_eq!(board.misfits(), 5);
-            // Whoever drops its tasks holds nothing in part.
+            // A thread that drops its tasks holds nothing in part.
             board.set_thread(0, ThreadReport::default());
             assert_eq!(board.misfits(), 3);
         }

@@ -1,23 +1,23 @@
 //! A stream thread: owns tasks, a member of each group, one fetcher, a producer
 //! for each of its transactions.
 //!
-//! The thread lives in *memberships*: it joins all its groups with fresh clients and
-//! works until it is told to stop or something is lost (a fence, a group, a call
-//! whose outcome nobody knows). Then it drops everything uncommitted and joins anew:
-//! it never retries in place. What is decided here, once, is which fault means what.
+//! The thread lives in *memberships*: it joins all its groups with fresh clients and works until it
+//! is told to stop or something is lost (a fence, a group, a call whose outcome nobody knows). Then
+//! it drops everything uncommitted and joins anew: it never retries in place. This module decides,
+//! in one place, which fault means what.
 //!
-//! The way into a membership:
+//! How a membership begins:
 //!
-//! 1. All its clients connect, and the producers fence whoever was this member before. That
-//!    takes nothing from anybody else, so it need not wait for 2 and 3.
-//! 2. Everything that instances have announced is read, and nobody who is in the groups runs
-//!    another topology: such a one would get tasks that are not what it takes them for.
-//! 3. Once in the life of the thread: what others run and it is going to own is restored,
-//!    so that it joins warm.
-//! 4. The fence stands. Only then may tasks be assigned: their committed positions and the
-//!    ends of their changelogs are final only if no predecessor can commit any more.
-//! 5. All groups are joined at once; a task is restored and runs when all of them have
-//!    assigned it, together with those that it shares a changelog partition with.
+//! 1. All its clients connect, and the producers fence this member's predecessor. That takes
+//!    nothing from anybody else, so it need not wait for 2 and 3.
+//! 2. Everything that instances have announced is read, and no instance in the groups runs another
+//!    topology: such an instance would get tasks that are not what it takes them for.
+//! 3. Once in the life of the thread: the tasks that others run and it is going to own are
+//!    restored, so that it joins warm.
+//! 4. The fence stands. Only then may tasks be assigned: their committed positions and the ends of
+//!    their changelogs are final only once no predecessor can commit any more.
+//! 5. All groups are joined at once; a task is restored and runs when all of them have assigned it,
+//!    together with the tasks that it shares a changelog partition with.
 
 mod changelog_ends;
 mod clients;
@@ -100,7 +100,7 @@ enum ThreadFault {
 }
 
 impl ThreadFault {
-    /// Stop the instance, for what no thread can mend.
+    /// Stop the instance, for something that no thread can recover from.
     fn stop(reason: String) -> Self {
         Self::Stop(StreamsFailure::Failed(reason))
     }
@@ -127,7 +127,7 @@ impl From<TaskError> for ThreadFault {
     }
 }
 
-/// Why an instance stops that has a task which no thread can mend.
+/// Why an instance stops that has a task which no thread can recover.
 fn failure_of(error: &TaskError) -> StreamsFailure {
     let reason = with_sources(error);
     match error {
@@ -181,9 +181,9 @@ fn may_join(setup: &ThreadSetup) -> bool {
     setup.cluster.wait_until_complete(Duration::from_secs(1)) && setup.cluster.may_join()
 }
 
-/// Restores what this instance is going to own while others still run it, so that its
-/// joining takes nobody's tasks away for longer than a moment. Not for ever: a changelog
-/// that grows faster than it is restored must not keep the instance out.
+/// Restores what this instance is going to own while others still run it, so that joining
+/// interrupts nobody's tasks for longer than a moment. The time is limited: a changelog that grows
+/// faster than it is restored must not keep the instance out.
 fn warm_up(setup: &ThreadSetup) {
     const STEP: Duration = Duration::from_millis(200);
     let deadline = Instant::now() + setup.config.warm_join_limit;
@@ -225,7 +225,7 @@ fn warm_up(setup: &ThreadSetup) {
     }
 }
 
-/// What a thread reports that has no tasks, and why it has none.
+/// The report of a thread that has no tasks, and why it has none.
 fn without_tasks(problem: String) -> ThreadReport {
     ThreadReport {
         problem: Some(problem),
@@ -233,7 +233,7 @@ fn without_tasks(problem: String) -> ThreadReport {
     }
 }
 
-/// Waits until the groups may be joined; not, if the instance stops before that.
+/// Waits until the groups may be joined; returns `false` if the instance stops before that.
 fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFault> {
     while !setup.stopping() {
         end_if_superseded(setup)?;
@@ -254,8 +254,8 @@ fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFau
     Ok(false)
 }
 
-/// A store is known by its name, that of timers by the name of their processor: under another one
-/// it begins empty.
+/// A store is identified by its name, and that of timers by the name of their processor: under
+/// another name it starts empty.
 fn warn_of_left_stores(setup: &ThreadSetup) {
     // One thread speaks for all.
     if setup.number == 0 {
@@ -265,7 +265,8 @@ fn warn_of_left_stores(setup: &ThreadSetup) {
     }
 }
 
-/// Of two with one instance id the later goes on: it would be fenced again and again.
+/// Of two processes with one instance id, the later goes on: this one would be fenced again and
+/// again.
 fn end_if_superseded(setup: &ThreadSetup) -> Result<(), ThreadFault> {
     let superseded = setup.cluster.superseded();
     superseded.map_or(Ok(()), |reason| {
@@ -295,7 +296,7 @@ fn join_and_work(
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Says that it stops for good, and why.
+/// Logs that it stops for good, and why.
 fn stopped(setup: &ThreadSetup, failure: StreamsFailure) -> StreamsFailure {
     tracing::error!(thread = setup.number, reason = %failure, "the stream thread stops");
     failure
@@ -322,7 +323,7 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
                     Err(StoresFault::Task(error)) => {
                         return Err(stopped(setup, failure_of(&error)));
                     }
-                    // They are found corrupted again.
+                    // They will be found corrupted again.
                     Err(StoresFault::Kafka(fault)) => {
                         tracing::warn!(%task, %fault, "the stores of a task were not wiped");
                     }

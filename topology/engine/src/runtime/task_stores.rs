@@ -1,17 +1,17 @@
 //! The stores of tasks on the disk of this instance: opened, and removed when they
 //! cannot be used.
 //!
-//! A changelog keeps the tombstone of a deleted row for a day. Stores that were left
-//! alone for longer could miss it, and bring the row back when they are used again. So
-//! stores say on disk until when they were kept up to date, and those that are too old
-//! are removed and restored from scratch. Those that nobody uses again, for their tasks went
-//! elsewhere, are removed as well when they are too old. But whatever the reason, stores that
-//! cannot be restored are not removed: where their changelog holds nothing they may be the last
-//! copy ([ADR 0027](../../../../docs/adr/0027-what-is-lost-is-not-made-up-for.md)).
+//! A changelog keeps the tombstone of a deleted row for a day. Stores that were unused for longer
+//! could miss it, and bring the row back when they are used again. So stores note on disk until
+//! when they were kept up to date, and those that are too old are removed and restored from
+//! scratch. Those that nobody uses again, because their tasks moved elsewhere, are also removed
+//! when they are too old. But whatever the reason, stores that cannot be restored are not removed:
+//! if their changelog holds nothing they may be the last copy
+//! ([ADR 0027](../../../../docs/adr/0027-what-is-lost-is-not-made-up-for.md)).
 //!
-//! Opening stores takes its time, mostly that of the disk. Those that the instance is going
-//! to need are opened ahead, while it joins; whoever opens a task gets them then. Which
-//! they are is a forecast, so what nobody has asked for is closed again.
+//! Opening stores takes time, mostly that of the disk. Those that the instance is going to need are
+//! opened ahead, while it joins, and whoever opens a task gets them then. Which ones they are is a
+//! forecast, so those that nobody has asked for are closed again.
 
 mod folders;
 #[cfg(test)]
@@ -39,19 +39,19 @@ use crate::{Offset, Partition, SubtopologyId, TaskId};
 
 /// For how long changelogs keep tombstones: `delete.retention.ms`.
 pub(crate) const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Stores that were left alone for longer are not used again. Well before the tombstones
-/// go, since restoring takes its time too.
+/// Stores that were unused for longer are not used again. This is well before the tombstones go,
+/// since restoring takes time too.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
-/// By how much a clock may be put back and stores still be used.
+/// By how much a clock may be set back with stores still being used.
 const CLOCK_CORRECTION_MAX: Duration = Duration::from_secs(10 * 60);
-/// The file in a task's folder whose time of change says until when its stores were kept
-/// up to date.
+/// The file in a task's folder whose modification time says until when its stores were kept up to
+/// date.
 const KEPT_UNTIL: &str = "KEPT_UNTIL";
-/// How many stores are opened ahead at the same time: they wait for the disk most of it, which
-/// syncs the files of several at once.
+/// How many stores are opened ahead at the same time: they mostly wait for the disk, which syncs
+/// the files of several at once.
 const OPENERS: usize = 16;
 
-/// How long whoever removes stores waits for those who have them open.
+/// How long a removal of stores waits for those who have them open.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tells where the log of a changelog partition ends.
@@ -60,11 +60,11 @@ pub(crate) type LogEnd = Arc<dyn Fn(&TopicPartition) -> Result<Offset, KafkaFaul
 /// Why stores cannot be used, or followed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoresFault {
-    /// Those of one task, for what is wrong with them.
+    /// Those of one task, because of what is wrong with them.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// Brokers do not tell what is needed for it: where stores are to be removed, whether they can
-    /// be restored.
+    /// Brokers do not tell what has to be known: for stores that are to be removed, whether they
+    /// can be restored.
     #[error(transparent)]
     Kafka(#[from] KafkaFault),
 }
@@ -79,7 +79,7 @@ struct Ahead {
 
 #[derive(Default)]
 struct AheadState {
-    /// Whatever was opened by anybody, or is going to be.
+    /// Stores that anybody has opened, or is going to open.
     known: BTreeSet<TaskId>,
     waiting: BTreeSet<TaskId>,
     opening: BTreeSet<TaskId>,
@@ -119,8 +119,8 @@ impl TaskStores {
         self.state_dir.disk_space()
     }
 
-    /// Opens the stores of a task; nothing, where somebody else in this process has them open for
-    /// longer than `patience`.
+    /// Opens the stores of a task; `None` if somebody else in this process has them open for longer
+    /// than `patience`.
     pub(crate) fn open(
         &self,
         task: TaskId,
@@ -130,7 +130,7 @@ impl TaskStores {
             if !self.is_too_old(task) {
                 return Ok(Some(ahead));
             }
-            // It has become so since, and is closed before it is removed.
+            // It has become too old since, and is closed before it is removed.
             drop(ahead);
         }
         self.open_on_disk(task, patience)
@@ -184,7 +184,7 @@ impl TaskStores {
         }
     }
 
-    /// Opens one of those that are to be opened ahead; says whether there was one.
+    /// Opens one of those that are to be opened ahead; returns whether there was one.
     fn open_next(&self) -> bool {
         let task = {
             let mut state = self.ahead.state.lock();
@@ -194,7 +194,7 @@ impl TaskStores {
             state.opening.insert(task);
             task
         };
-        // What is too old is left to whoever needs it, and so is what cannot be opened.
+        // Stores that are too old or cannot be opened are left to whoever needs them.
         let is_used = !self.is_too_old(task);
         let opened = is_used.then(|| self.open_on_disk(task, Duration::ZERO));
         let mut state = self.ahead.state.lock();
@@ -241,12 +241,12 @@ impl TaskStores {
         tasks
     }
 
-    /// Notes that what of the stores of a task, which are open here, is on disk was kept up to
-    /// date until `time`.
+    /// Notes that what is on disk of the stores of a task, which are open here, was kept up to date
+    /// until `time`.
     pub(crate) fn note_kept(&self, task: TaskId, time: SystemTime) {
         let noted = File::create(self.kept_until(task)).and_then(|file| file.set_modified(time));
         if let Err(error) = noted {
-            // Without it they count as older than they are, and are restored.
+            // Without the note they count as older than they are, and are restored.
             tracing::warn!(%task, %error, "cannot note until when stores were kept up to date");
         }
     }
@@ -256,11 +256,11 @@ impl TaskStores {
     }
 
     /// Removes a note that is alone in the folder of a task: its stores and their marker are gone,
-    /// and whoever removed them was killed, or lost power, before the note was. Without the marker
-    /// the folder would be taken for somebody else's.
+    /// but whoever removed them was killed, or lost power, before removing the note. Without the
+    /// marker the folder would be taken for somebody else's.
     fn drop_lone_note(&self, task: TaskId) {
         let folder = self.path(task);
-        // Where there is none, or it cannot be read, whoever opens it says so.
+        // If there is none, or it cannot be read, whoever opens it reports that.
         let Ok(entries) = fs::read_dir(folder) else {
             return;
         };
@@ -274,17 +274,17 @@ impl TaskStores {
         }
     }
 
-    /// Whether the stores of a task were left alone for so long that they are not used again.
+    /// Whether the stores of a task were unused for so long that they are not used again.
     fn is_too_old(&self, task: TaskId) -> bool {
         self.age(task).is_some_and(|age| age > AGE_MAX)
     }
 
-    /// How long the stores of a task were left alone, if there are any.
+    /// How long the stores of a task were unused, if there are any.
     pub(crate) fn age(&self, task: TaskId) -> Option<Duration> {
         let noted = fs::metadata(self.kept_until(task)).and_then(|file| file.modified());
         let kept_until = match noted {
             Ok(time) => time,
-            // Their process was killed before it noted anything: as old as the folder.
+            // Their process was killed before it noted anything: they are as old as the folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs::metadata(self.path(task))
                 .and_then(|folder| folder.modified())
                 .ok()?,
@@ -318,7 +318,7 @@ impl TaskStores {
         let Some(folder) = self.folders.enter(task, Duration::ZERO) else {
             return;
         };
-        // Whoever had them open until a moment ago may have kept them up to date.
+        // Somebody who had them open until a moment ago may have kept them up to date.
         if !self.is_too_old(task) {
             return;
         }
@@ -342,8 +342,8 @@ impl TaskStores {
         Ok(removed.map_err(|error| TaskError::of_state(task, error))?)
     }
 
-    /// Stores that hold anything were written to their changelog first: one that holds nothing has
-    /// lost it.
+    /// Stores that hold anything were written to their changelog first: if that holds nothing, it
+    /// has lost their records.
     fn check_restorable(&self, task: TaskId) -> Result<(), StoresFault> {
         let plan = self.plan.subtopology(task.subtopology);
         let Some(changelog) = plan.and_then(|plan| plan.changelog.clone()) else {
@@ -351,7 +351,7 @@ impl TaskStores {
         };
         let reached = match RocksBackend::reached(&self.path(task)) {
             Ok(reached) => reached.map_or(Offset(0), Offset),
-            // What nobody can read is no copy.
+            // Stores that nobody can read are no copy.
             Err(error) => {
                 tracing::warn!(%task, error = &error as &dyn std::error::Error, "stores that are to be removed cannot be read");
                 return Ok(());

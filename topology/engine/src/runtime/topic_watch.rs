@@ -1,13 +1,15 @@
-//! Looks whether the topics of the application are still those that its tasks were made for.
+//! Checks that the topics of the application are still those that its tasks were made for.
 //!
-//! A topic that is deleted while it is read goes quietly: the client reads on when there is one of
-//! that name again, and groups assign what there is. Tasks of partitions that are gone would be gone as
-//! well, with nobody to say so; and where it was made anew with another number of partitions, keys would come to
-//! tasks that do not have their rows. So the instance stops, as at a start that finds such topics.
+//! A topic that is deleted while it is read disappears silently: the client reads on when there is
+//! one of that name again, and groups assign what there is. Tasks of partitions that are gone would
+//! disappear too, with nobody to report it; and if the topic was recreated with another number of
+//! partitions, keys would come to tasks that do not have their rows. So the instance stops, as at a
+//! start that finds such topics.
 //!
-//! A broker that has just started may not know all topics yet, and where ACLs are changed topics may not
-//! be seen for a moment. The instance stops for good, so a topic counts as gone when it was not seen for a
-//! minute, at every look; another number of partitions counts when it is found twice.
+//! A broker that has just started may not know all topics yet, and while ACLs are changed topics
+//! may be invisible for a moment. The instance stops for good, so a topic counts as gone only if it
+//! was not seen for a minute, at every look; another number of partitions counts when it is found
+//! twice.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,12 +17,12 @@ use std::time::{Duration, Instant};
 use super::kafka::{Admin, KafkaFault};
 use crate::topology::Plan;
 
-/// Between two looks while nothing is wrong. Each asks for all topics of the cluster: who asks for one
-/// by its name could make brokers create it.
+/// The time between two looks while nothing is wrong. Each asks for all topics of the cluster:
+/// asking for one by its name could make brokers create it.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Between two looks at what is wrong.
+/// The time between two looks while something is wrong.
 const RECHECK: Duration = Duration::from_secs(5);
-/// For how long a topic is not seen that is gone.
+/// How long a topic has to be unseen to count as gone.
 const UNSEEN_MAX: Duration = Duration::from_secs(60);
 
 /// A topic that is not what it was.
@@ -28,7 +30,7 @@ const UNSEEN_MAX: Duration = Duration::from_secs(60);
 struct Wrong {
     /// The number of its partitions, if it is seen.
     found: Option<i32>,
-    /// Since when that is what is found.
+    /// Since when this is what is found.
     since: Instant,
 }
 
@@ -54,7 +56,7 @@ impl TopicWatch {
         }
     }
 
-    /// Looks when it is time; what is wrong.
+    /// Looks if it is time; returns what is wrong.
     pub(crate) fn look_if_due(&mut self, admin: &Admin) -> Result<Option<String>, KafkaFault> {
         let interval = if self.wrong.is_empty() {
             INTERVAL
@@ -69,7 +71,7 @@ impl TopicWatch {
         Ok(self.look(&counts, Instant::now()))
     }
 
-    /// What is wrong with these topics of the cluster, and was so at former looks.
+    /// What is wrong with these topics of the cluster, and was so at earlier looks.
     fn look(&mut self, counts: &BTreeMap<String, i32>, now: Instant) -> Option<String> {
         let before = std::mem::take(&mut self.wrong);
         let mut told = None;

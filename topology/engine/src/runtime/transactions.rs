@@ -6,9 +6,9 @@ use crate::topology::{Components, Plan};
 /// A transaction of a stream thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Transaction {
-    /// Of what is done for records, and of all that nothing hurries.
+    /// For what is done for records, and everything that is not urgent.
     Records,
-    /// Of components whose timers have fired: what those send does not wait for the records,
+    /// For components whose timers have fired: what they send does not wait for the records,
     /// positions and markers of the others.
     Timers,
 }
@@ -17,8 +17,8 @@ impl Transaction {
     /// Those that a thread of any release and topology can have left open.
     pub(crate) const ANY: [Self; 2] = [Self::Records, Self::Timers];
 
-    /// Those that the threads of an application have. Where all tasks commit together anyway
-    /// or there are no timers, one is enough.
+    /// Those that the threads of an application have. If all tasks commit together anyway or there
+    /// are no timers, one is enough.
     pub(crate) fn all(plan: &Plan) -> Vec<Self> {
         if plan.has_timers() && Components::of(plan).number() > 1 {
             Self::ANY.to_vec()
@@ -27,7 +27,7 @@ impl Transaction {
         }
     }
 
-    /// What metrics call it.
+    /// Its name in metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Records => "records",
@@ -40,7 +40,7 @@ impl Transaction {
         let member = member_id(instance, thread);
         match self {
             Self::Records => format!("{application_id}-{member}"),
-            // No member is called that: they end in the numbers of their threads.
+            // No member has such an id: they end in the numbers of their threads.
             Self::Timers => format!("{application_id}-{member}-timers"),
         }
     }

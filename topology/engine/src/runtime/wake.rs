@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Wakes one waiting thread; a call that comes before the wait is not lost.
+/// Wakes one waiting thread; a call before the wait is not lost.
 #[derive(Clone, Default)]
 pub(crate) struct Waker(Arc<Shared>);
 
@@ -23,13 +23,13 @@ struct Woken {
 }
 
 impl Waker {
-    /// Ends the current or else the next wait.
+    /// Ends the current wait, or otherwise the next.
     pub(crate) fn wake(&self) {
         self.0.woken.lock().at_all = true;
         self.0.changed.notify_one();
     }
 
-    /// Ends the current or else the next wait, and a lull too.
+    /// Ends the current wait, or otherwise the next, and a lull too.
     pub(crate) fn wake_urgently(&self) {
         let mut woken = self.0.woken.lock();
         woken.at_all = true;
@@ -38,7 +38,7 @@ impl Waker {
         self.0.urgently.notify_one();
     }
 
-    /// Waits until woken, at most `limit`; says whether it was woken.
+    /// Waits until woken, at most `limit`; returns whether it was woken.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         let mut woken = self.0.woken.lock();
         if !woken.at_all {
@@ -47,8 +47,8 @@ impl Waker {
         std::mem::take(&mut woken.at_all)
     }
 
-    /// Lets `limit` go by, unless woken urgently. Calls that are not urgent cost their callers
-    /// nothing meanwhile, as this thread sleeps through them.
+    /// Lets `limit` pass, unless woken urgently. Calls that are not urgent cost their callers
+    /// nothing meanwhile, because this thread sleeps through them.
     pub(crate) fn lull(&self, limit: Duration) {
         let mut woken = self.0.woken.lock();
         if !woken.urgently {

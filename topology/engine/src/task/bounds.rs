@@ -1,13 +1,13 @@
-//! How large what a task reads and writes may be, and how late it may be dated.
+//! How large what a task reads and writes may be, and how far ahead it may be dated.
 //!
-//! A broker bounds what is on the wire, and that is compressed: a record of some kilobytes can
-//! be one of many megabytes here, and whatever repeats it (a dead letter, a record that is
-//! brought to its partition, headers that are passed on) would be refused by the client or by
-//! the next broker, for every owner of its partition and for ever. So what is too large is
-//! rejected like any other record that cannot be processed.
+//! A broker limits what is on the wire, and that is compressed: a record of some kilobytes can be
+//! many megabytes here, and whatever repeats it (a dead letter, a record that is moved to its
+//! partition, headers that are passed on) would be refused by the client or by the next broker, for
+//! every owner of its partition and for ever. So what is too large is rejected like any other
+//! record that cannot be processed.
 //!
-//! The same with its time: brokers take what is dated an hour ahead at most, unless they are
-//! told otherwise, and what was read may be of a topic where they are.
+//! The same applies to its timestamp: by default, brokers accept an hour ahead at most, and what
+//! was read may be from a topic that is configured otherwise.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::TimestampMs;
 use crate::processor::ProcessorError;
 use crate::record::{Header, RECORD_BYTES_MAX};
 
-/// The headers of a record that are passed on: a quarter of what topics take of a record unless
-/// they are told to take more.
+/// The limit on the headers of a record that are passed on: a quarter of what topics accept for a
+/// record by default.
 const HEADERS_BYTES_MAX: usize = 256 << 10;
 
 /// The class of the fault.
 const TOO_LARGE: &str = "too-large";
 
-/// What a header takes beside its name and value, at most.
+/// What a header takes besides its name and value, at most.
 const HEADER_OVERHEAD_BYTES: usize = 12;
 
 /// The bytes of headers, at most.
@@ -33,10 +33,11 @@ pub(super) fn headers_bytes(headers: &[Header]) -> usize {
     headers.iter().map(of).sum()
 }
 
-/// How far ahead of the clock the time of what is sent may be.
+/// How far ahead of the clock the timestamp of what is sent may be.
 const AHEAD_MAX: Duration = Duration::from_mins(50);
 
-/// The time of what is sent for a record of `timestamp`: the same, unless no broker takes it.
+/// The timestamp of what is sent for a record of `timestamp`: the same, unless no broker accepts
+/// it.
 pub(super) fn sendable(timestamp: TimestampMs, now: TimestampMs) -> TimestampMs {
     if timestamp > now.plus(AHEAD_MAX) {
         now
@@ -45,8 +46,8 @@ pub(super) fn sendable(timestamp: TimestampMs, now: TimestampMs) -> TimestampMs 
     }
 }
 
-/// Rejects a record of which the headers would be passed on, with so many bytes beside them, where its
-/// topic takes less.
+/// Rejects a record whose headers would be passed on, with `bytes` besides them, if its topic
+/// accepts less.
 pub(super) fn check_sent(
     what: &'static str,
     bytes: usize,
@@ -58,7 +59,7 @@ pub(super) fn check_sent(
     check(what, bytes + headers, limit)
 }
 
-/// Rejects what would be written to a store and could not be to its changelog.
+/// Rejects what would be written to a store but could not be written to its changelog.
 pub(super) fn check_written(what: &'static str, bytes: usize) -> Result<(), ProcessorError> {
     check(what, bytes, RECORD_BYTES_MAX)
 }

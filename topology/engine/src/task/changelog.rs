@@ -12,8 +12,8 @@ use crate::record::OutputRecord;
 use crate::topology::SubtopologyPlan;
 use crate::{Partition, TaskId, TimestampMs};
 
-/// Changelog records of one task in the order in which they are sent. They lie side by side
-/// in one piece of memory, as there are many of them and each is small.
+/// Changelog records of one task, in the order in which they are sent. They are stored
+/// contiguously, since there are many of them and each is small.
 #[derive(Debug)]
 pub(crate) struct ChangelogRecords {
     /// The changelog.
@@ -26,16 +26,16 @@ pub(crate) struct ChangelogRecords {
     ends: Vec<Ends>,
 }
 
-/// Where a record ends, which begins where the one before it ends.
+/// Where a record ends; it begins where the one before it ends.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
     key: usize,
-    /// The same as of the key for a record that has none: a value is never empty.
+    /// The same as for the key if the record has none: a value is never empty.
     value: usize,
 }
 
 impl ChangelogRecords {
-    /// Of what is sealed, if that is anything that belongs into a changelog.
+    /// For what is sealed, if any of it belongs in a changelog.
     pub(super) fn of(
         task: TaskId,
         plan: &SubtopologyPlan,
@@ -99,7 +99,7 @@ impl ChangelogRecords {
         })
     }
 
-    /// The memory that they take, about.
+    /// About how much memory they take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len() + self.ends.len() * size_of::<Ends>()
     }

@@ -50,31 +50,32 @@ impl Context<'_> {
         self.record.now
     }
 
-    /// The time of the record, which whoever has produced it or the broker has set; for a
-    /// punctuation of stream time, [`Context::stream_time`]; for another or a timer,
-    /// [`Context::now`]. What is sent has this time.
+    /// The timestamp of the record, as set by its producer or the broker; for a stream-time
+    /// punctuation, [`Context::stream_time`]; for a wall-clock punctuation or a timer,
+    /// [`Context::now`]. Whatever is sent carries it.
     #[must_use]
     pub fn timestamp(&self) -> TimestampMs {
         self.record.timestamp
     }
 
-    /// The greatest timestamp of a record that the task has processed since it began to run here, this
-    /// one included, whatever its topic; nothing before the first. Records that cannot be decoded, are
-    /// skipped or belong to another partition do not count. It does not survive a restart.
+    /// The greatest timestamp of a record that the task has processed since it began to run here,
+    /// including this one, regardless of its topic; `None` before the first. Records that cannot be
+    /// decoded, are skipped or belong to another partition do not count. It does not survive a
+    /// restart.
     #[must_use]
     pub fn stream_time(&self) -> Option<TimestampMs> {
         self.record.stream_time
     }
 
-    /// The key of the record as it was read, also where a processor has forwarded what it made of it.
+    /// The key of the record as it was read, even if another processor has forwarded its message.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
         self.record.key
     }
 
-    /// Where the record was read; nothing for a timer or punctuation. A record that another
-    /// task of the thread has sent can come without a way through its repartition topic:
-    /// then it is where the record was read for which it was sent.
+    /// Where the record was read; `None` for a timer or punctuation. A record that another task of
+    /// the thread has sent can skip its repartition topic: then this is the origin of the record
+    /// that caused it to be sent.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
         self.record.origin
@@ -86,7 +87,7 @@ impl Context<'_> {
         self.core.id
     }
 
-    /// The value of `key` in `store`, with the writes of this transaction.
+    /// The value of `key` in `store`, including the writes of this transaction.
     ///
     /// # Errors
     ///
@@ -110,8 +111,8 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the processor does not declare the store; [`ProcessorError::Rejected`] of kind `too-large` when
-    /// key and value exceed what a changelog record holds, 16 MiB less 64 KiB.
+    /// When the processor does not declare the store; [`ProcessorError::Rejected`] of kind
+    /// `too-large` when key and value exceed what a changelog record can hold, 16 MiB less 64 KiB.
     pub fn put<K: Codec, V: Codec>(
         &mut self,
         store: Store<K, V>,
@@ -132,8 +133,8 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the processor does not declare the store; [`ProcessorError::Rejected`] of kind `too-large` for
-    /// a key that no row can have ([`Context::put`]).
+    /// When the processor does not declare the store; [`ProcessorError::Rejected`] of kind
+    /// `too-large` for a key that no row can have ([`Context::put`]).
     pub fn delete<K: Codec, V: Codec>(
         &mut self,
         store: Store<K, V>,
@@ -152,8 +153,8 @@ impl Context<'_> {
         )
     }
 
-    /// At most `limit` entries of `store` in `range`, in the order of their encoded keys or in
-    /// that order reversed, with the writes of this transaction.
+    /// Returns at most `limit` entries of `store` in `range`, in the order of their encoded keys or
+    /// in reverse, including the writes of this transaction.
     ///
     /// # Errors
     ///
@@ -175,19 +176,20 @@ impl Context<'_> {
         Ok(entries)
     }
 
-    /// Sends `message` to `sink`, to the partition of `key` by murmur2, with the
-    /// time and headers of the record that is being processed. (A time that is nearly an hour
-    /// ahead, which brokers refuse, becomes [`Context::now`].)
+    /// Sends `message` to `sink`, to the partition of `key` by murmur2, with the timestamp and
+    /// headers of the record that is being processed. (A timestamp that is nearly an hour ahead,
+    /// which brokers refuse, is replaced by [`Context::now`].)
     ///
-    /// There is always a key, and headers are those that came in. Who needs none, or headers of its
-    /// own, writes them outside the topology.
+    /// There is always a key, and the headers are those that came in. Records without a key, or
+    /// with other headers, have to be written outside the topology.
     ///
     /// # Errors
     ///
-    /// When the processor does not declare the sink; [`ProcessorError::Rejected`] of kind `too-large` when key,
-    /// value and headers exceed what the topic takes (its `max.message.bytes` when the instance
-    /// started, before compression; in any case 16 MiB less 64 KiB), or the headers alone 256 KiB. A broker
-    /// that takes less by now refuses the record, and that stops the instance.
+    /// When the processor does not declare the sink; [`ProcessorError::Rejected`] of kind
+    /// `too-large` when key, value and headers exceed what the topic accepts (its
+    /// `max.message.bytes` when the instance started, before compression; in any case 16 MiB less
+    /// 64 KiB), or the headers alone exceed 256 KiB. If the limit of the broker was lowered since,
+    /// it refuses the record, and that stops the instance.
     pub fn send<T: Encode>(
         &mut self,
         sink: Sink<T>,
@@ -199,7 +201,7 @@ impl Context<'_> {
     }
 
     /// Sends a record without a value, a tombstone: in a compacted topic it removes what was sent
-    /// under this key.
+    /// with this key.
     ///
     /// # Errors
     ///
@@ -243,14 +245,15 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Hands `message` to the processors that read the outlet's stream, now. If one of them
-    /// fails, nothing is left of what they all did for it. Whoever can do without a message that is
-    /// rejected may go on; any other fault stops the task, whatever is made of the error here.
+    /// Passes `message` to the processors that read the outlet's stream, immediately. If one of
+    /// them fails, everything that they all did for it is undone. A caller that can do without a
+    /// rejected message may go on; any other fault stops the task, whatever the caller does with
+    /// the error.
     ///
     /// # Errors
     ///
-    /// [`ProcessorError::Rejected`] as those processors say it, [`ProcessorError::Stopping`] for any other
-    /// fault of theirs, or when this one does not declare the outlet.
+    /// [`ProcessorError::Rejected`] as returned by those processors, [`ProcessorError::Stopping`]
+    /// for any other fault of theirs, or an error when this processor does not declare the outlet.
     pub fn forward<T: 'static>(
         &mut self,
         outlet: Outlet<T>,
@@ -278,24 +281,25 @@ impl Context<'_> {
         Err(ProcessorError::Stopping)
     }
 
-    /// Sets a durable timer that fires once, when the wall clock shows `deadline` or later: it goes
-    /// by [`Context::now`], never by the time of records. A timer that is pending under the same key
-    /// moves.
+    /// Sets a durable timer that fires once, when the wall clock shows `deadline` or later: it is
+    /// based on [`Context::now`], never on the time of records. A timer that is pending under the
+    /// same key is moved.
     ///
     /// # Errors
     ///
-    /// When the store of timers fails or the processor does not declare timers;
-    /// [`ProcessorError::Rejected`] of kind `too-large` for a key beyond the bound of [`Context::put`].
+    /// When the timer store fails or the processor does not declare timers;
+    /// [`ProcessorError::Rejected`] of kind `too-large` for a key beyond the limit of
+    /// [`Context::put`].
     pub fn schedule(&mut self, key: &[u8], deadline: TimestampMs) -> Result<(), ProcessorError> {
         bounds::check_written("the key of the timer", key.len())?;
         self.with_timers(|timers, overlay| timers.schedule(overlay, key, deadline))
     }
 
-    /// Cancels the timer under `key`; says whether one was pending.
+    /// Cancels the timer under `key`. Returns whether one was pending.
     ///
     /// # Errors
     ///
-    /// When the store of timers fails or the processor does not declare timers.
+    /// When the timer store fails or the processor does not declare timers.
     pub fn cancel(&mut self, key: &[u8]) -> Result<bool, ProcessorError> {
         self.with_timers(|timers, overlay| timers.cancel(overlay, key))
     }
@@ -304,13 +308,14 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// When the store of timers fails or the processor does not declare timers.
+    /// When the timer store fails or the processor does not declare timers.
     pub fn deadline(&mut self, key: &[u8]) -> Result<Option<TimestampMs>, ProcessorError> {
         self.with_timers(|timers, overlay| timers.deadline_of(overlay, key))
     }
 
-    /// Writes a record that was kept for later and can never be processed to the dead letters.
-    /// (A record that is being processed is rejected instead: [`ProcessorError::Rejected`].)
+    /// Writes a record that was kept for later, and turned out never to be processable, to the dead
+    /// letters. (A record that is being processed is rejected instead:
+    /// [`ProcessorError::Rejected`].)
     pub fn dead_letter(&mut self, letter: DeadLetter) {
         self.core.dead_letter_of_no_record(letter, self.record.now);
     }

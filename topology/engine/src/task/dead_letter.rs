@@ -8,8 +8,8 @@ use crate::{Partition, TimestampMs};
 /// The longest description of a fault, in bytes: some quote what they are about.
 const MESSAGE_BYTES: usize = 1_024;
 
-/// The record, key and value unchanged, with headers that say what happened to it. Of one that
-/// is too large it has nothing but these.
+/// The record, key and value unchanged, with headers that say what happened to it. One that is too
+/// large has only these headers.
 pub(super) fn of(plan: &SubtopologyPlan, letter: DeadLetter, now: TimestampMs) -> OutputRecord {
     let header = |name: &str, value: String| -> Header {
         (format!("__streams.errors.{name}"), Some(value.into_bytes()))

@@ -1,13 +1,12 @@
-//! Hands the records of a changelog partition to the tasks whose stores they are of.
+//! Passes the records of a changelog partition to the tasks whose stores they belong to.
 //!
-//! All tasks of one partition number share a changelog partition. It is read once for those
-//! of them that follow it, from where the one is that is furthest behind; each record goes to
-//! the task that has a store with its tag, unless that holds it already. What is not theirs
-//! is passed over: records of tasks that do not follow it here, and of stores that the
-//! topology does not have any more.
+//! All tasks of one partition number share a changelog partition. It is read once for those of them
+//! that follow it, starting from the one that is furthest behind; each record goes to the task that
+//! has a store with its tag, unless that holds it already. All others are skipped: records of tasks
+//! that do not follow it here, and of stores that the topology no longer has.
 //!
-//! It is handed the tasks with every record and holds none of them, so that they can come
-//! and go between two batches.
+//! It is given the tasks with every record and holds none of them, so that they can come and go
+//! between two batches.
 
 use turnstile_state::{ChangelogRecord, StoreTag};
 
@@ -17,7 +16,7 @@ use crate::Offset;
 
 /// Knows which of several tasks has the store of a tag.
 pub(crate) struct Dispatch {
-    /// Sorted by tag; the topology sees to it that no two stores have the same one.
+    /// Sorted by tag; the topology ensures that no two stores have the same one.
     owners: Vec<(StoreTag, Owner)>,
 }
 
@@ -29,7 +28,7 @@ struct Owner {
 }
 
 impl Dispatch {
-    /// To these tasks, which are to be handed to [`Self::hand_out`] in this order.
+    /// To these tasks, which have to be passed to [`Self::hand_out`] in this order.
     pub(crate) fn to<'a>(tasks: impl IntoIterator<Item = &'a ChangelogRestore>) -> Self {
         let tasks = (0..).zip(tasks);
         let owners = tasks.flat_map(|(task, of)| {
@@ -47,7 +46,7 @@ impl Dispatch {
         Some(*owner)
     }
 
-    /// Hands a record to the one of `tasks` that it is for, if any is.
+    /// Passes a record to the one of `tasks` that it is for, if any is.
     ///
     /// # Errors
     ///
@@ -61,7 +60,7 @@ impl Dispatch {
     ) -> Result<(), TaskError> {
         let record = match ChangelogRecord::decode(key, value) {
             Ok(record) => record,
-            // Whose it is cannot be told, and none of them can be restored past it.
+            // Nobody can tell whose it is, and none of them can be restored past it.
             Err(error) => {
                 let mut tasks = tasks.iter_mut().map(AsMut::as_mut);
                 let first = tasks.find(|task| !task.holds(offset));

@@ -1,4 +1,4 @@
-//! Why a task cannot go on, named by the remedy.
+//! Why a task cannot go on; the variants are named by the remedy.
 
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,8 @@ use crate::{Offset, TaskId};
 /// Why a task cannot go on.
 #[derive(Debug, Error)]
 pub enum TaskError {
-    /// A record was rejected at a source that must not lose any: mend it or the code, then start again.
+    /// A record was rejected at a source that must not lose any: fix it or the code, then start
+    /// again.
     #[error("task {task} stopped at {origin}: {kind}: {reason}")]
     Rejected {
         /// The task.
@@ -35,7 +36,7 @@ pub enum TaskError {
         /// What the processor said.
         source: ProcessorError,
     },
-    /// The application's code panicked: mend it, or pass over what it cannot handle.
+    /// The application's code panicked: fix it, or skip what it cannot handle.
     #[error("task {task} stopped at {at}: its code panicked: {message}")]
     Panicked {
         /// The task.
@@ -45,8 +46,8 @@ pub enum TaskError {
         /// What the code said.
         message: String,
     },
-    /// The stores of the task are damaged, or of another history: wipe them and restore from the
-    /// changelog.
+    /// The stores of the task are damaged, or belong to another history: wipe them and restore from
+    /// the changelog.
     #[error("the stores of task {task} are corrupted")]
     Corrupted {
         /// The task.
@@ -54,8 +55,8 @@ pub enum TaskError {
         /// What could not be read.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The changelog holds a record that no task of this release wrote, and would hold it after a
-    /// restore from scratch too: start the release that wrote it.
+    /// The changelog holds a record that no task of this release wrote, and would still hold it
+    /// after a restore from scratch: start the release that wrote it.
     #[error("{changelog}-{}@{offset} cannot be read: it is of another release, or not of this application", task.partition)]
     Changelog {
         /// The task.
@@ -67,8 +68,8 @@ pub enum TaskError {
         /// What is wrong with it.
         source: UnreadableChangelog,
     },
-    /// The changelog is gone, so what lies on disk may be the last copy of the stores: find out
-    /// before anything of it is removed.
+    /// The changelog is gone, so the stores on disk may be the last copy: investigate before
+    /// removing any of them.
     #[error(
         "{changelog}-{} holds nothing, but the stores of task {task} hold its records up to offset {reached}: the topic was deleted and made anew, or brokers have lost it. What instances have in their state directories may be the last copy: save it first. To go on without it stop all instances, remove their state directories, and have the groups read from the start what topics still have (kafka-consumer-groups.sh --reset-offsets --to-earliest)",
         task.partition
@@ -78,10 +79,10 @@ pub enum TaskError {
         task: TaskId,
         /// The topic.
         changelog: String,
-        /// The stores hold everything of their own before it.
+        /// The stores hold all their own records before this offset.
         reached: Offset,
     },
-    /// The disk failed: see to it, then start again.
+    /// The disk failed: fix that, then start again.
     #[error("the stores of task {task} failed")]
     State {
         /// The task.
@@ -110,7 +111,7 @@ impl TaskError {
     pub(crate) fn of_processor(task: TaskId, at: impl Display, error: ProcessorError) -> Self {
         match error {
             ProcessorError::State(error) => Self::of_state(task, error),
-            // A row that the codec cannot read came out of the changelog, and would again.
+            // A row that the codec cannot read came from the changelog, and would again.
             source => Self::Processor {
                 task,
                 at: at.to_string(),
@@ -119,13 +120,13 @@ impl TaskError {
         }
     }
 
-    /// What `call` returns, or the fault that it panicked.
+    /// Returns the result of `call`, or a fault if it panicked.
     pub(super) fn unless_panic<R>(
         task: TaskId,
         at: impl Display,
         call: impl FnOnce() -> R,
     ) -> Result<R, Self> {
-        // What the code left half done is dropped with its task.
+        // Whatever the code left half done is dropped with its task.
         catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
             let message = text.or_else(|| panic.downcast_ref::<String>().cloned());

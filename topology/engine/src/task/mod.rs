@@ -66,7 +66,7 @@ pub enum Processed {
     DeadLettered(&'static str),
 }
 
-/// Where there is none, as the client writes it too.
+/// Stands for no offset, as the client writes it too.
 const NO_OFFSET: Offset = Offset(-1);
 
 /// A subtopology at one partition.
@@ -78,7 +78,7 @@ pub struct Task {
     sealed_punctuations: Punctuations,
     /// As of the last commit.
     committed_punctuations: Punctuations,
-    /// The place among the processors of the one whose timers are next in turn.
+    /// The index, among the processors, of the one whose timers are next in turn.
     first_to_fire: usize,
     status: TaskStatus,
 }
@@ -139,14 +139,14 @@ impl Task {
         self.core.overlay.backend()
     }
 
-    /// What has to be read from its changelog before the task may run; nothing for a task
-    /// without stores.
+    /// What has to be read from its changelog before the task may run; `None` for a task without
+    /// stores.
     pub(crate) fn restore(&self) -> Result<Option<ChangelogRestore>, TaskError> {
         ChangelogRestore::of(self.id, &self.core.plan, self.backend())
     }
 
-    /// Begins to run on a restored backend, with new processors: forgets what an earlier run left in
-    /// memory, as another instance may have run it since.
+    /// Begins to run on a restored backend, with new processors: forgets what an earlier run left
+    /// in memory, since another instance may have run it meanwhile.
     pub(crate) fn start(&mut self, now: TimestampMs) {
         self.become_status(TaskStatus::Running);
         self.core.begin_anew();
@@ -154,8 +154,8 @@ impl Task {
         self.committed_punctuations.clone_from(&self.punctuations);
     }
 
-    /// Handles one record of the source at `source` in the plan: as a whole or,
-    /// when it is rejected, not at all.
+    /// Handles one record of the source at `source` in the plan: as a whole or, if it is rejected,
+    /// not at all.
     ///
     /// # Errors
     ///
@@ -173,10 +173,10 @@ impl Task {
         }
     }
 
-    /// Handles one record that another task has sent to the source at `source`, without a
-    /// way through its topic: as a whole, or not at all where it is rejected. Then there is
-    /// no result, and the record has to come through the topic, whose coordinates its dead
-    /// letter needs. `origin` is where the record was read for which it was sent.
+    /// Handles one record that another task has sent to the source at `source`, without a detour
+    /// through its topic: as a whole, or not at all if it is rejected. Then there is no result, and
+    /// the record has to come through the topic, whose coordinates its dead letter needs. `origin`
+    /// is where the record that caused it to be sent was read.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl Task {
         }
     }
 
-    /// What a record of the source at `source` is known by.
+    /// What identifies a record of the source at `source`.
     pub(crate) fn origin(&self, source: usize, offset: Offset) -> Origin {
         let from = self.core.plan.sources.get(source);
         let from = from.expect("records come from sources of the plan");
@@ -219,7 +219,7 @@ impl Task {
         }
     }
 
-    /// Hands a record to the processors; the outer fault is that their code panicked.
+    /// Passes a record to the processors; the outer fault is that their code panicked.
     fn handle(
         &mut self,
         source: usize,
@@ -254,7 +254,7 @@ impl Task {
         let home = home(from, self.id.partition, plan.partitions);
         let (core, punctuations) = (&mut self.core, &mut self.punctuations);
         let handled = node.handling.handle(record, home, &mut |message| {
-            // Here, as the time of a record that is not for this task says nothing.
+            // Here, since the time of a record that is not for this task says nothing.
             punctuations.observe(record.timestamp);
             let context = RecordContext {
                 timestamp: record.timestamp,
@@ -359,7 +359,7 @@ impl Task {
                 lateness(now.since(timer.deadline));
                 self.fire(*processor, timer, now)?;
                 if fired == limit {
-                    // However many are due of one processor, the others have their turn.
+                    // However many are due for one processor, the others have their turn.
                     self.first_to_fire = place + 1;
                 }
             }
@@ -382,8 +382,8 @@ impl Task {
         Ok(fired)
     }
 
-    /// Fires a timer. If that is rejected, as it would be every time, it is a dead letter, but
-    /// where all that the task reads must be lost to nobody.
+    /// Fires a timer. If it is rejected, as it would be every time, it becomes a dead letter,
+    /// unless nothing that the task reads may be lost.
     fn fire(&mut self, processor: usize, timer: Timer, now: TimestampMs) -> Result<(), TaskError> {
         let topology = self.core.topology.clone();
         let name = name_of(&topology, processor);
@@ -428,7 +428,7 @@ impl Task {
         })
     }
 
-    /// When [`Task::fire_due`] next has something to do, seen from `now`: never later than that.
+    /// When [`Task::fire_due`] next has something to do, seen from `now`, or earlier; never later.
     pub(crate) fn next_due(&self, now: TimestampMs) -> Option<TimestampMs> {
         let timers = self
             .core
@@ -447,12 +447,12 @@ impl Task {
     }
 
     /// Moves out the causes of the dead letters that were sent since the last call and that no
-    /// [`Processed::DeadLettered`] tells of.
+    /// [`Processed::DeadLettered`] accounts for.
     pub(crate) fn take_letter_causes(&mut self) -> impl Iterator<Item = LetterCause> {
         self.core.letter_causes.drain(..)
     }
 
-    /// Whether anything is written to stores that is not sealed.
+    /// Whether anything written to stores is not sealed.
     pub(crate) fn has_writes(&self) -> bool {
         !self.core.overlay.is_empty()
     }

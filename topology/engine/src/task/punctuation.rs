@@ -1,10 +1,9 @@
 //! When the periodic callbacks of a task are due.
 //!
-//! A punctuator that missed several intervals, because the task was away or busy,
-//! is called once and goes on from now. Where the wall clock was set back, an interval
-//! begins anew: nobody waits for the time that it showed before. Neither clock survives
-//! a restart: an interval begins anew with the task, that of stream time with its first
-//! record.
+//! A punctuator that missed several intervals, because the task was away or busy, is called once
+//! and goes on from now. If the wall clock was set back, an interval starts anew: nobody waits for
+//! the time that it showed before. Neither clock survives a restart: an interval starts anew with
+//! the task, that of stream time with its first record.
 
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use crate::TimestampMs;
 use crate::processor::PunctuationType;
 use crate::topology::{SubtopologyPlan, Topology};
 
-/// Where stream time ends, so that the deadline after it is later than any stream time: it
-/// would else be due for ever once a record has the greatest of all timestamps.
+/// Where stream time ends, so that the deadline after it is later than any stream time: otherwise
+/// it would be due for ever once a record has the greatest of all timestamps.
 const STREAM_TIME_MAX: TimestampMs = TimestampMs(i64::MAX - 1);
 
 #[derive(Clone)]
@@ -81,7 +80,7 @@ impl Punctuations {
         }
     }
 
-    /// Those that are due, which then wait for their next interval. None waits for longer
+    /// Takes those that are due, which then wait for their next interval. None waits for longer
     /// than one.
     pub(super) fn take_due(&mut self, now: TimestampMs) -> Vec<(usize, PunctuationType)> {
         let mut due = Vec::new();
@@ -99,16 +98,16 @@ impl Punctuations {
                 let following = next.plus(punctuation.interval);
                 if following > clock { following } else { latest }
             } else {
-                // It is later than that where the clock was set back.
+                // It is later than that if the clock was set back.
                 next.min(latest)
             });
         }
         due
     }
 
-    /// When [`Punctuations::take_due`] next has something to do on the wall clock, which
-    /// shows `now`. One of stream time is due at once, whatever the wall clock says, or not
-    /// before another record.
+    /// When [`Punctuations::take_due`] next has something to do on the wall clock, which shows
+    /// `now`. A stream-time punctuation is due at once, whatever the wall clock says, or not before
+    /// another record.
     pub(super) fn next_due(&self, now: TimestampMs) -> Option<TimestampMs> {
         let dues = self.all.iter().filter_map(|punctuation| {
             let next = punctuation.next?;

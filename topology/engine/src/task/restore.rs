@@ -20,18 +20,18 @@ use crate::{Offset, TaskId};
 pub(crate) struct ChangelogRestore {
     pub(crate) task: TaskId,
     pub(crate) changelog: Arc<str>,
-    /// The stores hold everything of their own before this offset; nothing: they hold nothing.
+    /// The stores hold all their own records before this offset; `None`: they hold nothing.
     pub(crate) next: Option<Offset>,
     stores: Vec<RestoredStore>,
     backend: Arc<dyn Backend>,
-    /// What is yet to be written to the stores.
+    /// What has yet to be written to the stores.
     batch: Batch,
     /// The records of the batch.
     pending: u64,
     in_bulk: bool,
 }
 
-/// Whether the stores of a task hold anything. It does not keep them open.
+/// Tells whether the stores of a task hold anything. It does not keep them open.
 pub(crate) struct Contents {
     task: TaskId,
     backend: Weak<dyn Backend>,
@@ -39,7 +39,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Whether there is any row; not, where nobody has the stores open any more.
+    /// Whether there is any row; `false` if nobody has the stores open any more.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ struct RestoredStore {
     tag: StoreTag,
     id: StoreId,
     name: String,
-    /// Where its rows are timers, which have an index.
+    /// If its rows are timers, which have an index.
     timers: Option<Timers>,
 }
 
@@ -136,9 +136,9 @@ impl ChangelogRestore {
         self.stores.iter().map(|store| store.tag)
     }
 
-    /// The fault of stores that hold more than their changelog: the topic was made
-    /// anew or has lost records, and the stores are those of another history. Where nothing was
-    /// ever written to it, there is none that they could be restored from.
+    /// The fault of stores that hold more than their changelog: the topic was recreated or has lost
+    /// records, and the stores belong to another history. If nothing was ever written to it, there
+    /// is nothing that they could be restored from.
     pub(crate) fn is_ahead_of(&self, end: Offset) -> TaskError {
         let next = self.next.unwrap_or(Offset(0));
         if end == Offset(0) {
@@ -158,7 +158,7 @@ impl ChangelogRestore {
         }
     }
 
-    /// Whether what lies at `offset` cannot be news to the stores.
+    /// Whether what is at `offset` cannot be new to the stores.
     pub(super) fn holds(&self, offset: Offset) -> bool {
         self.next.is_some_and(|next| offset < next)
     }
@@ -208,8 +208,8 @@ impl ChangelogRestore {
         self.pending
     }
 
-    /// Writes what was taken: the stores then hold everything of their own before `next`.
-    /// Says how many records it was.
+    /// Writes what was taken: the stores then hold all their own records before `next`. Returns how
+    /// many records it was.
     ///
     /// # Errors
     ///
@@ -224,8 +224,8 @@ impl ChangelogRestore {
         Ok(std::mem::take(&mut self.pending))
     }
 
-    /// Has the stores ready for so many records that what reads cost meanwhile does not matter,
-    /// or for reads again.
+    /// Prepares the stores for so many records that the cost of reads meanwhile does not matter, or
+    /// for reads again.
     ///
     /// # Errors
     ///

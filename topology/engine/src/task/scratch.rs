@@ -10,7 +10,7 @@ use turnstile_state::Codec;
 pub(super) struct Scratch(Cell<Vec<u8>>);
 
 impl Scratch {
-    /// What `use_encoded` makes of what `encode` writes.
+    /// Returns what `use_encoded` makes of what `encode` writes.
     pub(super) fn with<R>(
         &self,
         encode: impl FnOnce(&mut Vec<u8>),
@@ -24,7 +24,7 @@ impl Scratch {
         result
     }
 
-    /// What `use_entry` makes of a key and its value.
+    /// Returns what `use_entry` makes of a key and its value.
     pub(super) fn with_entry<R>(
         &self,
         key: &impl Codec,

@@ -5,7 +5,8 @@ use std::fmt;
 /// Where a task is in its life cycle; the diagram is at the head of [`crate::task`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TaskStatus {
-    /// It is assigned, but not by all of its groups yet, or waits for others to be restored with.
+    /// It is assigned, but not by all of its groups yet, or it waits for others to be restored
+    /// with.
     Created,
     /// Its stores are being brought up to date.
     Restoring,

@@ -1,4 +1,5 @@
-//! The processors of a task with all that they work on, and how a message gets from one to the next.
+//! The processors of a task with all that they work on, and how a message gets from one to the
+//! next.
 
 use std::any::Any;
 use std::fmt::Display;
@@ -35,10 +36,10 @@ pub(crate) struct TaskCore {
     /// By store of the topology.
     pub(super) store_ids: Vec<Option<StoreId>>,
     pub(super) outputs: Vec<OutputRecord>,
-    /// Of the dead letters among them that are not of the record that is processed.
+    /// For those dead letters among them that are not of the record that is processed.
     pub(super) letter_causes: Vec<LetterCause>,
     pub(super) scratch: Scratch,
-    /// A fault that a processor has met which was forwarded to: whoever has forwarded cannot do without.
+    /// A fault of a processor that was forwarded to: the sender cannot do without it.
     pub(super) fault: Option<ProcessorError>,
 }
 
@@ -86,7 +87,7 @@ impl TaskCore {
         }
     }
 
-    /// Hands the message in `Option<T>` to all of `edges`.
+    /// Passes the message in `Option<T>` to all of `edges`.
     pub(super) fn deliver(
         &mut self,
         edges: &[Edge],
@@ -107,7 +108,7 @@ impl TaskCore {
         })
     }
 
-    /// Runs `visit` on a processor, which is out of its place meanwhile: the graph has no circles.
+    /// Runs `visit` on a processor, which is out of its place meanwhile: the graph has no cycles.
     fn visit(
         &mut self,
         processor: usize,

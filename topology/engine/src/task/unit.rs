@@ -1,6 +1,6 @@
 //! What one record or timer does: kept as a whole or undone as a whole.
 //!
-//! What a processor forwards is a unit within: its sender may do without it.
+//! What a processor forwards is a unit within it: its sender may do without it.
 
 use turnstile_state::Savepoint;
 
@@ -23,7 +23,7 @@ impl Unit {
         }
     }
 
-    /// Keeps what was done if it succeeded, else undoes it.
+    /// Keeps what was done if it succeeded, otherwise undoes it.
     pub(super) fn end<R, E>(self, core: &mut TaskCore, result: &Result<R, E>) {
         if result.is_ok() {
             self.keep(core);
@@ -56,7 +56,7 @@ impl Unit {
 /// A unit within another one.
 pub(super) struct UnitWithin {
     unit: Unit,
-    /// Of each processor.
+    /// By processor.
     timers: Vec<usize>,
 }
 
@@ -70,7 +70,7 @@ impl UnitWithin {
         }
     }
 
-    /// It is a part of the other one from now on.
+    /// Makes it part of the other one from now on.
     pub(super) fn keep(self, core: &mut TaskCore) {
         core.overlay.release(self.unit.savepoint);
     }

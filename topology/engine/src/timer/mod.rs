@@ -10,7 +10,7 @@
 //! - [`row`]: a pending timer as a key of the store.
 //! - [`timers`]: the durable timers over the stores, with a wheel in front.
 //!
-//! Nothing here reads a clock: whoever turns the wheel says what time it is.
+//! Nothing here reads a clock: the caller says what time it is.
 
 mod row;
 mod slots;

@@ -6,8 +6,8 @@
 //! without a search; their order means nothing. A bitmap for each level says which
 //! places have a chain, so that empty ones cost nothing to skip.
 //!
-//! Which place a node belongs to is not known here: the caller says it, and says
-//! the same again when the node leaves.
+//! Which place a node belongs to is not known here: the caller gives it, and gives the same again
+//! when the node leaves.
 
 use super::tick::{LEVELS, Place, SLOTS, Tick};
 

@@ -2,19 +2,18 @@
 //!
 //! Two stores of the task hold them, and decide what is pending:
 //!
-//! - `rows`: a [`Row`] (deadline, then key) a pending timer, without a value. It has a changelog.
+//! - `rows`: a [`Row`] (deadline, then key) per pending timer, without a value. It has a changelog.
 //! - `by_key`: key → deadline, for moving and cancelling. It has no changelog: it follows from `rows`.
 //!
-//! In front of them a [`TimerWheel`] holds the *near* timers: every pending row
-//! before the *frontier*, a row that only a bounded scan from there moves forward.
-//! So a scan never meets again the tombstones of what has fired, memory is bounded
-//! however many timers are pending or share one deadline, and timers fire in row order.
-//! Where near timers become too many, the wheel is forgotten and filled again from
-//! the *floor*, before which nothing is pending.
+//! In front of them a [`TimerWheel`] holds the *near* timers: every pending row before the
+//! *frontier*, a row that only a bounded scan from there moves forward. So a scan never meets the
+//! tombstones of what has fired again, memory is bounded however many timers are pending or share
+//! one deadline, and timers fire in row order. If near timers become too many, the wheel is
+//! forgotten and filled again from the *floor*, before which nothing is pending.
 //!
-//! A record in progress changes the stores at once but the wheel only with
-//! [`Timers::keep`]; the caller rolls the overlay back and calls [`Timers::undo_from`]
-//! where the record fails. Taking what is due happens between records.
+//! A record in progress changes the stores at once but the wheel only with [`Timers::keep`]; if the
+//! record fails, the caller rolls the overlay back and calls [`Timers::undo_from`]. Taking what is
+//! due happens between records.
 //!
 //! # Restoring `by_key`
 //!
@@ -57,7 +56,7 @@ pub(crate) struct Timers {
     near_limit: usize,
     /// Every pending timer before the frontier, and no other.
     wheel: TimerWheel<Arc<[u8]>>,
-    /// `None`: it is behind all rows there can be.
+    /// `None`: it is past all possible rows.
     frontier: Option<Row>,
     /// No pending row is before this one.
     floor: Row,
@@ -88,8 +87,8 @@ impl Timers {
         }
     }
 
-    /// Sets the timer of `key`, in place of the one it may have. A deadline before
-    /// the epoch is the epoch.
+    /// Sets the timer of `key`, replacing any that it has. A deadline before the epoch is the
+    /// epoch.
     ///
     /// # Errors
     ///
@@ -112,7 +111,7 @@ impl Timers {
         Ok(())
     }
 
-    /// Forgets the timer of `key`, and says whether it had one.
+    /// Forgets the timer of `key`; returns whether it had one.
     ///
     /// # Errors
     ///
@@ -172,8 +171,8 @@ impl Timers {
         self.changes.len()
     }
 
-    /// Forgets what the record in progress did to timers after so many changes. The caller
-    /// has rolled the overlay back to that moment.
+    /// Forgets what the record in progress did to timers after its first `changes` changes. The
+    /// caller has rolled the overlay back to that moment.
     pub(crate) fn undo_from(&mut self, changes: usize) {
         self.changes.truncate(changes);
     }
@@ -225,10 +224,10 @@ impl Timers {
         Ok(due)
     }
 
-    /// A time that no kept timer is earlier than, to call [`take_due`](Self::take_due)
-    /// at; `None` if there is none pending. It may be too early, never too late.
+    /// A time no later than any kept timer, to call [`take_due`](Self::take_due) at; `None` if
+    /// there is none pending. It may be too early, never too late.
     pub(crate) fn next_deadline(&self) -> Option<TimestampMs> {
-        // What is beyond the frontier is later than all that is in the wheel.
+        // What is past the frontier is later than all that is in the wheel.
         let near = self.wheel.next_deadline_hint();
         near.or_else(|| self.frontier.as_ref().map(Row::deadline))
     }
@@ -272,7 +271,7 @@ impl Timers {
         self.frontier = Some(frontier);
     }
 
-    /// Loads the next `near_limit` rows, and moves the frontier behind them.
+    /// Loads the next `near_limit` rows, and moves the frontier past them.
     fn load(&mut self, overlay: &Overlay) -> Result<(), StateError> {
         let Some(frontier) = &self.frontier else {
             return Ok(());

@@ -50,7 +50,7 @@ impl<K: Clone + Ord + Hash> TimerWheel<K> {
         }
     }
 
-    /// Sets the timer of `key`, in place of the one it may have.
+    /// Sets the timer of `key`, replacing any that it has.
     pub(crate) fn insert(&mut self, deadline: TimestampMs, key: K) {
         self.cancel(&key);
         let node = self.slots.add(Tick::of(deadline), key.clone());
@@ -58,7 +58,7 @@ impl<K: Clone + Ord + Hash> TimerWheel<K> {
         self.place(node);
     }
 
-    /// Forgets the timer of `key`, and says whether it had one.
+    /// Forgets the timer of `key`; returns whether it had one.
     pub(crate) fn cancel<Q>(&mut self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -107,10 +107,9 @@ impl<K: Clone + Ord + Hash> TimerWheel<K> {
         self.cursor = self.cursor.max(now);
     }
 
-    /// A time that no pending timer is earlier than, and the earliest one at most a
-    /// slot later than; `None` if there is no timer. Whoever calls
-    /// [`advance`](Self::advance) at each such time fires every timer at its deadline,
-    /// after at most one call a level.
+    /// A time no later than any pending timer, and at most a slot before the earliest one; `None`
+    /// if there is no timer. Calling [`advance`](Self::advance) at each such time fires every timer
+    /// at its deadline, after at most one call per level.
     pub(crate) fn next_deadline_hint(&self) -> Option<TimestampMs> {
         let due = self.due.first().map(|(deadline, _)| *deadline);
         let next = due.or_else(|| {

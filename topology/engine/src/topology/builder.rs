@@ -19,8 +19,9 @@ use crate::source::{DecodeError, Decoded, Source};
 
 /// Declares a topology; [`TopologyBuilder::build`] checks it.
 ///
-/// The handles that it gives out are of this topology. At a processor of another one they are a fault
-/// of that, and a query of another one's instance does not know their store.
+/// The handles that it gives out belong to this topology. Giving one to a processor of another
+/// topology is a fault of that topology, and a query of another topology's instance does not know
+/// the store.
 pub struct TopologyBuilder {
     key: TopologyKey,
     sources: Vec<SourceDef>,
@@ -74,9 +75,9 @@ impl TopologyBuilder {
         })
     }
 
-    /// An internal topic `<application id>-<name>-repartition`: the sink end, keyed
-    /// by what the readers' stores are keyed by, and the stream that `group` reads. What is rejected there
-    /// becomes a dead letter, unless all sources behind those who write it have
+    /// An internal topic `<application id>-<name>-repartition`: the sink, keyed by what the
+    /// readers' stores are keyed by, and the stream that `group` reads. A record that is rejected
+    /// there becomes a dead letter, unless all sources upstream of those who write it have
     /// [`ErrorPolicy::Stop`](crate::ErrorPolicy::Stop).
     pub fn repartition<T: Encode + 'static>(
         &mut self,
@@ -118,7 +119,7 @@ impl TopologyBuilder {
         Store::new(self.key, self.stores.len() - 1)
     }
 
-    /// A way from one processor to others: the end that forwards and the stream to read.
+    /// A path from one processor to others: the end to forward to and the stream to read.
     pub fn outlet<T: 'static>(&mut self, name: impl Into<String>) -> (Outlet<T>, Stream<T>) {
         self.outlets.push(OutletDef {
             name: name.into(),
@@ -129,8 +130,8 @@ impl TopologyBuilder {
         (Outlet::new(self.key, index), stream)
     }
 
-    /// A processor; `supplier` makes one whenever a task begins to run. It is dropped when the task is
-    /// taken away, also where the task comes back to the same instance later.
+    /// A processor; `supplier` makes one whenever a task begins to run. It is dropped when the task
+    /// is taken away, even if the task later comes back to the same instance.
     pub fn processor<P: Processor>(
         &mut self,
         name: impl Into<String>,
@@ -154,7 +155,7 @@ impl TopologyBuilder {
         }
     }
 
-    /// Checks the declaration and cuts it into subtopologies.
+    /// Checks the declaration and splits it into subtopologies.
     ///
     /// # Errors
     ///
@@ -199,7 +200,7 @@ impl TopologyBuilder {
     }
 }
 
-/// What a processor is connected with.
+/// The connections of a processor.
 pub struct ProcessorBuilder<'a, P> {
     builder: &'a mut TopologyBuilder,
     index: usize,
@@ -207,11 +208,10 @@ pub struct ProcessorBuilder<'a, P> {
 }
 
 impl<P: Processor> ProcessorBuilder<'_, P> {
-    /// The messages of `stream` flow in.
+    /// The processor reads the messages of `stream`.
     ///
-    /// A processor has one type of input, [`Processor::In`]. Where several streams of
-    /// different types flow in, that is an enum with a variant for each, and a `From`
-    /// for each type:
+    /// A processor has one input type, [`Processor::In`]. If it reads several streams of different
+    /// types, that is an enum with a variant for each, and a `From` for each type:
     ///
     /// ```
     /// # struct Order; struct Payment;
@@ -233,7 +233,7 @@ impl<P: Processor> ProcessorBuilder<'_, P> {
     /// }
     /// ```
     ///
-    /// A message is cloned where a stream flows into several processors.
+    /// A message is cloned if its stream is read by several processors.
     #[must_use = "a processor is declared when all its connections are"]
     pub fn input<T: Clone + Into<P::In> + 'static>(self, stream: Stream<T>) -> Self {
         if stream.topology != self.builder.key {

@@ -1,9 +1,9 @@
 //! The components of a topology: which subtopologies have to share a transaction.
 //!
-//! Subtopologies belong together when one sends to a repartition topic that the other reads:
-//! where both run on one thread, a record skips the topic, and what both do in consequence is
-//! committed together or not at all. Subtopologies of different components meet through topics
-//! outside the application only, so nothing asks for a common transaction.
+//! Subtopologies belong together when one sends to a repartition topic that the other reads: if
+//! both run on one thread, a record skips the topic, and what both do as a result is committed
+//! together or not at all. Subtopologies of different components are connected only through topics
+//! outside the application, so nothing requires a common transaction.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub(crate) struct Components {
 }
 
 impl Components {
-    /// Of the subtopologies of a plan.
+    /// The components of a plan.
     pub(crate) fn of(plan: &Plan) -> Self {
         let mut of: Vec<usize> = (0..plan.subtopologies.len()).collect();
         for (writer, from) in plan.subtopologies.iter().enumerate() {
@@ -58,7 +58,7 @@ impl Components {
         (0..self.number).map(Component)
     }
 
-    /// The others of the component that a subtopology belongs to.
+    /// The other subtopologies of the component that this one belongs to.
     pub(crate) fn others(&self, subtopology: SubtopologyId) -> Vec<SubtopologyId> {
         let component = self.component(subtopology);
         let all = (0..).map(SubtopologyId).zip(&self.of);
@@ -66,13 +66,13 @@ impl Components {
         others.map(|(id, _)| id).collect()
     }
 
-    /// The one that a subtopology belongs to.
+    /// The component that a subtopology belongs to.
     pub(crate) fn component(&self, subtopology: SubtopologyId) -> Option<Component> {
         self.of.get(usize::from(subtopology.0)).copied()
     }
 }
 
-/// Makes one of two parts, under the name of the lesser.
+/// Merges two parts, under the smaller number.
 fn join(of: &mut [usize], a: usize, b: usize) {
     let (Some(&a), Some(&b)) = (of.get(a), of.get(b)) else {
         return;
@@ -115,7 +115,8 @@ mod tests {
         Ok(Decoded::Message(Nothing))
     }
 
-    /// Reads a, sends to a repartition topic; reads b; reads that topic; reads c by its ids.
+    /// Four subtopologies: one reads a and sends to a repartition topic, one reads b, one reads
+    /// that topic, one reads c keyed by its ids.
     fn components(c_partitions: i32) -> Components {
         let mut builder = TopologyBuilder::new();
         let a = builder.source(Source::new("a", "a", decode));

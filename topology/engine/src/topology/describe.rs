@@ -21,21 +21,21 @@ use crate::{SubtopologyId, TaskId};
 /// What text, JSON and DOT show.
 #[derive(Debug, Serialize)]
 struct TopologyDescription {
-    /// Only where a cluster is known.
+    /// Only if a cluster is known.
     application_id: Option<String>,
     subtopologies: Vec<SubtopologyDescription>,
-    /// By name; only where a cluster is known.
+    /// By name; only if a cluster is known.
     topics: Vec<TopicDescription>,
 }
 
 #[derive(Debug, Serialize)]
 struct SubtopologyDescription {
     id: SubtopologyId,
-    /// Only where a cluster is known.
+    /// Only if a cluster is known.
     tasks: Vec<TaskId>,
-    /// The others whose tasks always commit in one transaction with those of this one, where one
-    /// stream thread has both; only where a cluster is known. (Not in JSON, by which instances
-    /// tell whether they run the same: it follows from the rest.)
+    /// The other subtopologies whose tasks always commit in one transaction with those of this one,
+    /// if one stream thread has both; only if a cluster is known. (Not in JSON, which instances use
+    /// to tell whether they run the same topology: it follows from the rest.)
     #[serde(skip)]
     commits_with: Vec<SubtopologyId>,
     sources: Vec<SourceDescription>,
@@ -66,7 +66,7 @@ struct Rekeying {
 enum Rekeyed {
     /// Those whose id belongs to another partition.
     Misplaced,
-    /// All: the topic has another number of partitions than its partners.
+    /// All: the topic has a different number of partitions than its partners.
     All,
 }
 
@@ -123,7 +123,7 @@ impl Topology {
         self.description(None).text()
     }
 
-    /// The same for one application, with the names that its internal topics have.
+    /// The same for one application, with the full names of its internal topics.
     #[must_use]
     pub fn describe_text_of(&self, application_id: &str) -> String {
         self.description(Some(application_id)).text()
@@ -190,7 +190,7 @@ impl Plan {
         }
     }
 
-    /// Every topic that the tasks touch, by name.
+    /// Every topic that the tasks read or write, by name.
     fn topics(&self) -> Vec<TopicDescription> {
         let mut topics: Vec<TopicDescription> = Vec::new();
         for topic in self.internal_topics() {
@@ -232,7 +232,7 @@ fn json_of(description: &TopologyDescription) -> serde_json::Value {
     serde_json::to_value(description).expect("a description is made of lists, texts and numbers")
 }
 
-/// Finds what indices stand for.
+/// Resolves indices to names.
 struct Names<'a> {
     topology: &'a Topology,
     application_id: Option<&'a str>,

@@ -33,7 +33,7 @@ pub enum TopologyFault {
         /// The other.
         second: String,
     },
-    /// A topic has a name that no broker takes.
+    /// A topic has a name that no broker accepts.
     #[error(
         "{topic:?} cannot be the name of a topic: make it of a-z, A-Z, 0-9, '.', '_' and '-', 249 of them at most"
     )]
@@ -49,7 +49,7 @@ pub enum TopologyFault {
         /// The topic.
         topic: String,
     },
-    /// A processor was given a handle that the builder of another topology has made.
+    /// A processor was given a handle made by the builder of another topology.
     #[error(
         "processor {processor} is given a {kind} of another topology: declare it with the same builder"
     )]
@@ -65,7 +65,7 @@ pub enum TopologyFault {
         /// The processor.
         processor: String,
     },
-    /// A stream flows into a processor more than once: each message would be processed as often.
+    /// A stream flows into a processor more than once: each message would be processed that often.
     #[error("{stream} flows into processor {processor} more than once: give it once")]
     DuplicateInput {
         /// The processor.
@@ -73,7 +73,7 @@ pub enum TopologyFault {
         /// The source topic or the outlet.
         stream: String,
     },
-    /// A processor would be called without end.
+    /// A processor would be called endlessly.
     #[error("processor {processor} punctuates without an interval: give it a millisecond or more")]
     NoInterval {
         /// The processor.
@@ -115,12 +115,12 @@ pub enum TopologyFault {
         /// How many declare it.
         owners: usize,
     },
-    /// Messages could go round for ever within one task.
+    /// Messages could circulate for ever within one task.
     #[error(
         "processors {processors} forward to each other in a circle: break it with a repartition topic"
     )]
     Cycle {
-        /// The processors on the circle.
+        /// The processors on the cycle.
         processors: String,
     },
     /// One subtopology reads a topic twice in the same group.
@@ -140,9 +140,9 @@ pub enum TopologyFault {
         "two sources read topic {topic} in group {group}, one for {first} and one for {second}: share one source or use two groups"
     )]
     SplitTopic {
-        /// The processors that read one.
+        /// The processors that read one source.
         first: String,
-        /// Those that read the other.
+        /// The processors that read the other.
         second: String,
         /// The topic.
         topic: String,
@@ -172,8 +172,8 @@ pub enum TopologyFault {
 }
 
 impl TopologyFault {
-    /// Whether it is there until somebody changes the topology or the topics. One that is missing
-    /// may be about to be created.
+    /// Whether the fault persists until somebody changes the topology or the topics. A missing
+    /// topic may be about to be created.
     pub(crate) fn is_lasting(&self) -> bool {
         !matches!(self, Self::MissingTopic { .. })
     }

@@ -1,7 +1,7 @@
 //! The nodes of a topology with their types erased, and its subtopologies.
 //!
-//! A message crosses an edge as `&mut dyn Any` that holds an `Option<T>`: the
-//! receiver takes it out, so nothing is boxed on the way of a record.
+//! A message crosses an edge as `&mut dyn Any` that holds an `Option<T>`: the receiver takes it
+//! out, so nothing is boxed on a record's path.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::record::InputRecord;
 use crate::source::{DecodeError, Decoded, Decoder, ErrorPolicy, IdOf};
 use crate::{Partition, SubtopologyId};
 
-/// What the changelog of all stores is called within the application.
+/// The name, within the application, of the changelog of all stores.
 pub(crate) const STORES_CHANGELOG: &str = "stores-changelog";
 
 /// A declared topology: immutable, shared by all tasks.
@@ -32,7 +32,7 @@ pub(crate) struct SourceDef {
     pub(crate) origin: TopicName,
     pub(crate) group: String,
     pub(crate) policy: ErrorPolicy,
-    /// The name of the repartition topic for records whose id belongs elsewhere.
+    /// The name of the repartition topic for records whose id belongs to another partition.
     pub(crate) rekeyed_through: Option<String>,
     pub(crate) handling: Arc<dyn SourceHandling>,
     pub(crate) children: Vec<Edge>,
@@ -92,7 +92,7 @@ pub(crate) struct SubtopologyDef {
     pub(crate) stores: Vec<usize>,
 }
 
-/// Hands the message in an `Option<T>` to a processor.
+/// Passes the message in an `Option<T>` to a processor.
 pub(crate) type Deliver =
     fn(&mut dyn Node, &mut Context<'_>, &mut dyn Any) -> Result<(), ProcessorError>;
 
@@ -167,10 +167,10 @@ impl<P: Processor> Node for P {
     }
 }
 
-/// What became of a record at its source.
+/// The outcome for a record at its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Handled {
-    /// The processors had it.
+    /// The processors have handled it.
     Processed,
     /// It is nothing for this application, for this reason.
     Skipped(&'static str),
@@ -190,7 +190,7 @@ pub(crate) enum HandlingError {
 /// The partition that a record has to be in to be handled here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Home {
-    /// This one, of so many.
+    /// This one, out of this many.
     Partition(Partition, i32),
     /// None: every record goes to where its id belongs.
     Elsewhere,
@@ -198,9 +198,9 @@ pub(crate) enum Home {
     Anywhere,
 }
 
-/// A source's decoder and id, without their message type.
+/// A source's decoder and id function, with the message type erased.
 pub(crate) trait SourceHandling: Send + Sync {
-    /// Decodes `record` and, where it is at home, hands it on as an `Option<T>`.
+    /// Decodes `record` and, if it is in its home partition, passes it on as an `Option<T>`.
     fn handle(
         &self,
         record: &InputRecord<'_>,

@@ -1,19 +1,20 @@
 //! Typed handles: what a builder gives out and processors hold.
 //!
-//! A handle is the index of a node, the type that flows through it, and whose node it is: a number
-//! that each builder has for itself. Handles exist only for nodes that exist, so an edge to nowhere
-//! does not compile; one of another builder is a fault, instead of whatever has the same index here.
+//! A handle is the index of a node, the type that flows through it, and the key of its topology: a
+//! number unique to each builder. Handles exist only for nodes that exist, so an edge to nowhere
+//! does not compile; a handle of another builder is a fault, rather than being taken for whatever
+//! has the same index here.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Tells the topologies of a process from each other.
+/// Distinguishes the topologies of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TopologyKey(u64);
 
 impl TopologyKey {
-    /// One that nobody has.
+    /// A key that no other topology has.
     pub(crate) fn unique() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -34,7 +35,7 @@ macro_rules! handle {
                 Self { topology, index, marker: PhantomData }
             }
 
-            /// Its index in the topology of that key; nothing, if it is of another one.
+            /// Its index in the topology with that key; `None` if it belongs to another one.
             pub(crate) fn index_in(self, topology: TopologyKey) -> Option<usize> {
                 (self.topology == topology).then_some(self.index)
             }
@@ -67,7 +68,7 @@ handle! {
 }
 
 handle! {
-    /// A way from a processor to others in the same task.
+    /// A path from a processor to others in the same task.
     Outlet<T>
 }
 

@@ -1,8 +1,8 @@
 //! The declaration of an application: sources, processors, stores, sinks.
 //!
-//! [`TopologyBuilder`] gives out typed handles; what they connect is a
-//! [`Topology`], cut into subtopologies. It names topics but knows nothing of
-//! partitions: [`Plan`] is the topology resolved against the topics of a cluster.
+//! [`TopologyBuilder`] gives out typed handles; what they connect is a [`Topology`], split into
+//! subtopologies. It names topics but knows nothing of partitions: a [`Plan`] is the topology
+//! resolved against the topics of a cluster.
 
 mod builder;
 mod components;

@@ -30,7 +30,7 @@ pub(crate) struct SubtopologyPlan {
     /// The topic that holds the changelog of its stores, if it has any: the same one for the
     /// whole application.
     pub(crate) changelog: Option<Arc<str>>,
-    /// Of each sink of the topology: topic and partition count.
+    /// By sink of the topology: topic and partition count.
     pub(crate) sinks: Arc<Vec<PlanSink>>,
     pub(crate) dead_letters: Arc<str>,
     pub(crate) dead_letter_partitions: i32,
@@ -45,14 +45,14 @@ pub(crate) struct PlanSource {
     pub(crate) role: SourceRole,
 }
 
-/// How records of a topic find their partition.
+/// How records of a topic get to their partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SourceRole {
-    /// They are where they belong.
+    /// They are already in the right partition.
     Placed,
-    /// Those whose id belongs elsewhere go through the topic named here.
+    /// Those whose id belongs to another partition go through the topic named here.
     Checked(Arc<str>),
-    /// All go through the topic named here, which has so many partitions.
+    /// All go through the topic named here, which has this many partitions.
     Rekeyed(Arc<str>, i32),
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum SourceRole {
 pub(crate) struct PlanStore {
     pub(crate) name: String,
     pub(crate) kind: PlanStoreKind,
-    /// What it is called in the changelog; nothing where it is derived from another store.
+    /// Its tag in the changelog; `None` if it is derived from another store.
     pub(crate) tag: Option<StoreTag>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) enum PlanStoreKind {
 pub(crate) struct PlanSink {
     pub(crate) topic: Arc<str>,
     pub(crate) partitions: i32,
-    /// How large they may be: key, value and headers.
+    /// The size limit of a record: key, value and headers.
     pub(crate) record_bytes_max: usize,
 }
 
@@ -187,14 +187,14 @@ impl Plan {
         subscriptions
     }
 
-    /// The largest record that all topics take which are written.
+    /// The largest record that all written topics accept.
     pub(crate) fn record_bytes_max(&self) -> usize {
         let sinks = self.subtopologies.iter().flat_map(|of| of.sinks.iter());
         let least = sinks.map(|sink| sink.record_bytes_max).min();
         least.unwrap_or(RECORD_BYTES_MAX)
     }
 
-    /// How many partitions each topic has that is read: as many as the tasks that read it.
+    /// The partition count of each topic that is read: the number of tasks that read it.
     pub(crate) fn source_partitions(&self) -> BTreeMap<Arc<str>, i32> {
         let subtopologies = self.subtopologies.iter();
         let sources = subtopologies.flat_map(|of| {
@@ -204,9 +204,9 @@ impl Plan {
         sources.collect()
     }
 
-    /// A text that is the same on two instances if they run the same topology on the same
-    /// topics, and hardly ever otherwise: 16 hex digits. How errors are handled and how often
-    /// punctuators are called is no part of it: that may differ while a release is rolled out.
+    /// A text of 16 hex digits that is the same on two instances if they run the same topology on
+    /// the same topics, and hardly ever otherwise. Error policies and punctuation intervals are not
+    /// part of it: they may differ while a release is rolled out.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         // FNV-1a: the same in every build, which the standard library's hash is not.
@@ -267,8 +267,8 @@ impl Plan {
         topics.into_iter().collect()
     }
 
-    /// The changelog of all stores, if there are any: a partition for each partition number
-    /// of tasks that have stores.
+    /// The changelog of all stores, if there are any: with a partition for each partition number of
+    /// tasks that have stores.
     pub(crate) fn changelog(&self) -> Option<InternalTopic> {
         let stateful = self.subtopologies.iter().filter_map(|subtopology| {
             let changelog = subtopology.changelog.as_ref()?;
@@ -332,7 +332,7 @@ impl SubtopologyPlan {
         self.sources.iter().map(|source| &source.group).collect()
     }
 
-    /// The stores as a backend wants them.
+    /// The stores as a backend expects them.
     pub(crate) fn store_specs(&self) -> Vec<StoreSpec> {
         self.stores
             .iter()

@@ -1,12 +1,11 @@
 //! Resolves a topology against the topics of a cluster.
 //!
-//! Here names become topics with partition counts. A subtopology has as many tasks
-//! as its topics have partitions, which must agree; one that reads repartition
-//! topics only has as many as the largest of those that write them. A keyed source
-//! whose topic has another count than the sources it meets becomes a subtopology of
-//! its own that only re-keys, after the declared ones, whose numbers stay; every
-//! other keyed source is read directly, and its repartition topic beside it for the
-//! few records that lie elsewhere.
+//! Here names become topics with partition counts. A subtopology has as many tasks as its topics
+//! have partitions, which must agree; one that reads only repartition topics has as many as the
+//! largest of those that write them. A keyed source whose topic has another count than the sources
+//! it meets becomes a subtopology of its own that only re-keys, numbered after the declared ones,
+//! whose numbers stay the same. Every other keyed source is read directly, along with its
+//! repartition topic for the few records that are in the wrong partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,8 +25,8 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// All faults at once: missing topics, and topics that must have the same
-    /// partition count and have not.
+    /// All faults at once: missing topics, and topics that must have the same partition count but
+    /// do not.
     pub fn resolve(
         self: Arc<Self>,
         application_id: &str,
@@ -36,7 +35,7 @@ impl Topology {
         self.resolve_within(application_id, partition_counts, &BTreeMap::new())
     }
 
-    /// The same, where records of some topics may be no larger than that.
+    /// As `resolve`, with limits on the record size of some topics.
     pub(crate) fn resolve_within(
         self: Arc<Self>,
         application_id: &str,
@@ -130,7 +129,7 @@ impl Resolver<'_> {
             .map(|part| self.own_count(part))
             .collect();
         let mut counts: Vec<i32> = own.iter().map(|count| count.unwrap_or(0)).collect();
-        // Counts only grow, and not past the largest: the rounds come to an end.
+        // Counts only grow, and never beyond the largest, so the loop terminates.
         loop {
             let next: Vec<i32> = topology
                 .subtopologies
@@ -151,8 +150,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// The partition count of the topics that a subtopology reads from outside:
-    /// that of its fixed sources, else of its largest keyed source.
+    /// The partition count of the topics that a subtopology reads from outside: that of its fixed
+    /// sources, otherwise of its largest keyed source.
     fn own_count(&mut self, part: &SubtopologyDef) -> Option<i32> {
         let mut fixed = BTreeMap::new();
         let mut keyed = None;
@@ -311,7 +310,8 @@ impl Resolver<'_> {
         stores
     }
 
-    /// The partition count of a topic outside the application; a fault, once, where there is none.
+    /// The partition count of a topic outside the application; a fault, once, if there is no such
+    /// topic.
     fn count(&mut self, topic: &str) -> Option<i32> {
         let count = self.partition_counts.get(topic).copied();
         if count.is_none() {

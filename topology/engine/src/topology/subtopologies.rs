@@ -1,4 +1,4 @@
-//! Cuts a topology into its connected parts and finds its faults.
+//! Splits a topology into its connected parts and finds its faults.
 //!
 //! Processors are connected when one forwards to the other, when they share a
 //! store, or when they read the same source. Subtopologies are numbered by their
@@ -15,7 +15,7 @@ use super::handles::StreamEnd;
 use crate::SubtopologyId;
 use crate::source::ErrorPolicy;
 
-/// What faults of names call stores.
+/// What name faults call stores.
 const STORES: &str = "stores";
 
 /// The connected parts.
@@ -95,13 +95,14 @@ fn part_with(topology: &Topology, id: SubtopologyId, processors: Vec<usize>) -> 
     }
 }
 
-/// Gives those who read a repartition topic the error policy of what is behind it: they stop where all
-/// sources of those who write it do, as a dead letter there would be of a record that is to be lost to nobody.
+/// Gives sources of repartition topics the error policy of what is upstream: they stop if all
+/// sources of the writers do, because a dead letter there would be of a record that must not be
+/// lost.
 pub(super) fn inherit_policies(topology: &mut Topology) {
     let is_outside = |source: &SourceDef| matches!(source.origin, TopicName::Outside(_));
     let stops = |source: &SourceDef| !is_outside(source) || source.policy == ErrorPolicy::Stop;
     let mut stopping: Vec<bool> = topology.sources.iter().map(stops).collect();
-    // Each round takes it from those who are written to by one that does not stop.
+    // Each round takes the policy from those with a writer that does not stop.
     loop {
         let behind = |part: &SubtopologyDef| {
             let mut sources = part.sources.iter();
@@ -137,7 +138,7 @@ fn writes(topology: &Topology, part: &SubtopologyDef, source: &SourceDef) -> boo
     sinks.any(|sink| sink.topic == source.origin)
 }
 
-/// All faults that can be told without a cluster.
+/// All faults that can be detected without a cluster.
 pub(super) fn faults(topology: &Topology) -> Vec<TopologyFault> {
     let mut faults = name_faults(topology);
     faults.extend(outside_name_faults(topology));
@@ -237,7 +238,7 @@ fn name_faults(topology: &Topology) -> Vec<TopologyFault> {
         .chain(sinks)
         .chain(rekeyed)
         .collect();
-    // A set: processors of the same name are one fault, and their timers not another.
+    // A set: two processors with the same name are one fault, and their timers are not another.
     let timed = topology
         .processors
         .iter()
@@ -301,13 +302,13 @@ fn input_faults(topology: &Topology) -> Vec<TopologyFault> {
     faults
 }
 
-/// Whether there is one before it that is the same. The second one is the fault, and a third not
-/// another.
+/// Whether exactly one element before this one is equal to it. The second occurrence is the fault;
+/// a third is not another.
 fn is_second<'a, T: PartialEq + 'a>(before: impl Iterator<Item = &'a T>, this: &T) -> bool {
     before.filter(|other| *other == this).count() == 1
 }
 
-/// What brokers take for the name of a topic.
+/// Whether brokers accept it as the name of a topic.
 pub(crate) fn is_topic_name(name: &str) -> bool {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=249).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(is_legal)
@@ -401,9 +402,8 @@ fn topic_name(origin: &TopicName) -> &str {
     }
 }
 
-/// A circle of forwards, if there is one: what is left when processors that
-/// forward to nobody left, or to which nobody left forwards, are taken away again
-/// and again.
+/// A cycle of forwards, if there is one: what remains after repeatedly removing processors that
+/// forward to no remaining processor, or that no remaining processor forwards to.
 fn cycle(topology: &Topology) -> Option<TopologyFault> {
     let mut forwards: Vec<(usize, usize)> = Vec::new();
     for (from, processor) in topology.processors.iter().enumerate() {

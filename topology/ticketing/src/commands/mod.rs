@@ -3,7 +3,7 @@
 //!
 //! A command's id makes it idempotent among those with the same topic and key; see
 //! [`crate::outcomes`]. A command that lacks a field is unreadable and becomes a dead
-//! letter; one that can be read but asks for what cannot be (an empty title) is
+//! letter; one that can be read but asks for something impossible (an empty title) is
 //! decided, with an outcome that says so.
 
 mod order;
@@ -24,7 +24,7 @@ use crate::wire::{Fields, Message, Text, id};
 pub struct Command<B> {
     /// Two commands with the same topic, key and id are the same command.
     pub id: CommandId,
-    /// Which try at it this is, where somebody waits for its answer.
+    /// Which attempt at it this is, if somebody waits for its answer.
     pub attempt: Option<AttemptId>,
     /// What is asked for.
     pub body: B,

@@ -48,7 +48,7 @@ impl OrderCommand {
     ///
     /// # Errors
     ///
-    /// When it is no JSON object or misses a field of its type.
+    /// When the value is not a JSON object or lacks a field of its type.
     pub fn decode(record: &InputRecord<'_>) -> Result<Decoded<Command<Self>>, DecodeError> {
         let fields = Fields::read(record.value)?;
         let order_id = || id("orderId", &fields.order_id);

@@ -53,7 +53,7 @@ impl TicketCommand {
     ///
     /// # Errors
     ///
-    /// When it is no JSON object or misses a field of its type.
+    /// When the value is not a JSON object or lacks a field of its type.
     pub fn decode(record: &InputRecord<'_>) -> Result<Decoded<Command<Self>>, DecodeError> {
         let fields = Fields::read(record.value)?;
         let write = || -> Result<TicketWrite, DecodeError> {

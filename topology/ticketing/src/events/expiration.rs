@@ -18,7 +18,7 @@ impl ExpirationEvent {
     ///
     /// # Errors
     ///
-    /// When it is no JSON object or misses a field of its type.
+    /// When the value is not a JSON object or lacks a field of its type.
     pub fn decode(record: &InputRecord<'_>) -> Result<Decoded<Self>, DecodeError> {
         let fields = Fields::read(record.value)?;
         match fields.kind()? {

@@ -1,8 +1,8 @@
 //! The events of the documented topics: tolerant readers and exact writers.
 //!
-//! A reader asks for the fields that somebody here needs and no others, passes over
-//! types that it does not know, and says of everything else what is wrong with it.
-//! A writer says exactly what the wire contract lists.
+//! A reader asks only for the fields that something here needs, skips types that it does
+//! not know, and says of everything else what is wrong with it. A writer writes exactly
+//! what the wire contract lists.
 
 mod expiration;
 mod order;
@@ -17,5 +17,5 @@ pub use ticket::{TicketChange, TicketEvent};
 /// The reason under which records of unknown types are counted.
 pub const UNKNOWN_TYPE: &str = "unknown_type";
 
-/// The reason under which records are counted that this service has no use for.
+/// The reason under which records are counted that this service does not need.
 pub const NOT_NEEDED: &str = "not_needed";

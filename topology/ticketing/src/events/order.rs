@@ -19,7 +19,7 @@ pub struct OrderEvent {
     pub change: OrderChange,
 }
 
-/// What changed an order. Users are optional where a foreign service may leave them out.
+/// What changed in an order. Users are optional where a foreign service may leave them out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OrderChange {
     /// `order.created`.
@@ -54,16 +54,16 @@ pub enum OrderChange {
         /// When it was to expire.
         expires_at: Option<TimestampMs>,
     },
-    /// `order.failed`: its payment did.
+    /// `order.failed`: its payment failed.
     Failed {
         /// The ticket that it held.
         ticket_id: TicketId,
         /// Its buyer.
         user_id: Option<UserId>,
     },
-    /// `order.refund_due`: a payment succeeded that the order could not take.
+    /// `order.refund_due`: a payment succeeded that the order could not accept.
     RefundDue {
-        /// The payment to give back.
+        /// The payment to refund.
         payment_id: PaymentId,
         /// The buyer.
         user_id: Option<UserId>,
@@ -75,7 +75,7 @@ impl OrderEvent {
     ///
     /// # Errors
     ///
-    /// When it is no JSON object or misses a field of its type.
+    /// When the value is not a JSON object or lacks a field of its type.
     pub fn decode(record: &InputRecord<'_>) -> Result<Decoded<Self>, DecodeError> {
         let fields = Fields::read(record.value)?;
         let ticket_id = || id("ticketId", &fields.ticket_id);
@@ -140,7 +140,7 @@ impl Encode for OrderEvent {
             }
             OrderChange::Pending { ticket_id } => {
                 (message.kind, message.status) = ("order.pending", Some("pending_payment"));
-                // This type alone names the order as the contract's readers know it.
+                // Only this type names the order in `orderId`, as the contract's readers expect.
                 message.order_id = message.id.take();
                 Some(ticket_id)
             }

@@ -22,7 +22,7 @@ pub struct PaymentEvent {
 pub enum PaymentChange {
     /// `payment.created`: it has begun.
     Created {
-        /// Its record; nothing here needs it of a foreign payment.
+        /// Its record; nothing here needs that of a foreign payment.
         id: Option<PaymentRecordId>,
     },
     /// `payment.succeeded`.
@@ -38,7 +38,7 @@ impl PaymentEvent {
     ///
     /// # Errors
     ///
-    /// When it is no JSON object or misses a field of its type.
+    /// When the value is not a JSON object or lacks a field of its type.
     pub fn decode(record: &InputRecord<'_>) -> Result<Decoded<Self>, DecodeError> {
         let fields = Fields::read(record.value)?;
         let change = match fields.kind()? {

@@ -7,7 +7,7 @@ use crate::ids::{OrderId, TicketId, UserId};
 use crate::price::Price;
 use crate::wire::{Fields, Message, id, optional_id, required};
 
-/// What a ticket is after a change.
+/// A ticket after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TicketEvent {
     /// The ticket.
@@ -24,7 +24,7 @@ pub struct TicketEvent {
     pub change: TicketChange,
 }
 
-/// What changed a ticket.
+/// What changed in a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TicketChange {
     /// `ticket.created`, by its owner.
@@ -53,7 +53,7 @@ impl TicketEvent {
     ///
     /// # Errors
     ///
-    /// When it is no JSON object or misses a field of its type.
+    /// When the value is not a JSON object or lacks a field of its type.
     pub fn decode(record: &InputRecord<'_>) -> Result<Decoded<Self>, DecodeError> {
         let fields = Fields::read(record.value)?;
         let user = optional_id(&fields.user_id);

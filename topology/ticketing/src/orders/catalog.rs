@@ -1,4 +1,4 @@
-//! What Orders knows of a ticket, and who has it: one row.
+//! What Orders knows about a ticket, and who has it: one row.
 
 use turnstile_engine::CodecError;
 
@@ -31,7 +31,7 @@ pub struct AwaitedTicket {
 /// A ticket that Tickets has published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedTicket {
-    /// What the highest version said, gap or not.
+    /// What the highest version said, even after a gap.
     pub terms: ListedTerms,
     /// To whom it was given.
     pub given: Option<Given>,
@@ -77,8 +77,8 @@ impl CatalogEntry {
         }
     }
 
-    /// The outcome of `command`, if the ticket was given to its order and not let go since:
-    /// it lies here then, and nowhere else.
+    /// The outcome of `command`, if the ticket was given to its order and not released since:
+    /// then it is kept here and nowhere else.
     #[must_use]
     pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
         let Self::Listed(listed) = self else {
@@ -90,7 +90,7 @@ impl CatalogEntry {
 }
 
 impl AwaitedTicket {
-    /// One of which nothing is known but that somebody wants it.
+    /// A ticket of which nothing is known except that somebody wants it.
     pub(super) fn unknown() -> Self {
         Self {
             announced: false,
@@ -124,15 +124,15 @@ impl ListedTerms {
         }
     }
 
-    /// Whether these are to be kept in place of `known`.
+    /// Whether these are to be kept instead of `known`.
     ///
     /// A version that follows directly and says the same is not, which saves a write
-    /// whenever a ticket is reserved. All that can come late then is that version itself.
+    /// whenever a ticket is reserved. Only that version itself can then come late.
     pub(super) fn replace(&self, known: &Self) -> bool {
         self.version > known.version && !known.covers(self.version, &self.title, self.price)
     }
 
-    /// Whether nothing else than these was published up to `version`, which says `title`
+    /// Whether nothing but these was published up to `version`, which says `title`
     /// and `price`.
     #[must_use]
     pub fn covers(&self, version: u64, title: &str, price: Price) -> bool {
@@ -212,7 +212,7 @@ mod tests {
     fn what_follows_and_says_the_same_is_not_written() {
         assert_eq!(after(&[(3, "a"), (4, "a")]), (3, "a".to_owned()));
         assert_eq!(after(&[(3, "a"), (4, "a"), (5, "b")]), (5, "b".to_owned()));
-        // What was passed over comes again, and what came before it.
+        // What was skipped comes again, and what came before it.
         let again = [(3, "a"), (4, "a"), (4, "a"), (3, "a"), (2, "b")];
         assert_eq!(after(&again), (3, "a".to_owned()));
 

@@ -1,7 +1,7 @@
-//! The Orders service by order id: the life of an order, and the only producer of its events.
+//! The Orders service by order id: the life cycle of an order, and the only producer of its events.
 //!
-//! An event for an order that does not exist yet is parked until it does. What has
-//! waited for 24 hours becomes a dead letter, as it was read.
+//! An event for an order that does not exist yet is parked until it does. After
+//! 24 hours it becomes a dead letter, as it was read.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@
 //!
 //! The reservations are the single place where a ticket is given to an order; the
 //! life cycle is the only producer of an order's events. An order exists once the
-//! life cycle has read `placed`, presently after its command was answered: whoever
+//! life cycle has read `placed`, shortly after its command was answered: whoever
 //! reports an order created waits until the store of orders has it. A reservation
 //! ends only by `released`, which names the order, so that a late one cannot free
 //! what another order holds.
@@ -43,24 +43,24 @@ pub struct OrdersStores {
     /// By ticket id: the tickets as Tickets last published them, and the order that each
     /// was given to.
     pub catalog: Store<TicketId, CatalogEntry>,
-    /// By ticket id: what became of `order.create`, but for those whose orders have their
-    /// tickets: their outcomes lie in the catalog.
+    /// By ticket id: the outcomes of `order.create`, except for orders that have their
+    /// tickets: those outcomes are in the catalog.
     pub reservation_outcomes: Store<OutcomeKey, Outcome>,
     /// By order id: the orders.
     pub orders: Store<OrderId, Order>,
     /// By order id: which orders a user has.
     pub orders_by_user: Store<OrderByUser, ()>,
-    /// By order id: what became of `order.cancel`.
+    /// By order id: the outcomes of `order.cancel`.
     pub outcomes: Store<OutcomeKey, Outcome>,
 }
 
-/// How Orders is to work.
+/// The configuration of Orders.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OrdersConfig {
     /// How long an order waits for its payment.
     pub(crate) time_to_live: Duration,
-    /// How long an order for a ticket that nobody has announced waits for it; not at
-    /// all where `None`.
+    /// How long an order for a ticket that nobody has announced waits for it; `None`: not
+    /// at all.
     pub(crate) ticket_wait: Option<Duration>,
 }
 

@@ -17,7 +17,7 @@ pub struct Order {
     pub user_id: UserId,
     /// Its ticket, as it was when it was reserved.
     pub ticket: OrderedTicket,
-    /// Where it is in its life.
+    /// Where it is in its life cycle.
     pub status: OrderStatus,
     /// When it is cancelled unless it is paid.
     pub expires_at: TimestampMs,
@@ -25,7 +25,7 @@ pub struct Order {
     pub version: u64,
     /// The payment that it was paid with or, until then, the one that was begun.
     pub payment_id: Option<PaymentId>,
-    /// The payments that have to be given back, each once.
+    /// The payments that have to be refunded, each once.
     pub refunds_due: Vec<PaymentId>,
 }
 
@@ -95,7 +95,7 @@ pub struct OrderByUser {
 }
 
 impl OrderByUser {
-    /// What the keys of all orders of `user` begin with.
+    /// The prefix of the keys of all orders of `user`.
     #[must_use]
     pub fn prefix(user: &UserId) -> Vec<u8> {
         let mut prefix = Vec::new();

@@ -11,10 +11,10 @@ use crate::row::{Row, RowReader, row, stored, write_bytes};
 /// How long an event waits for its order.
 pub(crate) const PARKED: Duration = Duration::from_hours(24);
 
-/// How many events wait for one order at most.
+/// The most events that wait for one order.
 const MAX_PARKED: usize = 1000;
 
-/// And how many bytes they have: they are one row, and one record of the changelog.
+/// The most bytes that they have: they are one row, and one changelog record.
 const MAX_PARKED_BYTES: usize = 1 << 20;
 
 /// A record as it was read, to become a dead letter unchanged.
@@ -36,14 +36,14 @@ pub(super) struct ParkedEvent {
     pub(super) until: TimestampMs,
 }
 
-/// The events that wait for one order, in the order of their coming.
+/// The events that wait for one order, in order of arrival.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ParkedEvents {
     pub(super) events: Vec<ParkedEvent>,
 }
 
 impl ParkedEvents {
-    /// Adds one; not, if there are too many then.
+    /// Adds one, unless that would be too many.
     pub(super) fn park(&mut self, event: ParkedEvent) -> Result<(), String> {
         let letters = self.events.iter().map(|event| &event.letter);
         let bytes = letters.map(Letter::bytes).sum::<usize>() + event.letter.bytes();

@@ -12,8 +12,8 @@
 //!   ticket waits for a short time.
 //! - Everything else that the catalog does not have does not exist.
 //!
-//! The outcome of an order that has its ticket lies in the row of the ticket, and goes to
-//! those of refused orders when the order lets go of the ticket: a row an order less.
+//! The outcome of an order that has its ticket is kept in the row of the ticket, and moves to
+//! those of refused orders when the order releases the ticket: one row less per order.
 
 use std::time::Duration;
 
@@ -261,7 +261,7 @@ impl Reservations {
         };
         let until = wait.map(|wait| context.now().plus(wait));
         if !until.is_some_and(|until| awaited.orders.add(command, until)) {
-            // As many as may wait for a ticket that is announced are before this one.
+            // Before this one are as many as may wait for a ticket that is announced.
             let answer = if awaited.announced {
                 Answer::Conflict(Conflict::TicketReserved)
             } else {
@@ -272,7 +272,7 @@ impl Reservations {
         self.await_on(context, command.body.ticket_id.clone(), awaited)
     }
 
-    /// Those that have waited long enough for `ticket` learn that there is none.
+    /// Orders that have waited long enough for `ticket` learn that there is none.
     fn give_up(&self, context: &mut Context<'_>, ticket: TicketId) -> Result<(), ProcessorError> {
         let Some(CatalogEntry::Awaited(mut awaited)) = context.get(self.stores.catalog, &ticket)?
         else {

@@ -11,7 +11,7 @@ use crate::events::{OrderChange, OrderEvent};
 use crate::ids::{PaymentId, UserId};
 use crate::outcome::{Answer, Conflict};
 
-/// Something that happened and that an order has to live with.
+/// Something that happened and that an order has to accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fact {
     PaymentBegan(PaymentId),
@@ -48,8 +48,8 @@ pub(super) fn create(placed: Placed, now: TimestampMs, time_to_live: Duration) -
     }
 }
 
-/// What becomes of a reservation that was made for an order that exists already: it
-/// ends, unless it is the one that the order has.
+/// What becomes of a reservation for an order that exists already: it ends, unless it
+/// is the one that the order has.
 pub(super) fn surplus(existing: &Order, placed: Placed) -> Option<Released> {
     if existing.status.holds_ticket() && existing.ticket.id == placed.ticket.id {
         return None;
@@ -105,7 +105,7 @@ pub(super) fn cancel(order: Option<Order>, user: &UserId) -> Result<Changed, Ans
     Ok(moved(order, status))
 }
 
-/// A payment that the order cannot take has to be given back, once.
+/// A payment that the order cannot accept has to be refunded, once.
 fn refund(mut order: Order, payment: PaymentId) -> Option<Changed> {
     let paid_with_it =
         order.status == OrderStatus::Completed && order.payment_id.as_ref() == Some(&payment);

@@ -1,4 +1,4 @@
-//! The life of an order: every legal step, in one table.
+//! The life cycle of an order: every legal step, in one table.
 //!
 //! ```text
 //!             PaymentBegins            PaymentSucceeds
@@ -12,7 +12,7 @@ use turnstile_engine::CodecError;
 
 use crate::row::{Row, RowReader};
 
-/// Where an order is in its life.
+/// Where an order is in its life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OrderStatus {
     /// It holds its ticket and can be paid.
@@ -37,7 +37,7 @@ pub(super) enum Step {
 }
 
 impl OrderStatus {
-    /// All of them, in the order of a life.
+    /// All of them, in the order of the life cycle.
     pub const ALL: [Self; 5] = [
         Self::Created,
         Self::PendingPayment,

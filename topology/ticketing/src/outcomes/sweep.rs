@@ -1,12 +1,12 @@
-//! Forgets outcomes whose time is over, by walking through their store.
+//! Deletes outcomes that have expired, by walking through their store.
 //!
-//! A timer for each outcome would say exactly when; but an outcome may be kept for longer,
-//! and a timer costs as much as the outcome itself. So a pass visits every row, some at
-//! each call, and the next pass begins when the oldest row that this one has left is due,
-//! but not before a quarter of a day has gone by: a row is read about five times in its life.
+//! A timer for each outcome would be exact; but an outcome may be kept for longer, and a
+//! timer costs as much as the outcome itself. So a pass visits every row, some at each call.
+//! The next pass begins when the oldest row that this one left expires, but at least a
+//! quarter of a day after this one began: a row is read about five times in its life.
 //!
-//! Where a pass is, is in memory only. If that is lost the next one begins anew, and if the
-//! deletes of a pass are lost in an abort the next one finds their rows.
+//! The position of a pass is only in memory. If it is lost, the next pass starts over; if the
+//! deletes of a pass are lost in an abort, the next pass finds their rows.
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -18,37 +18,37 @@ use turnstile_engine::{
 use super::OUTCOME_KEPT;
 use crate::outcome::{Outcome, OutcomeKey};
 
-/// Rows that are visited at a call: a few milliseconds' worth.
+/// The rows visited per call: a few milliseconds' worth.
 const ROWS_PER_CALL: usize = 5_000;
-/// A task that has just begun has better things to do.
+/// A task that has just begun has more urgent work.
 const FIRST_PASS_AFTER: Duration = Duration::from_mins(1);
-/// From the begin of a pass to that of the next, at least.
+/// The least time from the beginning of a pass to that of the next.
 const BETWEEN_PASSES: Duration = Duration::from_hours(6);
 
-/// Where the sweep of one store is.
+/// The state of the sweep of one store.
 #[derive(Debug, Default)]
 pub(super) enum Sweep {
     /// The task has begun.
     #[default]
     New,
-    /// Until then nothing is to be done.
+    /// Nothing is to be done before then.
     Resting(TimestampMs),
     /// A pass is under way.
     Passing(Pass),
 }
 
-/// One way through the store.
+/// One pass through the store.
 #[derive(Debug)]
 pub(super) struct Pass {
     began: TimestampMs,
     /// The last row that was visited.
     visited: Option<OutcomeKey>,
-    /// When the oldest outcome was decided that stays.
+    /// When the oldest outcome that stays was decided.
     oldest: Option<TimestampMs>,
 }
 
 impl Sweep {
-    /// Does what is to be done now.
+    /// Does what is due now.
     pub(super) fn go_on(
         &mut self,
         context: &mut Context<'_>,
@@ -81,7 +81,7 @@ impl Sweep {
 }
 
 impl Pass {
-    /// Visits the next rows; says whether the pass is over.
+    /// Visits the next rows; returns whether the pass is over.
     fn visit(
         &mut self,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! What was charged for an order and given back, and the rules of it.
+//! What was charged and refunded for an order, and the rules for it.
 
 use turnstile_engine::TimestampMs;
 
@@ -9,12 +9,12 @@ use crate::ids::{CommandId, PaymentId, PaymentRecordId};
 use crate::outcome::{Answer, Conflict, Outcome};
 use crate::row::{row, stored};
 
-/// What was charged for an order and given back.
+/// What was charged and refunded for an order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrderCharges {
     /// The one charge that was made for the order.
     pub charged: Option<MadeCharge>,
-    /// The payments that were given back, each once.
+    /// The payments that were refunded, each once.
     pub refunded: Vec<PaymentId>,
 }
 
@@ -29,7 +29,7 @@ pub struct MadeCharge {
     pub command: CommandId,
     /// What it asked for.
     pub fingerprint: Fingerprint,
-    /// How it ended; nothing while the gateway's answer is open.
+    /// How it ended; `None` while the gateway's answer is open.
     pub ended: Option<ChargeEnd>,
 }
 
@@ -54,7 +54,7 @@ row!(OrderCharges { charged, refunded });
 stored!(OrderCharges, 1);
 
 impl MadeCharge {
-    /// The charge of a command, which has not ended. It has the same ids each time.
+    /// The charge for a command, not yet ended. It has the same ids each time.
     pub(super) fn of(command: &Command<PaymentCreate>) -> Self {
         let record = PaymentRecordId::named_by(&command.id, &command.body.order_id);
         Self {
@@ -66,7 +66,7 @@ impl MadeCharge {
         }
     }
 
-    /// Whether it took money, as far as is known, or may yet have.
+    /// Whether it took money, as far as is known, or may have.
     pub(super) fn may_have_succeeded(&self) -> bool {
         self.ended.is_none_or(|end| end.succeeded)
     }
@@ -80,7 +80,7 @@ impl OrderCharges {
     }
 
     /// The outcome of `command`, if the order was charged for it and the charge has ended:
-    /// it lies here then, and nowhere else.
+    /// then it is kept here and nowhere else.
     #[must_use]
     pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
         let charge = self.charged.as_ref();
@@ -99,7 +99,7 @@ impl OrderCharges {
         })
     }
 
-    /// What `command` charges, or why nothing.
+    /// What `command` charges, or why nothing is charged.
     pub(super) fn begin(
         &self,
         order: &PayableOrder,
@@ -125,7 +125,7 @@ impl OrderCharges {
         Ok((made, charge))
     }
 
-    /// Notes that `payment` is given back; says whether it is to be done.
+    /// Notes that `payment` is refunded; returns whether that is still to be done.
     pub(super) fn refund(&mut self, payment: &PaymentId) -> bool {
         if self.refunded.contains(payment) {
             return false;

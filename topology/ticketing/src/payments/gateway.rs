@@ -16,7 +16,7 @@ pub struct Charge {
     pub token: Token,
 }
 
-/// What the gateway says to a charge.
+/// The gateway's answer to a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChargeAnswer {
     /// The money is there.
@@ -36,26 +36,26 @@ pub enum Settlement {
     Failed,
 }
 
-/// Takes and gives back money.
+/// Charges and refunds.
 ///
-/// All calls are idempotent by the payment's id, and have to be: what a task did
-/// since its last commit is done again after a crash. A charge may then not be made again, if the
-/// order was cancelled meanwhile: it is settled instead. None of them blocks, for they
-/// run on a stream thread that has other tasks too; an answer that takes time is
+/// All calls are idempotent by payment id, and have to be: what a task did since
+/// its last commit is done again after a crash. A charge may then not be repeated, if
+/// the order was cancelled meanwhile: it is settled instead. None of them blocks, since
+/// they run on a stream thread that has other tasks too; an answer that takes time is
 /// [`ChargeAnswer::Open`].
 pub trait Gateway: Send + Sync + 'static {
     /// Charges.
     fn charge(&self, charge: &Charge) -> ChargeAnswer;
 
     /// Ends a charge that is open, or of which nobody here knows whether it was made: one that
-    /// has not succeeded by now, or was never made, is void for ever.
+    /// has not succeeded by now, or was never made, is void for good.
     fn settle(&self, payment: &PaymentId) -> Settlement;
 
-    /// Whether a charge that nobody here knows of has succeeded. One that was never made may still
-    /// be.
+    /// Whether a charge that nobody here knows of has succeeded. If it was never made, it may
+    /// still be.
     fn has_succeeded(&self, payment: &PaymentId) -> bool;
 
-    /// Gives back what was charged.
+    /// Refunds what was charged.
     fn refund(&self, payment: &PaymentId);
 }
 

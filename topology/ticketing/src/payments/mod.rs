@@ -1,10 +1,10 @@
-//! The Payments service, keyed by order id: it charges orders and gives money back.
+//! The Payments service, keyed by order id: it charges and refunds orders.
 //!
 //! It keeps a copy of each order, of which the highest version wins, and charges an
-//! order at most once, through a [`Gateway`]. A payment whose success its order could
-//! not take comes back as `order.refund_due` and is refunded once. An Orders that is run
-//! elsewhere may not know of refunds: then the money of an order that has ended goes back after a
-//! minute.
+//! order at most once, through a [`Gateway`]. A payment that succeeded but that its order
+//! could not accept comes back as `order.refund_due` and is refunded once. An Orders that
+//! runs elsewhere may not know of refunds: then the money of an order that has ended is
+//! refunded after a minute.
 
 mod charges;
 mod gateway;

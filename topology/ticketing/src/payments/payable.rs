@@ -5,7 +5,7 @@ use crate::ids::UserId;
 use crate::price::Price;
 use crate::row::{row, stored};
 
-/// An order as Payments knows it: what the highest version said, gap or not.
+/// An order as Payments knows it: what the highest version said, even after a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayableOrder {
     /// The version that said so.

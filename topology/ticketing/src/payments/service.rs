@@ -1,8 +1,8 @@
 //! The processor of Payments and its place in the topology.
 //!
-//! A payment may be asked for before the copy has the order, for the order was
-//! answered once Orders had it. So a payment for an unknown order waits for a short
-//! time. A charge that the gateway leaves open is settled by a timer: the stream
+//! A payment may be requested before the copy has the order, since the order is
+//! answered as soon as Orders has it. So a payment for an unknown order waits for a
+//! short time. A charge that the gateway leaves open is settled by a timer: the stream
 //! thread never waits.
 
 use std::sync::Arc;
@@ -32,20 +32,20 @@ pub struct PaymentsStores {
     pub payable_orders: Store<OrderId, PayableOrder>,
     /// What was charged for them.
     pub charges: Store<OrderId, OrderCharges>,
-    /// What became of `payment.create`, but for those for which an order was charged: their
-    /// outcomes lie with the charges.
+    /// The outcomes of `payment.create`, except for payments for which an order was charged:
+    /// those outcomes are kept with the charges.
     pub outcomes: Store<OutcomeKey, Outcome>,
 }
 
-/// How Payments is to work.
+/// The configuration of Payments.
 pub(crate) struct PaymentsConfig {
     pub(crate) gateway: Arc<dyn Gateway>,
     /// How long the gateway may take to answer.
     pub(crate) charge_timeout: Duration,
     /// How long a payment for an unknown order waits for it.
     pub(crate) order_wait: Duration,
-    /// How long a foreign Orders has to ask for money back before it is given back unasked;
-    /// nothing where ours runs here, which always asks.
+    /// How long a foreign Orders has to ask for a refund before the money is refunded unasked;
+    /// `None` if our Orders runs here, which always asks.
     pub(crate) refund_wait: Option<Duration>,
 }
 
@@ -259,10 +259,10 @@ impl Payments {
         context.put(self.stores.charges, order, &charges)
     }
 
-    /// Refuses `command`, unless it turns out that it was charged for: in a transaction that was
-    /// lost, before what makes it refused now was read. Then the money is there, and Orders
-    /// says what becomes of it, or nobody does and it is given back. While another charge is
-    /// open, which of the two is needed is not known yet: the command waits.
+    /// Refuses `command`, unless it turns out that it was charged for in a transaction that was
+    /// lost, before the reason to refuse it now was read. Then the money is there, and either
+    /// Orders says what becomes of it, or nobody does and it is refunded. While another charge is
+    /// open, it is not known yet which of the two applies: the command waits.
     fn refuse(
         &self,
         context: &mut Context<'_>,
@@ -273,7 +273,7 @@ impl Payments {
         let mut made = MadeCharge::of(command);
         let was_made = match refused {
             Answer::Conflict(_) => self.gateway.settle(&made.payment) == Settlement::Succeeded,
-            // It may be asked for again, and charged then.
+            // It may be requested again, and charged then.
             Answer::NotFound => self.gateway.has_succeeded(&made.payment),
             _ => false,
         };
@@ -305,8 +305,8 @@ impl Payments {
         Ok(())
     }
 
-    /// An order that has ended and is not completed has no use for money. Our Orders asks for
-    /// it back; a foreign one may not, and has some time to.
+    /// An order that has ended and is not completed has no use for money. Our Orders asks for a
+    /// refund; a foreign one may not, and has some time to do so.
     fn await_refund_due(
         &self,
         context: &mut Context<'_>,
@@ -324,7 +324,7 @@ impl Payments {
         context.schedule(&TimerKey::RefundWait(order.clone()).to_bytes(), until)
     }
 
-    /// Nobody has asked for the money of an order that has ended.
+    /// Refunds an order that has ended, because nobody asked for a refund.
     fn give_back(&self, context: &mut Context<'_>, order: &OrderId) -> Result<(), ProcessorError> {
         let charges = context.get(self.stores.charges, order)?;
         let Some(made) = charges.and_then(|charges| charges.charged) else {
@@ -351,7 +351,7 @@ impl Payments {
         Ok(ChargeEnd { succeeded, at })
     }
 
-    /// The time for the gateway's answer is over.
+    /// Settles the open charge of `order`: the time for the gateway's answer is over.
     fn settle(&self, context: &mut Context<'_>, order: &OrderId) -> Result<(), ProcessorError> {
         let Some(mut charges) = context.get(self.stores.charges, order)? else {
             return Ok(());
@@ -411,7 +411,7 @@ impl Payments {
         Ok(true)
     }
 
-    /// Those that have waited long enough for `order` learn that there is none.
+    /// Payments that have waited long enough for `order` learn that there is none.
     fn give_up(&self, context: &mut Context<'_>, order: OrderId) -> Result<(), ProcessorError> {
         let Some(mut waiting) = context.get(self.waiting, &order)? else {
             return Ok(());

@@ -1,6 +1,6 @@
 //! What may happen to a ticket, as functions of the ticket and the event.
 //!
-//! Each gives the ticket after it and what is to be published, or says why nothing
+//! Each returns the changed ticket and what is to be published, or says why nothing
 //! happens. Versions grow by one with each published event, without a gap.
 
 use super::ticket::Ticket;
@@ -10,7 +10,7 @@ use crate::ids::{OrderId, UserId};
 use crate::outcome::{Answer, Conflict};
 use crate::ticket_terms::TicketTerms;
 
-/// A ticket and what is published of its change.
+/// A ticket and what is published about its change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Changed {
     pub(super) ticket: Ticket,

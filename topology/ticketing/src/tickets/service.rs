@@ -19,10 +19,10 @@ use crate::topics;
 pub struct TicketsStores {
     /// The tickets.
     pub tickets: Store<TicketId, TicketEntry>,
-    /// What became of `ticket.create` and `ticket.update`, but for the creation of tickets that
-    /// were not edited since: its outcome lies with the ticket.
+    /// The outcomes of `ticket.create` and `ticket.update`, except for the creation of tickets
+    /// that were not edited since: that outcome is kept with the ticket.
     pub outcomes: Store<OutcomeKey, Outcome>,
-    /// The orders that have ended. A row for each, for ever: an `order.created` may
+    /// The orders that have ended: a row for each, kept forever. An `order.created` may
     /// be read long after its order's end, and must reserve nothing then.
     pub ended_orders: Store<OrderId, ()>,
     /// The orders that hold a ticket which does not exist yet, as often as they came.
@@ -296,7 +296,7 @@ impl Tickets {
         context.put(self.stores.early_holders, ticket, &early)
     }
 
-    /// Keeps a ticket that has changed, and publishes it.
+    /// Stores a ticket that has changed, and publishes it.
     fn publish(
         &self,
         context: &mut Context<'_>,

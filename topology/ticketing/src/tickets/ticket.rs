@@ -45,23 +45,23 @@ row!(TicketEntry { ticket, creation });
 stored!(TicketEntry, 2);
 
 impl TicketEntry {
-    /// The outcome of `command`, if it created the ticket and that was not edited since: it
-    /// lies here then, and nowhere else.
+    /// The outcome of `command`, if it created the ticket and the ticket was not edited since:
+    /// then it is kept here and nowhere else.
     #[must_use]
     pub fn outcome_of(&self, command: &CommandId) -> Option<Outcome> {
         let creation = self.creation.as_ref()?;
         (creation.command == *command).then(|| creation.outcome(self.created()))
     }
 
-    /// What is lost with the next edit: the command that created the ticket, and its outcome.
+    /// What the next edit would lose: the command that created the ticket, and its outcome.
     pub(super) fn take_creation(&mut self) -> Option<(CommandId, Outcome)> {
         let creation = self.creation.take()?;
         let outcome = creation.outcome(self.created());
         Some((creation.command, outcome))
     }
 
-    /// The answer to the `ticket.create`, if the ticket was not edited since. (Nothing else
-    /// changes what it says beside its version and who holds it.)
+    /// The answer to the `ticket.create`, if the ticket was not edited since. (Everything else
+    /// changes only its version and who holds it.)
     fn created(&self) -> Answer {
         Answer::TicketCreated(Ticket {
             version: 0,

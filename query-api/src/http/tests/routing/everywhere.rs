@@ -102,7 +102,7 @@ async fn where_nobody_answers_it_is_503_after_a_bounded_time() {
     let ids = tickets(&a.served).await;
     let (here, there) = (&ids[0], &ids[1]);
     b.kill();
-    // One that takes connections and says nothing.
+    // One that accepts connections but does not answer.
     let mute = StdListener::bind("127.0.0.1:0").unwrap();
     let mute = mute.local_addr().map(|addr| (mute, addr)).unwrap();
     let unreachable = Host {
@@ -138,7 +138,7 @@ async fn where_nobody_answers_it_is_503_after_a_bounded_time() {
             .expect("it is bounded");
         assert_eq!(edit.problem(), problem(503, "unavailable"));
         assert_eq!(edit.field("idempotencyKey"), "k");
-        // What is here is answered as ever.
+        // Local rows are answered as usual.
         let path = format!("/api/tickets/{here}");
         assert_eq!(a.served.get("", &path).await.status, 200);
     }
@@ -152,7 +152,7 @@ async fn where_nobody_answers_it_is_503_after_a_bounded_time() {
 async fn who_is_asked_never_asks_further() {
     let (_, a, b) = two();
     let id = tickets(&a.served).await.remove(1);
-    // Each believes in the other, and neither has it.
+    // Each believes that the other has it, and neither does.
     give(&[&a], 1, &b);
     give(&[&b], 1, &a);
     b.application().leave(1);
@@ -165,7 +165,7 @@ async fn who_is_asked_never_asks_further() {
     let asked = b.served.get("", "/metrics").await.text;
     assert!(!asked.contains(sent), "{asked}");
 
-    // Nor does a request that says it has come from an instance already.
+    // Nor is a request passed on that says it comes from an instance already.
     give(&[&a, &b], 1, &b);
     assert_eq!(a.served.get("", &path).await.status, 200);
     let request = Request::get(&path).header(wire::HOP_HEADER, wire::HOP);

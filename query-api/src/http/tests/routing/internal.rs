@@ -108,7 +108,7 @@ async fn a_token_of_a_client_does_not_open_the_internal_route() {
             .as_u16()
     };
     let token = format!("Bearer {}", token.unwrap());
-    // The client is known, but no instance.
+    // The client is known, but it is not an instance.
     assert_eq!(ask(token.clone(), "/api/orders", "GET").await, 503);
     assert_eq!(ask(token, READ_PATH, "POST").await, 401);
     let instance = config
@@ -157,7 +157,7 @@ async fn an_instance_that_waits_is_told_at_once() {
         panic!("b has it");
     };
     assert_ne!(told, answer);
-    // Who waits where a task leaves is sent away, and where the instance ends, too.
+    // A waiting read is sent away when the task leaves, and when the instance ends.
     read.wait = wait(Fingerprint::of_row(&told));
     let leaves = async {
         eventually("b waits", || b.application().anyone_waits()).await;
@@ -212,7 +212,7 @@ async fn refusals_say_what_to_do() {
     assert!(matches!(refusal(&read).await, Refusal::NotYet(_)));
     a.application().plant(Fault::Broken);
     assert!(matches!(refusal(&read).await, Refusal::Failed(_)));
-    // What is broken there is broken here, and not tried again.
+    // What fails there fails here, and is not retried.
     b.application().believe(0, Some(a.host(&b)));
     let id = (0..)
         .map(|n: i32| n.to_string())
@@ -243,7 +243,7 @@ async fn clients_who_fill_an_instance_do_not_keep_others_from_reading_there() {
     for partition in 0..PARTITIONS {
         give(&[&a, &b], partition, if partition < 2 { &a } else { &b });
     }
-    // Both wait, each for the other, and are full.
+    // Both are full of requests that wait for the other.
     let edit = json!({"title": "Gala", "price": 2});
     let paths = [
         format!("/api/tickets/{}", ids[0]),
@@ -280,7 +280,7 @@ async fn clients_who_take_all_connections_do_not_keep_others_from_reading_there(
     (b.address, b.server) = (address, Some(server));
     give(&[&a, &b], 1, &b);
     let url = |path: &str| format!("http://{}{path}", b.address);
-    // Each holds a connection that it was answered on.
+    // Each holds a connection on which it was answered.
     let mut holders = Vec::new();
     for _ in 0..2 {
         let holder = reqwest::Client::new();

@@ -64,7 +64,7 @@ async fn a_list_names_what_is_missing_and_goes_on() {
     b.kill();
     let partial = a.served.get("", "/api/tickets?limit=200").await.json();
     assert_eq!(partial["missingPartitions"], json!([1, 3]));
-    // A page that is full before it gets there misses nothing; the next one goes on after
+    // A page that is full before it gets there misses nothing; the next one continues after
     // what is missing.
     let first = whole.iter().filter(|id| partition(id) == 0).count();
     let full = a
@@ -86,7 +86,7 @@ async fn a_list_names_what_is_missing_and_goes_on() {
         .cloned()
         .collect();
     assert_eq!(ids(&next), after[..1]);
-    // Where nothing is left but what is missing, there is no page.
+    // If nothing is left but what is missing, there is no page.
     let last = after.last().unwrap();
     let cursor: String = b"\x01t\0\0\0\x02"
         .iter()

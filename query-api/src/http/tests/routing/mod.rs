@@ -1,5 +1,5 @@
 //! Several instances: each answers everything, wherever the rows are.
-//!
+//! Their stores are parts of one test driver; they ask each other over HTTP.
 //! Their stores are parts of one test driver; what they ask each other goes over HTTP.
 
 mod everywhere;
@@ -23,10 +23,10 @@ use crate::application::memory::{PARTITIONS, World};
 use crate::http::server::{ServerConfig, serve};
 use crate::peers::wire;
 
-/// Longer than anything takes that is to happen.
+/// Longer than anything takes that has to happen.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// An instance that others reach.
+/// An instance that others can reach.
 struct Member {
     name: &'static str,
     served: Served,
@@ -34,7 +34,7 @@ struct Member {
     server: Option<Runtime>,
 }
 
-/// Serves a router on threads of its own, so that it can end as a process ends.
+/// Serves a router on its own threads, so that it can end as a process ends.
 fn listen(router: AxumRouter, max_connections: usize) -> (String, Runtime) {
     let listener = StdListener::bind("127.0.0.1:0").expect("there is a free port");
     listener.set_nonblocking(true).expect("a socket");
@@ -113,7 +113,7 @@ impl Drop for Member {
     }
 }
 
-/// All members believe that `owner` has the tasks of a partition, and so it is.
+/// Makes `owner` run the tasks of a partition, and all members believe so.
 fn give(members: &[&Member], partition: i32, owner: &Member) {
     for member in members {
         if member.name == owner.name {

@@ -31,7 +31,7 @@ async fn a_standby_answers_only_who_bears_with_it() {
         assert_eq!(get(path, "").await.problem(), problem(503, "unavailable"));
         let none = get(path, "max-stale=2").await;
         assert_eq!(none.problem(), problem(503, "unavailable"));
-        // The one here, where it is fresh enough, else the one elsewhere.
+        // The local one, if it is fresh enough, else the one elsewhere.
         for (cache_control, behind, ages) in [
             ("max-stale", "34", ["8", "9", "10"]),
             ("max-stale=60", "34", ["8", "9", "10"]),
@@ -48,7 +48,7 @@ async fn a_standby_answers_only_who_bears_with_it() {
         }
     }
     assert!(a.counted("ticketing_standby_reads_total 6").await);
-    // The caller's right does not depend on who answers.
+    // The caller's rights do not depend on who answers.
     let request = Request::get(&paths[1])
         .header("x-user-id", "other")
         .header(header::CACHE_CONTROL, "max-stale");

@@ -1,8 +1,7 @@
 //! What an instance tells the others: the records of `<application id>-instances`.
 //!
-//! Key: the instance id. Value: JSON, with a version; fields that are not known are
-//! skipped, so that instances of differing builds understand each other. A tombstone
-//! forgets an instance.
+//! Key: the instance id. Value: JSON, with a version; unknown fields are skipped, so that instances
+//! of different builds understand each other. A tombstone removes an instance.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{TaskId, TimestampMs};
 
-/// The version that is written. One that is newer than this is read as far as it is known.
+/// The version that is written. A newer one is read as far as it is known.
 const VERSION: u32 = 1;
 
 /// What an instance is doing.
@@ -39,10 +38,10 @@ pub(crate) struct Claim {
 pub struct StandbyReport {
     /// The task.
     pub task: TaskId,
-    /// Offsets that its stores are behind the end of their changelog partition, those of other tasks and of
-    /// markers included; the greatest number while nobody knows.
+    /// How many offsets its stores are behind the end of their changelog partition, including those
+    /// of other tasks and of markers; the maximum while unknown.
     pub records_behind: u64,
-    /// How long ago it had all there were, in milliseconds; nothing: not yet.
+    /// How long ago it had everything, in milliseconds; `None`: not yet.
     pub stale_ms: Option<u64>,
 }
 
@@ -51,16 +50,16 @@ pub struct StandbyReport {
 pub(crate) struct Announcement {
     pub(crate) version: u32,
     pub(crate) instance: String,
-    /// When the process started: tells a restart from the one before.
+    /// When the process started: distinguishes a restart from the process before it.
     pub(crate) started: TimestampMs,
     /// When this was said, by the clock of the instance.
     pub(crate) said: TimestampMs,
     pub(crate) phase: InstancePhase,
-    /// `host:port` at which it answers the others; nothing: it answers nobody.
+    /// `host:port` at which it answers the others; `None`: it answers nobody.
     #[serde(default)]
     pub(crate) address: Option<String>,
     pub(crate) threads: usize,
-    /// Its members are lost to the groups this long after it was last heard of.
+    /// The groups drop its members this long after it was last heard of.
     pub(crate) session_timeout_ms: u64,
     /// Which topology it runs on which topics.
     pub(crate) topology: String,
@@ -68,7 +67,7 @@ pub(crate) struct Announcement {
     pub(crate) tasks: Vec<Claim>,
     #[serde(default)]
     pub(crate) standbys: Vec<StandbyReport>,
-    /// Over how many partitions each store is divided, those of earlier topologies among them.
+    /// Over how many partitions each store is divided, including stores of earlier topologies.
     #[serde(default)]
     pub(crate) partitions: BTreeMap<String, i32>,
 }

@@ -1,8 +1,8 @@
 //! Where the `range` assignor puts tasks, and where it would put them.
 //!
-//! The assignor is a function of the member ids and the partition count, so every
-//! instance can compute where a task goes when an instance joins or is lost, before it
-//! happens: standbys and warm joins follow from this.
+//! The assignor is a function of the member ids and the partition count, so every instance can
+//! compute where a task goes when an instance joins or is lost, before it happens: standbys and
+//! warm joins are based on this.
 //!
 //! What it computes is a forecast. Who owns a task is decided by the groups alone.
 
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use crate::topology::Plan;
 use crate::{Partition, TaskId};
 
-/// Beyond so many sets of instances that could be lost together, only the smaller sets
-/// are looked at.
+/// If more than this many sets of instances could be lost together, only the smaller sets are
+/// considered.
 const LOSSES_MAX: usize = 5_000;
 
 /// The members of every group, in the assignor's order, with the instance of each.
@@ -28,7 +28,7 @@ pub(crate) fn member_id(instance: &str, thread: usize) -> String {
 }
 
 impl Members {
-    /// The members that these instances are, each with its number of stream threads.
+    /// The members of these instances, each with its number of stream threads.
     pub(crate) fn of(instances: impl IntoIterator<Item = (Arc<str>, usize)>) -> Self {
         let members = instances.into_iter().flat_map(|(instance, threads)| {
             (0..threads).map(move |thread| (member_id(&instance, thread), instance.clone()))
@@ -83,8 +83,8 @@ pub(crate) fn owners(plan: &Plan, members: &Members) -> BTreeMap<TaskId, Arc<str
     owners
 }
 
-/// Where each task of `plan` would go if any of `members` instances, up to `losses` of
-/// them at a time, were lost: the places of its standbys. Its owner is not among them.
+/// Where each task of `plan` would go if any instances of `members`, up to `losses` of them at a
+/// time, were lost: the places of its standbys. Its owner is not among them.
 pub(crate) fn standbys(
     plan: &Plan,
     members: &Members,
@@ -102,7 +102,7 @@ pub(crate) fn standbys(
     standbys
 }
 
-/// The sets of 1 to `most` of `instances`, small ones first, without the set of all.
+/// The sets of 1 to `most` of `instances`, small ones first, except the set of all.
 fn losses_of(instances: &BTreeSet<Arc<str>>, most: usize) -> Vec<Vec<Arc<str>>> {
     let mut all: Vec<Vec<Arc<str>>> = Vec::new();
     let mut sets: Vec<Vec<Arc<str>>> = vec![Vec::new()];

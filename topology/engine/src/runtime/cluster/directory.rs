@@ -1,13 +1,13 @@
-//! Who is there and who has what, from the announcements that were read.
+//! Which instances exist and what they have, according to the announcements read so far.
 //!
-//! An instance counts as alive until its session time-out has passed since it was last
-//! heard of; what it claimed before is void then. Of two that claim a task the one that
-//! began later has it: the other has not noticed yet that it lost it.
+//! An instance counts as alive until its session timeout has passed since it was last heard of;
+//! after that, its claims are void. Of two instances that claim a task, the one that began later
+//! has it: the other has not yet noticed that it lost it.
 //!
-//! What was said last of an instance that is gone for good is forgotten after a day, here and in
+//! The last announcement of an instance that is gone for good is forgotten after a day, here and in
 //! the topic: instances that get a new name at each start would fill both.
 //!
-//! Pure: the caller says what time it is.
+//! Pure: the caller passes the time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use super::announcement::{Announcement, InstancePhase, StandbyReport};
 use super::assignment::Members;
 use crate::TaskId;
 
-/// Who was silent for longer is forgotten. Nobody needs to know him any more: his place in the
-/// groups has ended with his session, his transactions by [`TRANSACTIONS_END`], after which they
-/// are not fenced either. His claims matter only if he comes back, and then he makes them anew.
+/// An instance that was silent for longer is forgotten. Nobody needs to know it any more: its place
+/// in the groups has ended with its session, its transactions by [`TRANSACTIONS_END`], after which
+/// they are not fenced either. Its claims matter only if it comes back, and then it makes them
+/// anew.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An instance that was heard of.
@@ -29,7 +30,7 @@ pub(crate) struct Neighbour {
     pub(crate) name: Arc<str>,
     pub(crate) address: Option<Arc<str>>,
     pub(crate) heard: Instant,
-    /// Whether it was heard while this process listened; else it was said before.
+    /// Whether it was said while this process listened; otherwise it was said before.
     pub(crate) live: bool,
     pub(crate) said: Announcement,
 }
@@ -62,8 +63,8 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Takes in what `name` said, or that it is forgotten. `heard` is when; `live` says
-    /// whether it was said while this process listened. Says whether it counts.
+    /// Takes in what `name` said, or that it is forgotten. `heard` is when; `live` says whether it
+    /// was said while this process listened. Returns whether it counts.
     pub(crate) fn hear(
         &mut self,
         name: &str,
@@ -76,8 +77,8 @@ impl Directory {
             return true;
         };
         let known = self.neighbours.get(name);
-        // What a process says after another has begun under its name no longer counts,
-        // while the other lives.
+        // What a process says after another has started under its name does not count, as long as
+        // the other lives.
         let is_outdone = |known: &Neighbour| {
             let lives = known.live && known.is_alive(heard) && !known.has_stopped();
             lives && said.started < known.said.started
@@ -109,12 +110,12 @@ impl Directory {
         neighbours.filter(move |of| !of.is_alive(now))
     }
 
-    /// Those that are to be forgotten, by a process that has listened from `since` on and has heard
+    /// Those that are to be forgotten, by a process that has listened since `since` and has heard
     /// everything that was said until then.
     ///
-    /// How long ago it was that something was said before `since`, two clocks tell, and one may be
-    /// wrong by days. So whoever lives is given the time to speak, and whoever has just died is
-    /// remembered for as long as he has to be, whatever they say.
+    /// The age of what was said before `since` is the difference between two clocks, and one may be
+    /// wrong by days. So an instance that lives is given time to speak, and one that has just died
+    /// is remembered for as long as necessary, whatever the clocks say.
     pub(crate) fn to_forget(
         &self,
         since: Instant,
@@ -156,7 +157,7 @@ impl Directory {
         found
     }
 
-    /// The members of the groups, and those of an instance that is going to join.
+    /// The members of the groups, plus those of an instance that is going to join.
     pub(crate) fn members_with(&self, now: Instant, joining: Option<(Arc<str>, usize)>) -> Members {
         let present = self.neighbours.values().filter(|of| of.is_member(now));
         let present = present.map(|of| (of.name.clone(), of.said.threads));
@@ -290,7 +291,8 @@ mod tests {
             to_forget(&directory, now, day + MOMENT),
             ["lost", "stopped"]
         );
-        // Who comes back is remembered, and who is forgotten is not to be forgotten again.
+        // An instance that comes back is remembered, and a forgotten one is not to be forgotten
+        // again.
         directory.hear("lost", Some(says(1, &[("0_0", 10)])), day, true);
         directory.hear("stopped", None, day, true);
         assert_eq!(to_forget(&directory, now, day + MOMENT), [""; 0]);

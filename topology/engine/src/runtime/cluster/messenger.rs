@@ -1,16 +1,16 @@
 //! The thread that announces this instance and listens to the others.
 //!
-//! 1. Reads the topic from its start. What is there already was said some time ago. It says
-//!    nothing before: that would take the place of what the process before it has said.
-//! 2. Says what has changed at once, but not more often than every 20 ms; and every
-//!    second that it is alive, or four times a session where that is shorter.
-//! 3. Has everybody forget those that were silent for a day: any instance may write their
-//!    tombstones, and one that comes twice does no harm.
-//! 4. At the end says that it has stopped.
+//! 1. Reads the topic from its start. What is there already was said some time ago. Until it has
+//!    read that it says nothing: that would replace what the process before it said.
+//! 2. Announces a change at once, but at most every 20 ms; and every second that it is alive, or
+//!    four times a session if that is shorter.
+//! 3. Removes instances that were silent for a day: any instance may write their tombstones, and a
+//!    duplicate does no harm.
+//! 4. At the end announces that it has stopped.
 //!
-//! A fault of the cluster ends nothing: the neighbours are heard of later, and those
-//! that are not heard of for too long count as gone. Who has not heard itself for long, for
-//! brokers were away or a client has got stuck on them, begins anew with other clients.
+//! A fault of the cluster ends nothing: the neighbours are heard later, and those that are not
+//! heard of for too long count as gone. If it has not heard itself for long, because brokers were
+//! away or a client is stuck on them, it starts over with new clients.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,13 +25,13 @@ use crate::runtime::kafka::{
 use crate::runtime::wake::Waker;
 use crate::{Offset, Partition, clock};
 
-/// Between two signs of life at most.
+/// The longest time between two signs of life.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(1);
-/// Between two announcements at least.
+/// The shortest time between two announcements.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// After a fault of the cluster.
+/// The pause after a fault of the cluster.
 const FAULT_PAUSE: Duration = Duration::from_millis(500);
-/// How long nothing of its own may come back before its clients are given up, at least.
+/// The shortest time without hearing itself after which its clients are given up.
 const DEAF_MIN: Duration = Duration::from_secs(20);
 /// How long the last announcement may take.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ pub(crate) fn start(
     config: &StreamsConfig,
     log_ends: &EndOffsets,
 ) -> Result<Background, MessengerFault> {
-    // What could not be said within a heartbeat is said anew.
+    // What could not be sent within a heartbeat is announced anew.
     let mut config = config.clone();
     config.request_timeout = config.request_timeout.min(Duration::from_secs(5));
     let waker = cluster.shared.news.clone();
@@ -87,15 +87,15 @@ struct Messages {
     producer: EventProducer,
     log_ends: EndOffsets,
     heartbeat: Duration,
-    /// Up to where the others were heard; nothing: not at all yet.
+    /// Up to where the others were heard; `None`: not at all yet.
     next: Option<Offset>,
-    /// Whether everything was heard that was there at the start.
+    /// Whether everything that was there at the start has been read.
     has_heard_all: bool,
-    /// Who has not heard itself for so long gets other clients.
+    /// If it does not hear itself for this long, it gets new clients.
     deaf_after: Duration,
-    /// When it has got them last.
+    /// When it last got new clients.
     renewed: Instant,
-    /// Since when everything is heard as it is said; nothing: there is more that was said before.
+    /// Since when everything is heard as it is said; `None`: there is more that was said before.
     listens_since: Option<Instant>,
     /// What was said last, and when.
     last: Option<(Announcement, Instant)>,
@@ -133,7 +133,7 @@ impl Messages {
         };
         let end = self.log_ends.of(std::slice::from_ref(&self.place))?;
         let end = end.first().map_or(Offset(0), |(_, end)| *end);
-        // Heard once is enough: what is read again would count as said just then.
+        // Hearing it once is enough: what is read again would count as just said.
         self.next = self.next.filter(|next| *next <= end);
         let reader = match early {
             Some(reader) => reader,
@@ -163,14 +163,14 @@ impl Messages {
         Ok(())
     }
 
-    /// Whether it says something all the time, and has heard nothing of it for long.
+    /// Whether it keeps announcing, but has not heard itself for long.
     fn is_deaf(&self) -> bool {
         let heard = *self.cluster.shared.heard_itself.lock();
         self.has_heard_all && heard.max(self.renewed).elapsed() > self.deaf_after
     }
 
-    /// Speaks through another client, where nothing has come of what the one said. (Who listens
-    /// begins anew with another one anyway.)
+    /// Announces through another client if nothing came back of what was sent through this one.
+    /// (The listening side gets a new client anyway.)
     fn renew_if_deaf(&mut self) {
         if !self.is_deaf() {
             return;
@@ -193,7 +193,7 @@ impl Messages {
         Ok(here.map_or(Offset(0), |(_, offset)| *offset))
     }
 
-    /// Takes in what was said; of what was said before `end`, as of when.
+    /// Takes in what was said; what was said before `end`, as of when it was said.
     fn listen(&mut self, reader: &ChangelogReader, end: Offset) -> Result<usize, KafkaFault> {
         let Self {
             cluster,
@@ -219,7 +219,7 @@ impl Messages {
                 }
             };
             if said.is_none() && *name == *cluster.shared.own.name {
-                // Somebody has taken this instance for gone: it says at once that it is not.
+                // Another instance has taken this one for gone: it says at once that it is not.
                 *last = None;
             }
             let now = Instant::now();
@@ -233,7 +233,7 @@ impl Messages {
         })
     }
 
-    /// Announces this instance if there is anything to say; how long there is not.
+    /// Announces this instance if there is anything to say; returns how long there will be nothing.
     fn announce_if_due(&mut self) -> Duration {
         self.cluster.shared.queries.tell_if_cut_off();
         if !self.has_heard_all {

@@ -3,8 +3,8 @@
 //! Every instance announces itself in the compacted topic `<application id>-instances`
 //! — its address, the tasks that run on it, its standbys and how far they are behind —
 //! whenever that changes, and every second as a sign of life. Every instance reads them
-//! all. So each can send a request to the instance that owns a key, tell where the
-//! assignor will put a task, and see a neighbour that does not fit.
+//! all. So each can send a request to the instance that owns a key, tell where the assignor will
+//! put a task, and detect a neighbour that does not fit.
 //!
 //! - [`announcement`]: what is said.
 //! - [`directory`]: what is known from it.
@@ -12,10 +12,10 @@
 //! - [`partitioning`]: over how many partitions its stores are divided.
 //! - [`messenger`]: the thread that speaks and listens.
 //!
-//! Nothing here decides who may write: the consumer groups and their fences do. What
-//! is announced can be late, and a request that follows it may be turned away. But a task that
-//! another process claims to have begun later is not read here: a thread can lose its tasks
-//! without knowing, and this one goes on listening then.
+//! Nothing here decides who may write: the consumer groups and their fences do. Announcements can
+//! be late, and a request based on one may be turned away. But a task that another process claims
+//! to have begun later is not read here: a thread can lose its tasks without knowing, while this
+//! module goes on listening.
 
 mod announcement;
 mod assignment;
@@ -94,7 +94,7 @@ pub(crate) struct Silent {
     pub(crate) threads: usize,
 }
 
-/// What an instance says of itself that never changes.
+/// What never changes in what an instance says of itself.
 struct Own {
     name: Arc<str>,
     started: TimestampMs,
@@ -168,7 +168,7 @@ impl Cluster {
         }
     }
 
-    /// The instance that runs `task`, as far as it was announced.
+    /// The instance that runs `task`, according to the announcements.
     #[must_use]
     pub fn owner(&self, task: TaskId) -> Option<Host> {
         let directory = self.shared.directory.read();
@@ -213,7 +213,7 @@ impl Cluster {
         }
     }
 
-    /// What is wrong among the instances, for a person.
+    /// What is wrong among the instances, for humans.
     pub(crate) fn problems(&self) -> Vec<String> {
         let own = &self.shared.own;
         let now = Instant::now();
@@ -277,8 +277,8 @@ impl Cluster {
         })
     }
 
-    /// Those that were there first, and run another topology: with them in the groups
-    /// this instance would read and write what belongs to other tasks.
+    /// Those that were there first and run another topology: in the groups with them, this instance
+    /// would read and write what belongs to other tasks.
     fn elders_that_differ<'a>(
         &'a self,
         directory: &'a Directory,
@@ -290,9 +290,9 @@ impl Cluster {
         })
     }
 
-    /// Those that were there first, and are announced at the address of this instance: whoever
-    /// asks there for what one of them has may come to the other. The first one stays ready, for
-    /// if nobody were, nothing would be answered at all.
+    /// Those that were there first and are announced at the address of this instance: a request
+    /// that is sent there for one of them may reach the other. The first one stays ready, because
+    /// if none were, nothing would be answered at all.
     fn elders_at_this_address<'a>(
         &'a self,
         directory: &'a Directory,
@@ -304,7 +304,7 @@ impl Cluster {
         })
     }
 
-    /// Whether this instance may join the groups: nobody who is in them differs from it.
+    /// Whether this instance may join the groups: nobody in them differs from it.
     pub(crate) fn may_join(&self) -> bool {
         let directory = self.shared.directory.read();
         self.elders_that_differ(&directory, Instant::now())
@@ -312,7 +312,7 @@ impl Cluster {
             .is_none()
     }
 
-    /// Waits until everything that was announced before has been read; says whether it has.
+    /// Waits until everything that was announced before has been read; returns whether it has.
     pub(crate) fn wait_until_complete(&self, limit: Duration) -> bool {
         let mut complete = self.shared.complete.lock();
         let deadline = Instant::now() + limit;
@@ -326,19 +326,20 @@ impl Cluster {
     }
 
     /// Why this instance must not touch the stores of the application, if they are divided over
-    /// other numbers of partitions than its topics have; once all announcements have been read.
+    /// other numbers of partitions than its topics have; valid once all announcements have been
+    /// read.
     pub(crate) fn partition_fault(&self) -> Option<String> {
         let planned = self.shared.plan.store_partitions();
         self.shared.partitioning.lock().fault(&planned)
     }
 
-    /// The stores that earlier releases of the application had, and this one has not.
+    /// The stores that earlier releases of the application had and this one does not.
     pub(crate) fn left_stores(&self) -> Vec<String> {
         let planned = self.shared.plan.store_partitions();
         self.shared.partitioning.lock().left(&planned)
     }
 
-    /// What this instance is doing from now on.
+    /// Sets what this instance is doing from now on.
     pub(crate) fn enter(&self, phase: InstancePhase) {
         if phase == InstancePhase::Running {
             let planned = self.shared.plan.store_partitions();
@@ -348,7 +349,7 @@ impl Cluster {
         self.shared.news.wake();
     }
 
-    /// What this instance has standbys of, from now on.
+    /// Sets what this instance has standbys of, from now on.
     pub(crate) fn set_standbys(&self, standbys: Vec<StandbyReport>) {
         *self.shared.standbys.lock() = standbys;
         self.shared.news.wake();
@@ -374,7 +375,7 @@ impl Cluster {
         self.share(&directory, Instant::now())
     }
 
-    /// What the assignor gives to this instance when it is in the groups.
+    /// What the assignor gives to this instance once it is in the groups.
     fn share(&self, directory: &Directory, now: Instant) -> BTreeSet<TaskId> {
         let own = &self.shared.own;
         let members = directory.members_with(now, Some((own.name.clone(), own.threads)));
@@ -383,9 +384,8 @@ impl Cluster {
         mine.map(|(task, _)| task).collect()
     }
 
-    /// The tasks that this instance is going to own once it has joined, and that others
-    /// run at present; nothing where it has its place in the groups already, because it
-    /// was there a moment ago.
+    /// The tasks that this instance is going to own once it has joined, and that others run at
+    /// present; none if it already has its place in the groups because it was there a moment ago.
     pub(crate) fn to_take_over(&self) -> BTreeSet<TaskId> {
         let own = &self.shared.own;
         let now = Instant::now();
@@ -407,7 +407,7 @@ impl Cluster {
         .collect()
     }
 
-    /// Those that said last that they run any of `tasks`, did not stop, and are silent.
+    /// Those that last said that they run any of `tasks`, did not stop, and are silent.
     pub(crate) fn silent_owners(&self, tasks: &[TaskId]) -> Vec<Silent> {
         let directory = self.shared.directory.read();
         let now = Instant::now();
@@ -426,15 +426,14 @@ impl Cluster {
         silent.collect()
     }
 
-    /// Whether it has not been heard of again.
+    /// Whether it has stayed silent since.
     pub(crate) fn is_silent(&self, silent: &Silent) -> bool {
         let directory = self.shared.directory.read();
         let mut all = directory.silent(Instant::now());
         all.any(|of| of.name == silent.instance && of.said.started == silent.started)
     }
 
-    /// The instances that nobody needs to know any more, if this one has listened from `since`
-    /// on.
+    /// The instances that nobody needs to know any more, if this one has listened since `since`.
     fn to_forget(&self, since: Instant) -> Vec<Arc<str>> {
         let Some(until) = *self.shared.heard_until.lock() else {
             return Vec::new();
@@ -444,7 +443,7 @@ impl Cluster {
         gone.map(|of| of.name.clone()).collect()
     }
 
-    /// What this instance says now.
+    /// What this instance announces now.
     fn announcement(&self) -> Announcement {
         let Shared { own, .. } = &*self.shared;
         let tasks = self.shared.queries.claims().into_iter();
@@ -474,8 +473,8 @@ impl Cluster {
         if let Some(said) = said.as_ref().filter(|said| is_own(said)) {
             let mut last = self.shared.heard_itself.lock();
             *last = heard.max(*last);
-            // The brokers took it when it was said, which can be long ago for somebody who
-            // was frozen meanwhile.
+            // The brokers accepted it when it was sent, which can be long ago if this process was
+            // frozen since.
             let age = clock::now().since(said.said);
             *self.shared.heard_until.lock() = heard.checked_sub(age);
             if let Some(left) = own.session_timeout.checked_sub(age) {
@@ -491,7 +490,7 @@ impl Cluster {
         if let Some((started, claims)) = claimed.filter(|_| counts) {
             let instance = name.into();
             let process = Process { instance, started };
-            // A thread that is stuck cannot learn that its tasks have moved on since.
+            // A stuck thread cannot learn that its tasks have since moved on.
             let may_heal = !self.shared.board.any_stuck(Instant::now());
             let queries = &self.shared.queries;
             queries.hear_claims(&process, &claims, may_heal);

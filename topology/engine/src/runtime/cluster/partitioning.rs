@@ -1,16 +1,16 @@
 //! Over how many partitions the stores of the application are divided.
 //!
-//! The rows of a store lie where their keys belong, and that changes with the number of
-//! partitions. Where an input topic has got more, some tasks would begin with empty stores beside
-//! others that hold the rows of keys which do not come to them any more. The changelog cannot tell:
-//! it is one for all stores, and has as many partitions as the widest of them.
+//! The rows of a store are where their keys belong, and that changes with the number of partitions.
+//! If an input topic got more, some tasks would start with empty stores, and others would hold rows
+//! of keys that no longer come to them. The changelog cannot tell: it is shared by all stores, and
+//! has as many partitions as the widest of them.
 //!
 //! So every instance repeats in its announcements what it has heard, and adds its own when it
 //! joins the groups.
 
 use std::collections::BTreeMap;
 
-/// What was announced. A store that the topology has no more is remembered, as its rows are.
+/// What was announced. A store that the topology no longer has is remembered, as its rows are.
 #[derive(Debug, Default)]
 pub(super) struct Partitioning(BTreeMap<String, i32>);
 
@@ -29,7 +29,7 @@ impl Partitioning {
         &self.0
     }
 
-    /// Those of earlier releases that `planned` has no more.
+    /// Those of earlier releases that `planned` no longer has.
     pub(super) fn left(&self, planned: &BTreeMap<String, i32>) -> Vec<String> {
         let known = self.0.keys();
         known
@@ -38,7 +38,7 @@ impl Partitioning {
             .collect()
     }
 
-    /// What is wrong with stores that are divided as `planned`, for a person.
+    /// What is wrong with stores that are divided as `planned`, for humans.
     pub(super) fn fault(&self, planned: &BTreeMap<String, i32>) -> Option<String> {
         let mut stores = planned.iter();
         stores.find_map(|(store, needed)| {

@@ -15,7 +15,7 @@ struct Fixture {
     backend: Arc<dyn Backend>,
 }
 
-/// Its stream thread is stuck when it has said nothing for as long as `patience`.
+/// Its stream thread counts as stuck when it has said nothing for as long as `patience`.
 fn fixture(patience: Duration) -> Fixture {
     fixture_at(None, patience)
 }
@@ -44,7 +44,7 @@ fn task() -> TaskId {
     "0_0".parse().unwrap()
 }
 
-/// What a process of `name` says that runs the task since then, or does not.
+/// What a process of `name` says: that it has run the task since then, or does not run it.
 fn says(name: &str, started: i64, since: Option<TimestampMs>) -> Announcement {
     Announcement {
         version: Announcement::VERSION,
@@ -149,7 +149,7 @@ fn what_a_neighbour_has_run_is_not_answered_here_when_it_is_lost_or_begins_anew(
     let said = says("b", 1, Some(clock::now().plus(MINUTE)));
     let long_ago = Instant::now().checked_sub(MINUTE).unwrap();
     fixture.hear_at(said, long_ago);
-    // Nobody takes it for the owner any more; but what it has written is not here.
+    // Nobody takes it for the owner any more; but what it wrote is not here.
     assert_eq!(fixture.owner().as_deref(), Some("a"));
     assert!(!fixture.answers());
     fixture.hear(says("b", 2, None));
@@ -165,7 +165,7 @@ fn a_thread_that_is_stuck_does_not_get_its_tasks_back() {
     fixture.run();
     fixture.hear(says("b", 1, Some(clock::now().plus(MINUTE))));
     std::thread::sleep(Duration::from_millis(1));
-    // Its tasks may have gone on to a third one, which has not said so yet.
+    // Its tasks may have moved on to a third one, which has not said so yet.
     fixture.hear(says("b", 1, None));
     assert!(!fixture.answers());
 }
@@ -178,7 +178,7 @@ fn a_later_process_of_the_same_name_is_another() {
     let since = clock::now().plus(MINUTE);
     fixture.hear(says("a", started + 1, Some(since)));
     assert!(!fixture.answers());
-    // And an earlier one is heard no more while that lives.
+    // And an earlier one is ignored while that one lives.
     fixture.hear(says("a", started - 1, Some(since.plus(MINUTE))));
     fixture.run();
     assert!(fixture.answers());
@@ -233,7 +233,7 @@ fn an_address_is_for_one_instance_and_the_later_one_says_so() {
     fixture.hear_at(says_at("b", 3, Some(own_address)), long_ago);
     assert_eq!(fixture.problems(), "");
 
-    // Who has no address shares none.
+    // An instance without an address shares none.
     let unannounced = fixture_at(None, PATIENCE);
     unannounced.hear_itself();
     unannounced.hear(says_at("b", 1, None));
@@ -251,7 +251,7 @@ fn who_was_cut_off_forgets_nobody_before_it_has_heard_what_was_said_meanwhile() 
     };
     fixture.hear_at(says("b", 1, None), begun);
     assert_eq!(forgotten(), [""; 0]);
-    // It comes to its own words of that time first, and those of the others are behind them.
+    // It reads its own announcements of that time first; those of the others come after them.
     let later = begun + days;
     let mut own = fixture.cluster.announcement();
     own.said = TimestampMs(own.said.0 - i64::try_from(days.as_millis()).unwrap());

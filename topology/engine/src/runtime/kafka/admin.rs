@@ -1,4 +1,4 @@
-//! Topics of the cluster: which there are, their partitions and settings.
+//! Topics of the cluster: which ones exist, their partitions and settings.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -29,14 +29,14 @@ pub(crate) struct NewTopicSpec {
 /// Why topics were not created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CreateFault {
-    /// There are fewer brokers than a topic is to have replicas.
+    /// There are fewer brokers than the replicas that a topic should have.
     TooFewBrokers { topic: String, replicas: i32 },
     /// The call failed, or the cluster refused.
     Kafka(KafkaFault),
 }
 
 impl CreateFault {
-    /// What the cluster says of `topic`.
+    /// What the cluster says about `topic`.
     fn of(topic: String, code: RDKafkaErrorCode, replicas: i32) -> Self {
         match code {
             RDKafkaErrorCode::InvalidReplicationFactor => Self::TooFewBrokers { topic, replicas },
@@ -68,7 +68,7 @@ impl Admin {
     pub(crate) fn connect(config: &StreamsConfig) -> Result<Self, KafkaFault> {
         const ACTION: &str = "create an admin client";
         let mut client = settings::with_user_properties(settings::client(config, "admin"), config);
-        // Nobody takes them from this client, which would keep them for ever.
+        // Nobody takes statistics from this client, which would keep them for ever.
         client.set("statistics.interval.ms", "0");
         let client = client
             .create_with_context(ClientLog)
@@ -88,7 +88,7 @@ impl Admin {
         })
     }
 
-    /// The same, which waits for an answer for so long.
+    /// The same, waiting this long for an answer.
     pub(crate) fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
@@ -98,7 +98,7 @@ impl Admin {
         self.partition_counts_within(self.limit)
     }
 
-    /// The same, if it takes no longer than that.
+    /// The same, within this limit.
     pub(super) fn partition_counts_within(
         &self,
         limit: Duration,
@@ -154,9 +154,9 @@ impl Admin {
         Ok(())
     }
 
-    /// Waits until the cluster's metadata show `topics`: a member that subscribes
-    /// to a topic too early would learn of it only much later. Their partition counts, which are
-    /// others than those asked for where somebody else has created a topic first.
+    /// Waits until the cluster's metadata shows `topics`: a member that subscribes to a topic too
+    /// early would learn of it only much later. Returns their partition counts, which differ from
+    /// those asked for if somebody else has created a topic first.
     pub(crate) fn wait_until_known(
         &self,
         topics: &[NewTopicSpec],

@@ -1,8 +1,8 @@
 //! Reads changelog partitions from given positions to their ends.
 //!
-//! The reader sees committed records only and says when a partition has no more of
-//! them. That is the end of the log only if no transaction was pending there when
-//! reading began; the caller sees to that.
+//! The reader sees committed records only and reports when a partition has no more of them. That is
+//! the end of the log only if no transaction was pending there when reading began; the caller
+//! ensures this.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::runtime::wake::Waker;
 
 const ACTION: &str = "read changelogs";
 
-/// What one partition brings.
+/// What one partition yields.
 pub(crate) enum ChangelogEvent<'a> {
     /// A record.
     Record {
@@ -47,14 +47,14 @@ pub(crate) struct ChangelogReader {
     consumer: Arc<BaseConsumer<ClientLog>>,
     queues: HashMap<TopicPartition, PartitionQueue<ClientLog>>,
     waker: Waker,
-    /// What it is called in errors.
+    /// Its name in errors.
     reader: String,
     errors: ClientErrors,
 }
 
 impl ChangelogReader {
-    /// Starts to read from `positions`; nothing: the start of the log. `waker` is woken
-    /// when there is something to read, and ends [`Self::wait`] also when others wake it.
+    /// Starts to read from `positions`; `None`: the start of the log. `waker` is woken when there
+    /// is something to read; [`Self::wait`] also ends when others wake it.
     pub(crate) fn start(
         config: &StreamsConfig,
         positions: &[(TopicPartition, Option<Offset>)],
@@ -68,8 +68,8 @@ impl ChangelogReader {
         let consumer = Arc::new(consumer);
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (place, offset) in positions {
-            // Where the log begins later, the reader is sent there. To ask for its beginning
-            // the client would first wait half a second for a connection.
+            // If the log begins later, the reader is sent there. To ask for its start the client
+            // would first wait half a second for a connection.
             let offset = offset.map_or(0, |offset| offset.0);
             list.add_partition_offset(
                 &place.topic,
@@ -100,7 +100,7 @@ impl ChangelogReader {
         })
     }
 
-    /// Hands at most `limit` events of `place` to `take`; says how many there were.
+    /// Passes at most `limit` events of `place` to `take`; returns how many there were.
     pub(crate) fn read<E: From<KafkaFault>>(
         &self,
         place: &TopicPartition,
@@ -150,7 +150,7 @@ impl ChangelogReader {
         }
     }
 
-    /// Reads `place` no more. A fetch of what is at its end and of what is read already waits for
+    /// Stops reading `place`. A fetch of partitions that are at their end or read already waits for
     /// new records, and the client asks for nothing else meanwhile.
     pub(crate) fn stop(&self, place: &TopicPartition) -> Result<(), KafkaFault> {
         self.consumer
@@ -158,7 +158,7 @@ impl ChangelogReader {
             .map_err(|error| KafkaFault::of(ACTION, &error))
     }
 
-    /// Ends the client in the background: that waits for the fetch that is under way.
+    /// Closes the client in the background: that waits for the fetch that is under way.
     pub(crate) fn close(self) {
         aside("close", move || drop(self));
     }

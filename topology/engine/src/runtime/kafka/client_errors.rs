@@ -1,9 +1,9 @@
-//! What becomes of the errors that a client reports by itself.
+//! What is done about the errors that a client reports by itself.
 //!
-//! Most of them it mends: those are logged. The others end the membership, or the instance.
+//! It recovers from most of them: those are logged. The others end the membership, or the instance.
 //!
-//! That an authentication fails is said both where credentials are refused and where a broker goes down
-//! while client and broker greet each other. The one goes on, the other does not.
+//! An authentication failure is reported both if credentials are refused and if a broker goes down
+//! during the handshake. The former persists, the latter does not.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use super::fault::KafkaFault;
 
 const ACTION: &str = "consume";
 
-/// An authentication that fails for so long is refused. The client says so twice a minute.
+/// An authentication that fails for this long is refused. The client reports it twice a minute.
 const REFUSED: Duration = Duration::from_secs(60);
-/// After so long without a failure it has not gone on.
+/// After this long without a failure it has not persisted.
 const FORGOTTEN: Duration = Duration::from_secs(45);
 
 /// What one client has reported.
@@ -34,8 +34,8 @@ struct Failing {
 }
 
 impl ClientErrors {
-    /// What has to be done about an error of a client that reads for `reader`, a group or a topic, if
-    /// anything.
+    /// What has to be done, if anything, about an error of a client that reads for `reader`, a
+    /// group or a topic.
     pub(super) fn fault_of(&self, reader: &str, error: &KafkaError) -> Option<KafkaFault> {
         self.fault_at(Instant::now(), reader, error)
     }
@@ -65,7 +65,7 @@ impl ClientErrors {
         None
     }
 
-    /// Takes in that an authentication has failed; says whether that has gone on for too long.
+    /// Takes in a failed authentication; returns whether they have gone on for too long.
     fn is_refused(&self, now: Instant) -> bool {
         let failing = &mut *self.authentication.lock();
         let since = failing

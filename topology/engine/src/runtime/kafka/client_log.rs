@@ -1,4 +1,4 @@
-//! What the Kafka client says, in our log, without its repetitions.
+//! What the Kafka client logs, in our log, without its repetitions.
 //!
 //! Every client of the process reports the same trouble with the same broker many
 //! times a second.
@@ -41,7 +41,7 @@ pub(super) fn log(level: Level, facility: &str, line: &str) {
     }
 }
 
-/// Logs an error that the client goes on after by itself.
+/// Logs an error that the client recovers from by itself.
 pub(super) fn error(error: &KafkaError, reason: &str) {
     // The end of a partition is an event that readers ask for.
     if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) && is_new(reason) {
@@ -49,7 +49,7 @@ pub(super) fn error(error: &KafkaError, reason: &str) {
     }
 }
 
-/// Logs an error that a reader is told of, and goes on after by itself.
+/// Logs an error that a reader is told of, and recovers from by itself.
 pub(super) fn mended(reader: &str, error: &KafkaError) {
     if is_new(&format!("{reader}: {error}")) {
         tracing::warn!(%reader, %error, "the consumer reports an error that it retries");

@@ -1,14 +1,14 @@
 //! A static member of one consumer group, which reads nothing.
 //!
-//! The member is there for the group: it is assigned partitions, keeps its session alive,
-//! and its generation is the fence of every commit. The records of its partitions are read
-//! by the thread's [`Fetcher`](super::Fetcher), once for all groups: so a partition that is
-//! assigned here is paused for good.
+//! The member exists for the group: it is assigned partitions, keeps its session alive, and its
+//! generation is the fence of every commit. The records of its partitions are read by the thread's
+//! [`Fetcher`](super::Fetcher), once for all groups, so a partition that is assigned here is paused
+//! for good.
 //!
-//! Rebalances are not served inside the client's callback: they come out of
-//! [`GroupConsumer::poll`] as events, and the group waits until the thread has
-//! called [`GroupConsumer::assign`] or [`GroupConsumer::unassign`]. So a thread can
-//! commit what it has before it lets go of a partition.
+//! Rebalances are not handled inside the client's callback: they come out of
+//! [`GroupConsumer::poll`] as events, and the group waits until the thread has called
+//! [`GroupConsumer::assign`] or [`GroupConsumer::unassign`]. So a thread can commit what it has
+//! before it releases a partition.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,14 +34,14 @@ use crate::runtime::StreamsConfig;
 use crate::runtime::wake::Waker;
 use crate::{Offset, Partition};
 
-/// What a poll brings.
+/// What a poll returns.
 pub(crate) enum GroupEvent {
     /// The group gives these partitions: call [`GroupConsumer::assign`].
     Assigned(Vec<TopicPartition>),
     /// The group takes all partitions back: call [`GroupConsumer::unassign`].
     Revoked {
-        /// Whether the session ended before the member could let go: somebody else may
-        /// have the partitions already, so nothing can be committed for them.
+        /// Whether the session ended before the member could release them: somebody else may have
+        /// the partitions already, so nothing can be committed for them.
         lost: bool,
     },
 }
@@ -92,14 +92,14 @@ const JOIN: &str = "join a consumer group";
 pub(crate) struct GroupConsumer {
     pub(crate) group: Arc<str>,
     membership: Membership,
-    /// The member and its generation, since the assignment that it was accepted with.
+    /// The member and its generation, as of the assignment that was accepted last.
     generation: Option<Arc<ConsumerGroupMetadata>>,
     errors: ClientErrors,
 }
 
 enum Membership {
     Open(Arc<BaseConsumer<GroupContext>>),
-    /// Says when it has ended.
+    /// Receives a message when it has ended.
     Ending(Receiver<()>),
 }
 
@@ -137,7 +137,7 @@ impl GroupConsumer {
 
     /// Lets a member that is joining go on. The client does not notice by itself that it has a
     /// connection to ask for the coordinator on, or one to the coordinator: it looks every 500 ms,
-    /// and whenever it is asked something.
+    /// and whenever it is called.
     pub(crate) fn nudge(&self) {
         drop(self.consumer().group_metadata());
     }
@@ -161,7 +161,7 @@ impl GroupConsumer {
         let group = self.group.clone();
         let leave = move || {
             leave(consumer, &group);
-            // Nobody waits any more where it took too long.
+            // Nobody waits any more if it took too long.
             ended.send(()).ok();
         };
         self.membership = Membership::Ending(ending);
@@ -179,7 +179,8 @@ impl GroupConsumer {
             }
             match polled {
                 None => return Ok(None),
-                // Fetched between the assignment and its pause, and not by whom it is read.
+                // Fetched between the assignment and its pause, and not by the client that reads
+                // it.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     if let Some(fault) = self.errors.fault_of(&self.group, &error) {
@@ -206,7 +207,7 @@ impl GroupConsumer {
         Ok(())
     }
 
-    /// Lets go of all partitions.
+    /// Releases all partitions.
     pub(crate) fn unassign(&mut self) -> Result<(), KafkaFault> {
         self.generation = None;
         self.consumer()
@@ -214,10 +215,10 @@ impl GroupConsumer {
             .map_err(|error| KafkaFault::of("let go of an assignment", &error))
     }
 
-    /// The member's generation in the group, for the fence of a commit: that of the assignment
-    /// which was accepted last. (The client is not asked at each commit, as it answers on a
-    /// thread of its own that has to be woken; and it may know of a later generation than the
-    /// tasks that are committed are of.)
+    /// The member's generation in the group, for the fence of a commit: that of the assignment that
+    /// was accepted last. (The client is not asked at each commit: it answers on a thread of its
+    /// own that has to be woken, and it may know a later generation than that of the tasks that are
+    /// committed.)
     pub(crate) fn generation(&self) -> Result<Arc<ConsumerGroupMetadata>, KafkaFault> {
         self.generation.clone().ok_or_else(|| KafkaFault::Fenced {
             action: "tell its generation",
@@ -249,9 +250,9 @@ impl Drop for GroupConsumer {
 /// How long the end of a membership is waited for: the client was seen waiting for ever.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Ends a membership. The order matters: a rebalance that was announced but not polled
-/// has to be answered while the client still listens; once it is closing, an answer can
-/// wait for ever. One that was polled and not answered would keep the close waiting.
+/// Ends a membership. The order matters: a rebalance that was announced but not polled has to be
+/// answered while the client still listens; once it is closing, an answer can wait for ever. A
+/// rebalance that was polled and not answered would keep the close waiting.
 fn leave(consumer: Arc<BaseConsumer<GroupContext>>, group: &Arc<str>) {
     let begun = Instant::now();
     while consumer.poll(Duration::from_millis(1)).is_some() && begun.elapsed() < LEAVE_LIMIT / 2 {}
@@ -289,9 +290,9 @@ pub(crate) struct CommittedReader {
 }
 
 impl CommittedReader {
-    /// Where the group goes on reading each partition; nothing, where a
-    /// transaction is pending on any of them for as long as `patience`, or the coordinator does
-    /// not answer for so long. Which of the two it is the client does not tell.
+    /// Where the group goes on reading each partition; `None` if a transaction is pending on any of
+    /// them for as long as `patience`, or the coordinator does not answer for that long. The client
+    /// does not tell which of the two it is.
     pub(crate) fn committed(
         &self,
         partitions: &[TopicPartition],
@@ -313,8 +314,8 @@ impl CommittedReader {
         Ok(Some(complete))
     }
 
-    /// How long the coordinator of the group takes to answer, at most `limit`. It is asked of
-    /// `unread`, a partition that the group does not read: no transaction is pending on that.
+    /// How long the coordinator of the group takes to answer, at most `limit`. It is asked about
+    /// `unread`, a partition that the group does not read, so that no transaction is pending on it.
     pub(crate) fn answer_time(
         &self,
         unread: TopicPartition,
@@ -327,7 +328,7 @@ impl CommittedReader {
         }
     }
 
-    /// The first of these partitions of which the group has passed records that are there, and
+    /// The first of these partitions on which the group has passed records that still exist, and
     /// its position.
     pub(crate) fn first_passed(
         &self,
@@ -344,7 +345,7 @@ impl CommittedReader {
         Ok(None)
     }
 
-    /// The committed positions of those partitions that have one; nothing, if there is no answer
+    /// The committed positions of those partitions that have one; `None` if there is no answer
     /// within `limit`.
     fn known(
         &self,
@@ -360,7 +361,7 @@ impl CommittedReader {
                 Err(error) => error,
             };
             match error.rdkafka_error_code() {
-                // Where a position is pending the client asks again and again by itself until then.
+                // While a position is pending, the client keeps asking by itself until then.
                 Some(RDKafkaErrorCode::OperationTimedOut) => return Ok(None),
                 // The group is between two coordinators, and the client looks for the new one.
                 Some(
@@ -377,7 +378,7 @@ impl CommittedReader {
             }
         };
         for element in list.elements() {
-            // Whoever takes this for no position reads all of the log once more.
+            // Taking this for no position would mean reading all of the log once more.
             let answered = element.error();
             answered.map_err(|error| {
                 KafkaFault::of(FETCH_COMMITTED, &error).at(element.topic(), element.partition())
@@ -429,8 +430,9 @@ fn awaits_leader(error: &KafkaError) -> bool {
     )
 }
 
-/// Has a client connect to a broker and learn who leads `topic`; for a bounded time. One that is
-/// asked for offsets or given partitions before it has a connection may rest for half a second.
+/// Makes a client connect to a broker and learn who leads `topic`, within a bounded time. A client
+/// that is asked for offsets or given partitions before it has a connection may rest for half a
+/// second.
 pub(super) fn connect<C: ConsumerContext>(client: &BaseConsumer<C>, topic: &str) {
     if let Err(error) = client.fetch_metadata(Some(topic), CONNECT_LIMIT) {
         tracing::debug!(%error, "no broker answers yet");

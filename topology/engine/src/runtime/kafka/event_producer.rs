@@ -1,12 +1,12 @@
 //! Writes single events from outside the topology: acknowledged by all replicas,
 //! once each, to the partition that murmur2 of the key names.
 //!
-//! A thread of its own serves the client. (That of the client's library looks ten times a
-//! second, and burns the last millisecond of each wait.)
+//! A separate thread serves the client. (The library's own thread looks ten times a second, and
+//! burns the last millisecond of each wait.)
 //!
-//! A client that cannot say any more what was written once, as after brokers have lost records,
-//! takes nothing from then on. Whoever wanted to write then is told so; the next one gets
-//! a new client.
+//! A client that can no longer tell what was written once, as after brokers have lost records,
+//! accepts nothing from then on. Whoever wanted to write then gets an error; the next caller gets a
+//! new client.
 
 use std::sync::Arc;
 use std::thread;
@@ -36,7 +36,7 @@ pub struct SendError {
     source: KafkaError,
 }
 
-/// Tells each sender what became of its event.
+/// Tells each sender the outcome of its event.
 struct Acknowledgements;
 
 impl ClientContext for Acknowledgements {
@@ -71,7 +71,7 @@ pub struct EventProducer {
     client: Arc<RwLock<Client>>,
 }
 
-/// How long the serving thread outlives the last sender at most.
+/// How long the serving thread outlives the last sender, at most.
 const SERVING_STEP: Duration = Duration::from_secs(1);
 
 impl EventProducer {
@@ -99,7 +99,7 @@ impl EventProducer {
         })
     }
 
-    /// The client, or a new one in the place of one that takes nothing any more.
+    /// The client, or a new one in place of one that accepts nothing any more.
     fn client(&self) -> Client {
         let is_usable = |client: &Client| client.client().fatal_error().is_none();
         let client = self.client.read().clone();
@@ -133,8 +133,8 @@ impl EventProducer {
         acknowledged.map_err(|source| failed(topic, source))
     }
 
-    /// Hands an event to the client without waiting for the cluster. It is lost where
-    /// the cluster does not take it in time.
+    /// Hands an event to the client without waiting for the cluster. It is lost if the cluster does
+    /// not accept it in time.
     pub(crate) fn send_unwatched(
         &self,
         topic: &str,
@@ -174,7 +174,7 @@ impl EventProducer {
     }
 }
 
-/// A client, with the thread that serves it while there is anybody who has it.
+/// A client, with the thread that serves it for as long as anybody has it.
 fn served_client(config: &ClientConfig) -> Result<Client, KafkaFault> {
     let client: BaseProducer<Acknowledgements> = config
         .create_with_context(Acknowledgements)

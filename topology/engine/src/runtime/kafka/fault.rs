@@ -24,7 +24,7 @@ pub enum KafkaFault {
         /// What the client says.
         reason: String,
     },
-    /// Brokers do not take what is configured: stop, and do not start again before that is changed.
+    /// Brokers reject what is configured: stop, and do not start again before that is changed.
     #[error("could not {action}: {reason}")]
     Misconfigured {
         /// What was tried.
@@ -97,12 +97,12 @@ impl KafkaFault {
         }
     }
 
-    /// The same, of one partition.
+    /// The same, naming the partition.
     pub(super) fn at(self, topic: &str, partition: i32) -> Self {
         self.of_what(&format!("{topic}-{partition}"))
     }
 
-    /// The same, of one of several that it can be about.
+    /// The same, naming which of several it is about.
     pub(super) fn of_what(mut self, what: &str) -> Self {
         let reason = self.reason_mut();
         *reason = format!("{what}: {reason}");

@@ -1,23 +1,23 @@
 //! Reads the partitions of a stream thread, for all of its groups at once.
 //!
-//! Several groups may read the same topic, and each of the thread's members could fetch for
-//! itself. But then a partition's records come over the wire once a group, and each member
-//! asks the brokers again whenever anything of its own has come. So the members fetch
-//! nothing ([`GroupConsumer`](super::GroupConsumer)), and this reader, which is in no group,
-//! fetches each partition once.
+//! Several groups may read the same topic, and each of the thread's members could fetch for itself.
+//! But then a partition's records would cross the wire once per group, and each member would ask
+//! the brokers again whenever anything of its own has come. So the members fetch nothing
+//! ([`GroupConsumer`](super::GroupConsumer)), and this reader, which is in no group, fetches each
+//! partition once.
 //!
-//! Whenever anything comes, a client asks anew for every partition that it reads, and records
-//! of other services come one by one. So a fetch of them waits a little for others to come
-//! along. Repartition topics are fetched apart, and at once: they are many and mostly empty, as
+//! Whenever anything comes, a client asks again for every partition that it reads, and records of
+//! other services come one by one. So a fetch of them waits a little for others to come along.
+//! Repartition topics are fetched separately, and at once: they are many and mostly empty, since
 //! records skip them where they can, and what comes there comes with a commit.
 //!
-//! A partition has a [`Lane`] with a queue of its own: one with a backlog does not hold up
-//! the others, and whose records they are need not be looked up. Only committed records
-//! come. Where a partition is read from, and for whom, is the caller's to know.
+//! A partition has a [`Lane`] with a queue of its own: one with a backlog does not hold up the
+//! others, and nobody has to look up whose records they are. Only committed records come. From
+//! where a partition is read, and for whom, is up to the caller.
 //!
-//! Where a log is not there any more at the position that it is read from, the client says so
-//! after the last record that it has, and waits. What retention has removed is passed over. A log
-//! that has lost its end is not read on: in the place of records that were read it gets others.
+//! If a log no longer exists at the position from which it is read, the client says so after the
+//! last record that it has, and waits. What retention has removed is skipped. A log that has lost
+//! its end is not read on: in place of the records that were read it gets others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -56,7 +56,7 @@ struct Lane {
     place: TopicPartition,
     client: Client,
     queue: PartitionQueue<ClientLog>,
-    /// The queue may hold something.
+    /// Whether the queue may hold something.
     ready: Arc<AtomicBool>,
     is_read: bool,
     /// Where reading began last.
@@ -75,7 +75,7 @@ pub(crate) struct Fetcher {
     repartition: BTreeSet<String>,
     waker: Waker,
     limit: Duration,
-    /// What it is called in errors.
+    /// Its name in errors.
     reader: String,
     errors: ClientErrors,
 }
@@ -122,8 +122,8 @@ impl Fetcher {
         self.by_place.get(place).copied()
     }
 
-    /// Reads these partitions from these offsets; those that are read already go there, and
-    /// what was fetched of them and not read is dropped.
+    /// Reads these partitions from these offsets. Those that are read already go there, and what
+    /// was fetched of them and not read is dropped.
     pub(crate) fn start(&mut self, starts: &[Position]) -> Result<(), KafkaFault> {
         const ACTION: &str = "start to read partitions";
         let clients = [self.outer.clone(), self.inner.clone()];
@@ -149,7 +149,7 @@ impl Fetcher {
                 }
             }
             if new.count() > 0 {
-                // The client's main thread takes one call after the other: when it tells the
+                // The client's main thread handles one call after the other: when it returns the
                 // assignment, it has made the new partitions fetchable.
                 let assigned = client
                     .incremental_assign(&new)
@@ -169,7 +169,7 @@ impl Fetcher {
         }
     }
 
-    /// Notes that a partition is read from there now; says whether it was read before.
+    /// Notes that a partition is read from there now; returns whether it was read before.
     fn will_read(&mut self, place: &TopicPartition, from: Offset) -> Result<bool, KafkaFault> {
         let LaneId(lane) = match self.lane(place) {
             Some(lane) => lane,
@@ -209,7 +209,7 @@ impl Fetcher {
         Ok(lane)
     }
 
-    /// Reads these lanes no more; what was fetched of them is dropped.
+    /// Stops reading these lanes; what was fetched of them is dropped.
     pub(crate) fn stop(&mut self, lanes: &[LaneId]) -> Result<(), KafkaFault> {
         for client in [&self.outer, &self.inner] {
             let mut gone = Vec::new();
@@ -229,9 +229,9 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Hands the records that are there to `take`, at most `limit` of each partition, until it
-    /// has enough; says whether there were any. The next call begins after the partition with
-    /// which this one ended.
+    /// Passes the records that are there to `take`, at most `limit` of each partition, until it has
+    /// enough; returns whether there were any. The next call begins after the partition with which
+    /// this one ended.
     pub(crate) fn read<E: From<KafkaFault>>(
         &mut self,
         limit: usize,
@@ -279,7 +279,7 @@ impl Fetcher {
         Ok(any)
     }
 
-    /// Goes on where a log begins, which is not there any more where it is read.
+    /// Goes on where a log begins, if it no longer exists where it is read.
     fn place_anew(&mut self, lane: LaneId) -> Result<(), KafkaFault> {
         let Some(of) = self.lanes.get(lane.0) else {
             return Ok(());
@@ -319,8 +319,8 @@ impl Fetcher {
         Ok(())
     }
 
-    /// The next offset of every partition that was read from since it was started; beyond
-    /// the last record where transaction markers follow it.
+    /// The next offset of every partition that was read from since it was started; past the last
+    /// record if transaction markers follow it.
     pub(crate) fn positions(&self) -> Result<BTreeMap<TopicPartition, Offset>, KafkaFault> {
         let mut all = BTreeMap::new();
         for client in [&self.outer, &self.inner] {
@@ -334,8 +334,8 @@ impl Fetcher {
 
 const READ_ON: &str = "read on";
 
-/// The fault of a log that has other records now where it was read, or none. To go on would pass over what it
-/// gets before the old position.
+/// The fault of a log that has other records now where it was read, or none. Going on would skip
+/// what it gets before the old position.
 fn end_lost(place: &TopicPartition, read_to: Offset, start: Offset, end: Offset) -> KafkaFault {
     let TopicPartition { topic, partition } = place;
     KafkaFault::Fatal {
@@ -346,9 +346,9 @@ fn end_lost(place: &TopicPartition, read_to: Offset, start: Offset, end: Offset)
     }
 }
 
-/// Wakes those of the client's threads that fetch these partitions. One that had nothing to
-/// fetch looks again a second later only; that there is something now does not wake it, but
-/// any request to its broker does. Nobody waits for that one.
+/// Wakes those of the client's threads that fetch these partitions. A thread that had nothing to
+/// fetch looks again only a second later; that there is something now does not wake it, but any
+/// request to its broker does. Nobody waits for that request.
 fn rouse(client: Client, mut partitions: TopicPartitionList) {
     let ask = move || {
         let asked = partitions
@@ -361,11 +361,11 @@ fn rouse(client: Client, mut partitions: TopicPartitionList) {
     aside("rouse", ask);
 }
 
-/// How long a request may take that only is to wake the client: the client ends after it.
+/// How long a request may take that only serves to wake the client: the client ends after it.
 const ROUSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The headers of a record. The client's binding panics at a name that is not UTF-8, which any
-/// producer can write; that header is then one without a readable name.
+/// The headers of a record. The client's binding panics on a name that is not UTF-8, which any
+/// producer can write; such a header has no readable name then.
 fn headers_of(headers: &BorrowedHeaders) -> Vec<Header> {
     let header = |index| {
         let read = || {
@@ -380,7 +380,7 @@ fn headers_of(headers: &BorrowedHeaders) -> Vec<Header> {
     (0..headers.count()).map(header).collect()
 }
 
-/// The name of a header that has none that can be read.
+/// The name of a header whose own name cannot be read.
 const UNREADABLE_HEADER: &str = "__unreadable";
 
 fn take_message<R>(message: &BorrowedMessage<'_>, take: impl FnOnce(&InputRecord<'_>) -> R) -> R {

@@ -1,8 +1,8 @@
-//! The first question to a cluster, and why it is not answered.
+//! The first request to a cluster, and why it is not answered.
 //!
-//! A call that is not answered says no more than that. What stands between client and brokers, as a
-//! password that is refused or a name that nobody knows, the client says elsewhere: in errors
-//! of its own, to whoever polls it. So where the answer takes long another client is listened to.
+//! A call that is not answered says no more than that. What stands between client and brokers, such
+//! as a refused password or an unknown host name, the client reports elsewhere: as errors of its
+//! own, to whoever polls it. So if the answer takes long, another client is listened to.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,19 +19,19 @@ use super::fault::KafkaFault;
 use super::settings;
 use crate::runtime::StreamsConfig;
 
-/// From then on an answer takes long.
+/// After this time an answer takes long.
 const SOON: Duration = Duration::from_secs(3);
-/// How long a client is listened to, unless all brokers are down before.
+/// How long a client is listened to, unless it reports all brokers down before.
 const LISTENING: Duration = Duration::from_secs(3);
 
-/// What a client complains of.
+/// What a client complains about.
 #[derive(Default)]
 struct Complaints(Mutex<Vec<(Option<Code>, String)>>);
 
 impl ClientContext for Complaints {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         client_log::log(level, facility, line);
-        // Of brokers that hang up it says no more than this.
+        // About brokers that hang up it says no more than this.
         if facility == "FAIL" {
             let (_thread, line) = line.split_once("]: ").unwrap_or(("", line));
             self.0.lock().push((None, line.to_owned()));
@@ -52,11 +52,11 @@ impl Complaints {
     fn are_complete(&self) -> bool {
         let complaints = self.0.lock();
         let mut summaries = complaints.iter().map(|(code, _)| is_summary(*code));
-        // That all are down is said before the cause where they hang up.
+        // If they hang up, that all are down is reported before the cause.
         summaries.clone().any(|is| is) && summaries.any(|is| !is)
     }
 
-    /// The one that tells most.
+    /// The most informative complaint.
     fn most_telling(&self) -> Option<String> {
         let complaints = self.0.lock();
         let complaints = complaints.iter().filter(|(code, _)| !is_summary(*code));
@@ -74,8 +74,8 @@ fn is_summary(code: Option<Code>) -> bool {
     code == Some(Code::AllBrokersDown)
 }
 
-/// The partition counts of all topics, as the first that a cluster is asked for; where it does not
-/// answer, with what a client says of it.
+/// The partition counts of all topics, as the first thing that a cluster is asked for; if it does
+/// not answer, with what a client reports about it.
 pub(crate) fn partition_counts(
     admin: &Admin,
     config: &StreamsConfig,
@@ -91,7 +91,7 @@ pub(crate) fn partition_counts(
     })
 }
 
-/// What a client says that tries to get to the brokers, if it has trouble with it.
+/// What a client that tries to reach the brokers reports, if it has trouble with it.
 fn listen(config: &StreamsConfig) -> Result<Option<String>, KafkaFault> {
     let mut client = settings::with_user_properties(settings::client(config, "check"), config);
     client.set_log_level(RDKafkaLogLevel::Info);
@@ -101,7 +101,7 @@ fn listen(config: &StreamsConfig) -> Result<Option<String>, KafkaFault> {
     let complaints = client.client().context().clone();
     let begun = Instant::now();
     while begun.elapsed() < LISTENING && !complaints.are_complete() {
-        // What it returns the context has been told as well.
+        // What it returns was reported to the context as well.
         drop(client.poll(Duration::from_millis(100)));
     }
     Ok(complaints.most_telling())

@@ -20,8 +20,8 @@ use crate::runtime::StreamsConfig;
 
 const ACTION: &str = "ask for the ends of partitions";
 
-/// Where partitions end, by either measure; for all threads of an instance, since each client costs
-/// some threads and connections. Cheap to clone.
+/// Where partitions end, by either measure. Shared by all threads of an instance, since each client
+/// costs some threads and connections; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Ends {
     /// The end of the log (its high watermark).
@@ -38,7 +38,7 @@ impl Ends {
         })
     }
 
-    /// The same, which wait for an answer for so long.
+    /// The same, waiting this long for an answer.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         Self {
             log: self.log.within(limit),
@@ -66,7 +66,7 @@ impl EndOffsets {
         })
     }
 
-    /// The same, which waits for an answer for so long.
+    /// The same, waiting this long for an answer.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         Self {
             limit,
@@ -74,13 +74,13 @@ impl EndOffsets {
         }
     }
 
-    /// Connects to a broker, which the first question would wait for; for a bounded time, once.
+    /// Connects to a broker, which the first request would wait for; for a bounded time, once.
     pub(crate) fn connect(&self, topic: &str) {
         self.connected.call_once(|| connect(&self.client, topic));
     }
 
-    /// The end of each of `partitions`, in no particular order. One that has no leader is waited
-    /// for, as another broker is about to be it.
+    /// The end of each of `partitions`, in no particular order. If one has no leader, waits, since
+    /// another broker is about to become it.
     pub(crate) fn of(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, KafkaFault> {
         let patience = self.patience();
         loop {
@@ -91,7 +91,7 @@ impl EndOffsets {
                 None => return Ok(ends),
                 Some(place) if Instant::now() < patience => {
                     thread::park_timeout(NEWS_STEP);
-                    // By itself the client may not look for seconds who leads it by now.
+                    // By itself the client may not look for the new leader for seconds.
                     connect(&self.client, &place.topic);
                 }
                 Some(place) => return Err(no_answer(place)),
@@ -99,8 +99,8 @@ impl EndOffsets {
         }
     }
 
-    /// The end of each of `partitions` that has a leader, in no particular order. It is a fault
-    /// where none of them has one, or where any leader does not answer in time.
+    /// The end of each of `partitions` that has a leader, in no particular order. It is a fault if
+    /// none of them has one, or if any leader does not answer in time.
     pub(crate) fn of_led(
         &self,
         partitions: &[TopicPartition],
@@ -108,7 +108,7 @@ impl EndOffsets {
         self.of_those_led(partitions, self.patience())
     }
 
-    /// Until when a question that begins now may wait for the client to learn who leads.
+    /// Until when a request that begins now may wait for the client to learn who leads.
     fn patience(&self) -> Instant {
         Instant::now() + NEWS_LIMIT.min(self.limit)
     }
@@ -130,7 +130,7 @@ impl EndOffsets {
         let limit = self.limit;
         let begun = Instant::now();
         let TopicPartition { topic, partition } = place;
-        // The client may not have noticed yet that it is led again.
+        // The client may not have noticed yet that it has a leader again.
         let metadata = self.client.fetch_metadata(Some(topic.as_ref()), limit);
         let metadata = metadata.map_err(|error| KafkaFault::of(ACTION, &error))?;
         let mut partitions = metadata.topics().iter().flat_map(|of| of.partitions());
@@ -166,7 +166,7 @@ impl EndOffsets {
         loop {
             let left = limit.saturating_sub(begun.elapsed());
             let asked = self.client.offsets_for_times(list.clone(), left);
-            // What it has to say lies in a queue that nobody else serves.
+            // What it reports is in a queue that nobody else serves.
             while self.client.poll(Duration::ZERO).is_some() {}
             match asked {
                 // Those without a leader come back without an offset.
@@ -184,7 +184,7 @@ impl EndOffsets {
     }
 }
 
-/// How long a client may take to learn who leads a partition by now, where one that it has asked does
+/// How long a client may take to learn who leads a partition now, if the broker that it asked does
 /// not, or nobody did.
 const NEWS_LIMIT: Duration = Duration::from_secs(5);
 const NEWS_STEP: Duration = Duration::from_millis(50);
@@ -199,8 +199,8 @@ fn is_without_leader(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::UnknownLeaderEpoch
                 // Nobody leads any of those that were asked for.
                 | RDKafkaErrorCode::UnknownPartition
-                // The client has dropped its connection to the one that was asked, and does not look
-                // for another by itself.
+                // The client has dropped its connection to the broker that was asked, and does not
+                // look for another by itself.
                 | RDKafkaErrorCode::DestroyBroker
         )
     )

@@ -1,15 +1,13 @@
 //! A transactional producer whose blocking calls cannot block for ever.
 //!
-//! The client's transactional calls block, and their own time-outs are not always
-//! kept: so each runs on a worker thread, and when no answer comes in time the
-//! caller gives up on this producer (the worker is left behind with it) and builds
-//! a new one, whose first call fences the old.
+//! The client's transactional calls block, and do not always keep their own timeouts. So each runs
+//! on a worker thread, and when no answer comes in time the caller gives up on this producer (the
+//! worker is left behind with it) and builds a new one, whose first call fences the old.
 //!
-//! That first call is made in the background, so that other clients can connect
-//! meanwhile. So is a commit: what is sent while it is under way is of the next
-//! transaction, of which the client is given nothing before the answer is taken. At that
-//! time the slots of its records know the offsets of the committed transaction, and of no later
-//! one.
+//! That first call is made in the background, so that other clients can connect meanwhile. So is a
+//! commit: what is sent while it is under way belongs to the next transaction, of which the client
+//! is given nothing before the answer is taken. At that time the slots of its records know the
+//! offsets of the committed transaction, and of no later one.
 
 mod outbox;
 mod worker;
@@ -55,8 +53,8 @@ impl Slot {
     }
 }
 
-/// The highest delivered offset of each marked stream of records, of the producers of one
-/// stream thread; cheap to clone.
+/// The highest delivered offset of each marked stream of records, for the producers of one stream
+/// thread; cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Slots {
     /// By slot; -1: none.
@@ -82,10 +80,10 @@ impl Slots {
             .map(|offset| Offset(offset + 1))
     }
 
-    /// Notes a delivered record. The records of a slot are of one partition and come one after the
-    /// other: where this one comes before one that was delivered, says before which.
+    /// Notes a delivered record. The records of a slot are in one partition and come one after the
+    /// other: if this one is before one that was delivered already, returns the offset of that.
     fn delivered(&self, Slot(slot): Slot, offset: i64) -> Option<i64> {
-        // The client does not always know it.
+        // The client does not always know the offset.
         if offset < 0 {
             return None;
         }
@@ -95,7 +93,7 @@ impl Slots {
     }
 }
 
-/// What became of a producer's records.
+/// The outcomes of a producer's records.
 struct Deliveries {
     slots: Slots,
     failure: Mutex<Option<KafkaFault>>,
@@ -130,7 +128,7 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    /// The slot that follows the record's offset, plus one; 0: none does.
+    /// The slot that tracks the record's offset, plus one; 0: none does.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
@@ -157,7 +155,7 @@ pub(crate) struct TransactionalProducer {
     open: bool,
     /// Since when a commit is under way.
     committing: Option<Instant>,
-    /// A call was not answered in time: no other can be made.
+    /// Whether a call was not answered in time: no other can be made.
     given_up: bool,
 }
 
@@ -172,8 +170,8 @@ pub(crate) struct FencingProducer {
 }
 
 impl FencingProducer {
-    /// The producer, once every earlier one with its transactional id is fenced, and the
-    /// transaction of that has ended.
+    /// The producer, once every earlier one with its transactional id is fenced and its transaction
+    /// has ended.
     pub(crate) fn wait(self) -> Result<TransactionalProducer, KafkaFault> {
         let fenced = self.fenced.recv_timeout(patience(self.limit));
         fenced.map_err(|_| KafkaFault::timeout(INIT))??;
@@ -195,12 +193,12 @@ const COMMIT: &str = "commit a transaction";
 const ABORT: &str = "abort a transaction";
 const DELIVER: &str = "deliver the records of a transaction";
 
-/// How long an abort is waited for. Where brokers have gone the client takes up to a minute for it, in which the
-/// thread could have other clients.
+/// How long an abort is waited for. If brokers are gone the client takes up to a minute for it, in
+/// which the thread could have other clients.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a commit is waited for: no longer than brokers let its transaction be open. The client would
-/// wait on, for as long as the coordinator of a group is away.
+/// How long a commit is waited for: no longer than brokers let its transaction stay open. The
+/// client would wait on, for as long as the coordinator of a group is away.
 fn commit_limit(client: &ClientConfig, config: &StreamsConfig) -> Duration {
     let timeout = client.get("transaction.timeout.ms");
     let timeout = timeout.and_then(|timeout| timeout.parse().ok());
@@ -208,7 +206,7 @@ fn commit_limit(client: &ClientConfig, config: &StreamsConfig) -> Duration {
     timeout.min(config.request_timeout)
 }
 
-/// Past its own limit the client has had its chance; a little more for the way back.
+/// Past its own limit the client has had its chance; a little more is for the answer to arrive.
 fn patience(limit: Duration) -> Duration {
     limit + Duration::from_secs(1)
 }
@@ -237,11 +235,11 @@ impl TransactionalProducer {
         worker::start(producer, transactional_id, commit_limit, config, waker)
     }
 
-    /// Gives the client what is in the outbox; opens a transaction where there is none.
+    /// Gives the client what is in the outbox; opens a transaction if there is none.
     ///
     /// # Panics
     ///
-    /// When a commit is under way: the client would take it for a part of that.
+    /// When a commit is under way: the client would take the records for part of it.
     pub(crate) fn hand_over(&mut self, outbox: &mut Outbox) -> Result<(), KafkaFault> {
         assert!(
             !self.is_committing(),
@@ -266,9 +264,9 @@ impl TransactionalProducer {
         }
     }
 
-    /// Begins to commit the open transaction with what is in the outbox and the positions of
-    /// these groups, and waits for nothing. When this fails nobody knows whether it is
-    /// committed: the producer is of no more use.
+    /// Begins to commit the open transaction with what is in the outbox and the positions of these
+    /// groups, and waits for nothing. If this fails, nobody knows whether it is committed: the
+    /// producer can no longer be used.
     ///
     /// # Panics
     ///
@@ -290,7 +288,7 @@ impl TransactionalProducer {
         called.map_err(|_| KafkaFault::timeout(COMMIT))
     }
 
-    /// Takes the answer of the commit under way, if it is there; says whether it was.
+    /// Takes the answer of the commit under way, if it has come; returns whether it has.
     pub(crate) fn committed(&mut self) -> Result<bool, KafkaFault> {
         let Some(since) = self.committing else {
             return Ok(false);
@@ -318,10 +316,10 @@ impl TransactionalProducer {
         Ok(())
     }
 
-    /// Ends the open transaction, if there is one, without a trace; but not one whose
-    /// commit is under way and succeeds. It is not waited for long: the next producer under the id
-    /// ends what this one has left open, and sees to it that nothing of it comes later. Says whether
-    /// there was one that is dropped.
+    /// Aborts the open transaction, if there is one; but not one whose commit is under way and
+    /// succeeds. It does not wait long: the next producer with the id ends what this one has left
+    /// open, and makes sure that nothing of it comes later. Returns whether a transaction was
+    /// dropped.
     pub(crate) fn abort(&mut self) -> Result<bool, KafkaFault> {
         let begun = Instant::now();
         if let Err(fault) = self.wait_committed_for(ABORT_PATIENCE) {
@@ -345,13 +343,13 @@ impl TransactionalProducer {
     }
 }
 
-/// A transaction is open for a commit interval at least; what is left open by a dead
-/// process holds up readers for this long at most.
+/// A transaction is open for at least a commit interval; what a dead process leaves open holds up
+/// readers for at most this long.
 fn transaction_timeout(config: &StreamsConfig) -> Duration {
     config.commit_interval + Duration::from_secs(10)
 }
 
-/// The bytes of a batch, where its topic takes as many.
+/// The bytes of a batch, if its topic accepts that many.
 pub(crate) const BATCH_BYTES: usize = 256 << 10;
 
 /// The properties of a producer with this transactional id.

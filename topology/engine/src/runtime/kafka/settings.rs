@@ -37,7 +37,7 @@ pub(super) fn client(config: &StreamsConfig, name: &str) -> ClientConfig {
     client
 }
 
-/// Whether the client takes the user's properties.
+/// Whether the client accepts the user's properties.
 pub(crate) fn check_properties(config: &StreamsConfig) -> Result<(), KafkaFault> {
     let client = with_user_properties(client(config, "check"), config);
     let taken = client.create_native_config();
@@ -65,7 +65,7 @@ pub(super) fn member(config: &StreamsConfig, group: &str, member: &str) -> Clien
         .set("group.id", group)
         .set("group.instance.id", member)
         .set("session.timeout.ms", session.as_millis().to_string())
-        // The client takes no longer session than this.
+        // The client accepts no longer session than this.
         .set(
             "max.poll.interval.ms",
             session.max(Duration::from_mins(5)).as_millis().to_string(),
@@ -79,14 +79,14 @@ pub(super) fn member(config: &StreamsConfig, group: &str, member: &str) -> Clien
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest");
     let mut client = with_user_properties(client, config);
-    // With racks the assignor deals out each group by where the replicas of its own topics lie:
+    // With racks, the assignor distributes each group by where the replicas of its own topics are:
     // two groups would give a partition to two members, and no task would have both.
     client.remove("client.rack");
     client
 }
 
-/// A reader outside any group, of logs that are read to their ends. The bound of what is
-/// read ahead is one of each partition.
+/// A reader outside any group, of logs that are read to their ends. The limit on what is read ahead
+/// applies to each partition.
 pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -> ClientConfig {
     let mut client = ungrouped(config, name, isolation);
     client
@@ -102,15 +102,15 @@ pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -
 pub(super) enum Fetches {
     /// With the first record that is there.
     AtOnce,
-    /// With what has come by the tenth part of a commit interval, or sooner with 64 KiB.
+    /// With what has come within a tenth of a commit interval, or sooner with 64 KiB.
     Together,
 }
 
-/// The reader of a stream thread: of many partitions, for as long as the thread lives. The
-/// bounds are of one partition each: small ones, since of a backlog all are full at once, and as
-/// messages they take several times what they did on the way. A partition that is added while a
-/// fetch of others waits for records is fetched when that is over, so it waits for a commit
-/// interval's time only.
+/// The reader of a stream thread: of many partitions, for as long as the thread lives. The limits
+/// apply to each partition. They are small, since with a backlog all are full at once, and records
+/// take several times more memory than on the wire. A partition that is added while a fetch of
+/// others waits for records is fetched when that is over, so it waits for no longer than a commit
+/// interval.
 pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> ClientConfig {
     let mut client = ungrouped(config, name, Isolation::ReadCommitted);
     let (wait, least_bytes) = match fetches {
@@ -129,7 +129,7 @@ pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> C
     with_user_properties(client, config)
 }
 
-/// Who reads outside all groups has to name one, and brokers ask for the right to it.
+/// A reader outside all groups still has to name one, and brokers require permission for it.
 pub(super) fn unused_group(config: &StreamsConfig) -> String {
     format!("{}-unused", config.application_id)
 }

@@ -1,11 +1,11 @@
 //! Interactive queries: reads of the stores of the tasks that run in this process.
 //!
-//! Queries see committed state only and never touch the thread that processes:
-//! they read the backend that the task writes its committed batches to. A task is
-//! readable from the moment it runs until another may run it: in a rebalance it is
-//! suspended, and read on, until its partition is assigned elsewhere, or another process says
-//! that it runs it, or it is restored here. A standby is read for those who put up with it: its rows
-//! are committed, but need not be of one moment.
+//! Queries see only committed state and never touch the thread that processes: they read the
+//! backend to which the task writes its committed batches. A task is readable from the moment it
+//! runs until another may run it: in a rebalance it is suspended but stays readable, until its
+//! partition is assigned elsewhere, another process announces that it runs it, or it is restored
+//! here. A standby is read only for callers that accept it: its rows are committed, but need not be
+//! of one moment.
 
 mod places;
 mod presence;
@@ -37,7 +37,7 @@ use crate::{Partition, TaskId, TaskStatus};
 /// Why a query has no answer here.
 #[derive(Debug, Error)]
 pub enum QueryError {
-    /// Another instance owns the partition, or nobody does at the moment.
+    /// Another instance owns the partition, or none does at the moment.
     #[error("partition {partition} of store {store} is not owned by this instance")]
     NotOwned {
         /// The store.
@@ -45,8 +45,8 @@ pub enum QueryError {
         /// The partition of the key that was asked for.
         partition: Partition,
     },
-    /// The task is here but does not run yet, or this instance cannot tell whether it may run
-    /// elsewhere by now: ask [`Cluster::owner`](crate::runtime::Cluster::owner), or try again soon.
+    /// The task is here but does not run yet, or this instance cannot tell whether it already runs
+    /// elsewhere: ask [`Cluster::owner`](crate::runtime::Cluster::owner), or try again soon.
     #[error("task {task} is {status}")]
     NotRunning {
         /// The task.
@@ -113,7 +113,7 @@ impl Queries {
         ))
     }
 
-    /// The task that keeps what has this partition key, which may run elsewhere:
+    /// The task that holds the rows of this partition key. It may run elsewhere:
     /// [`Cluster::owner`](crate::runtime::Cluster::owner) knows where.
     ///
     /// # Errors
@@ -172,10 +172,9 @@ impl Queries {
         Ok(entries)
     }
 
-    /// Calls `callback` once, when a commit has written `key` or it cannot be read here
-    /// any more: look again then, here or where the task runs. (It is called on any thread, and must
-    /// not block.) To wait for a value: watch, then
-    /// look, then wait. Dropping the watch ends it.
+    /// Calls `callback` once, when a commit has written `key` or it can no longer be read here:
+    /// look again then, here or where the task runs. (It may be called on any thread, and must not
+    /// block.) To wait for a value: watch, then look, then wait. Dropping the watch ends it.
     ///
     /// # Errors
     ///
@@ -214,7 +213,7 @@ impl Queries {
         })
     }
 
-    /// The name that a store was declared by; of a store of another topology, that it is one.
+    /// The declared name of a store; for a store of another topology, a text that says so.
     #[must_use]
     pub fn store_name<K, V>(&self, store: Store<K, V>) -> String {
         let topology = &self.plan.topology;
@@ -226,7 +225,7 @@ impl Queries {
         )
     }
 
-    /// The task that keeps what `request` asks for.
+    /// The task that holds what `request` asks for.
     ///
     /// # Errors
     ///
@@ -235,8 +234,8 @@ impl Queries {
         Ok(self.place_named(&request.store)?.task(request.partition))
     }
 
-    /// The rows that `request` asks for, from the task where it runs here, or else, with
-    /// `max_stale`, from a standby that held all there was that long ago at most.
+    /// The rows that `request` asks for, from the task if it runs here, otherwise, with
+    /// `max_stale`, from a standby that held everything at most that long ago.
     ///
     /// # Errors
     ///
@@ -283,8 +282,8 @@ impl Queries {
                     let Some(key) = index_key.get(*prefix_bytes..) else {
                         continue;
                     };
-                    // A row may be deleted since, and a standby may not have it yet. The
-                    // limit is of rows, so that a short answer means the end of the range.
+                    // A row may have been deleted since, and a standby may not have it yet. The
+                    // limit counts rows, so that a short answer means the end of the range.
                     let value = backend.get(named.id, key)?;
                     rows.extend(value.map(|value| (key.into(), value.into())));
                 }
@@ -313,17 +312,17 @@ impl Queries {
         Ok(watches.add(task, place.id, key.to_vec(), callback))
     }
 
-    /// Whether anybody waits for a key, so that a commit has to tell its keys.
+    /// Whether anybody waits for a key, so that a commit has to report its keys.
     pub(crate) fn anyone_waits(&self) -> bool {
         self.shared.watches.any()
     }
 
-    /// Tells those who wait for any of `keys` of a task that a commit has written it.
+    /// Notifies those who wait for any of `keys` of a task that a commit has written it.
     pub(crate) fn tell(&self, task: TaskId, keys: impl Iterator<Item = (StoreId, Vec<u8>)>) {
         self.shared.watches.tell(task, keys);
     }
 
-    /// Tells those who wait for any key of a task: a commit may have written it.
+    /// Notifies those who wait for any key of a task: a commit may have written it.
     pub(crate) fn tell_of_any_key(&self, task: TaskId) {
         self.shared.watches.tell_all(|of| of == task);
     }

@@ -1,6 +1,6 @@
-//! Where the stores of a topology are: found once, for a plan never changes.
+//! Where the stores of a topology are: computed once, since a plan never changes.
 //!
-//! Only declared stores have a place: rows of timers are nobody's to read.
+//! Only declared stores have a place: nobody reads timer rows.
 
 use std::collections::HashMap;
 

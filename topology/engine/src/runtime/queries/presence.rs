@@ -1,13 +1,13 @@
-//! What is here: the tasks that can be read, and the standbys of others.
+//! What is here: the tasks that can be read, and standbys of tasks that run elsewhere.
 //!
-//! Stream threads say what becomes of their tasks, and other processes what they run; readers
-//! ask. Nothing here waits for a thread: whoever reads holds on to the stores that it found.
+//! Stream threads report what becomes of their tasks, and other processes what they run; readers
+//! ask. Nothing here waits for a thread: a reader holds on to the stores that it found.
 //!
-//! A thread can lose a task without knowing: it hangs, or a group cannot be reached. So it is
-//! not asked alone. What runs here is read for as long as
+//! A thread can lose a task without knowing: it hangs, or a group cannot be reached. So the
+//! thread's word is not enough. What runs here is read for as long as
 //!
 //! - no other process has claimed to run it since, and
-//! - this one hears the others: the lease.
+//! - this process hears the others: the lease.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::{TaskId, TaskStatus, TimestampMs, clock};
 /// The stores of a task that runs elsewhere.
 struct Standby {
     backend: Arc<dyn Backend>,
-    /// They hold everything that was committed up to then; nothing: not yet.
+    /// They hold everything that was committed up to then; `None`: not yet.
     as_of: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ struct Standby {
 pub(crate) struct Process {
     /// Its instance id.
     pub(crate) instance: Arc<str>,
-    /// When it started: tells it from those with the same id before and after it.
+    /// When it started: distinguishes it from those with the same id before and after it.
     pub(crate) started: TimestampMs,
 }
 
@@ -42,11 +42,11 @@ pub(crate) struct Process {
 struct Claimed {
     backend: Arc<dyn Backend>,
     since: TimestampMs,
-    /// What its thread has said of it last.
+    /// Its status as last reported by its thread.
     status: TaskStatus,
-    /// It has been restored since it ran: its stores can lie between two committed points.
+    /// It has been restored since it ran: its stores may be between two committed points.
     is_replayed: bool,
-    /// Those who say that they have begun to run it later.
+    /// Processes that say that they began to run it later.
     rivals: BTreeSet<Process>,
 }
 
@@ -55,7 +55,7 @@ impl Claimed {
         self.rivals.is_empty() && !self.is_replayed
     }
 
-    /// What readers are told instead of an answer.
+    /// The status that readers get instead of an answer.
     fn obstacle(&self) -> TaskStatus {
         match self.status {
             TaskStatus::Running => TaskStatus::Suspended,
@@ -73,9 +73,9 @@ enum Presence {
 #[derive(Default)]
 struct Here {
     tasks: HashMap<TaskId, Presence>,
-    /// Until when what ran here last may be taken for current; nothing: for ever.
+    /// Until when what ran here last may be considered current; `None`: for ever.
     lease: Option<Instant>,
-    /// The latest moment since which any other process has said that it runs a task.
+    /// By task, the latest time since which any other process has said that it runs it.
     claimed_elsewhere: HashMap<TaskId, TimestampMs>,
 }
 
@@ -105,9 +105,9 @@ pub(super) struct Shared {
 }
 
 impl Queries {
-    /// Says that a task does something else than run, or is closed. One that ran here
-    /// stays readable while it waits, since until it is closed or lost nobody else runs it; but
-    /// not while it is restored, which is done because somebody may have.
+    /// Notes that a task does something other than run, or is closed. One that ran here stays
+    /// readable while it waits, since nobody else runs it until it is closed or lost; but not while
+    /// it is restored, which is done because somebody else may have run it.
     pub(crate) fn set_status(&self, task: TaskId, status: TaskStatus) {
         {
             let tasks = &mut self.shared.here.write().tasks;
@@ -126,7 +126,7 @@ impl Queries {
         self.tell_of_change();
     }
 
-    /// Says that a task that waits here may run elsewhere from now on.
+    /// Notes that a task that waits here may run elsewhere from now on.
     pub(crate) fn set_lost(&self, task: TaskId) {
         let waits = Presence::NotRunning(TaskStatus::Suspended);
         self.shared.here.write().tasks.insert(task, waits);
@@ -134,12 +134,12 @@ impl Queries {
         self.tell_of_change();
     }
 
-    /// Says that a task runs and can be read.
+    /// Notes that a task runs and can be read.
     pub(crate) fn set_running(&self, task: TaskId, backend: Arc<dyn Backend>) {
         {
             let here = &mut *self.shared.here.write();
             let now = clock::now();
-            // Whoever ran it before began before, whatever the clock of his host says.
+            // Whoever ran it before began earlier, whatever the clock of that host says.
             let before = here.claimed_elsewhere.get(&task);
             let since = before.map_or(now, |before| now.max(before.plus(Duration::from_millis(1))));
             let runs = Presence::Claimed(Claimed {
@@ -154,13 +154,14 @@ impl Queries {
         self.tell_of_change();
     }
 
-    /// Takes in which tasks another process says that it runs, and since when. Of two that
-    /// claim a task the one that began later has it, so one of these is not read here any more.
+    /// Takes in which tasks another process says that it runs, and since when. Of two processes
+    /// that claim a task, the one that began later has it, so a task that was claimed later
+    /// elsewhere is no longer read here.
     ///
-    /// Where it waits here, it is lost: it will be restored before it runs again. Where it runs,
-    /// it is kept, in case that the clocks of the two hosts differ: it is read again when the
-    /// same process takes its claim back. `may_heal` says whether that counts. The silence of
-    /// the other, or its restart, does not: what it wrote is not here.
+    /// If it waits here, it is lost: it will be restored before it runs again. If it runs, it is
+    /// kept, in case the clocks of the two hosts differ: it is read again when the same process
+    /// withdraws its claim. `may_heal` says whether that counts. Silence or a restart of the other
+    /// process does not count: what it wrote is not here.
     pub(crate) fn hear_claims(
         &self,
         process: &Process,
@@ -203,8 +204,8 @@ impl Queries {
         self.tell_of_change();
     }
 
-    /// The tasks that run here as far as their threads know, and elsewhere since, with the
-    /// instances that say so.
+    /// The tasks that run here as far as their threads know, but have since begun to run elsewhere,
+    /// with the instances that say so.
     pub(crate) fn outdone(&self) -> BTreeSet<(TaskId, Arc<str>)> {
         let here = self.shared.here.read();
         let rivals = here.claimed().flat_map(|(task, of)| {
@@ -214,22 +215,22 @@ impl Queries {
         rivals.collect()
     }
 
-    /// Says that what runs here may be taken for current until then: somebody who is cut
-    /// off longer may have lost his tasks without knowing.
+    /// Notes that what runs here may be considered current until then: a process that is cut off
+    /// for longer may have lost its tasks without knowing.
     pub(crate) fn extend_lease(&self, until: Instant) {
         let lease = &mut self.shared.here.write().lease;
         *lease = lease.map_or(Some(until), |before| Some(before.max(until)));
     }
 
-    /// Tells those who wait for a key, if nothing can be read here any more as the lease is over: no commit
-    /// may ever write it here.
+    /// Notifies those who wait for a key if the lease is over, so that nothing can be read here any
+    /// more: no commit may ever write the key here.
     pub(crate) fn tell_if_cut_off(&self) {
         if self.shared.here.read().lease_is_over() {
             self.shared.watches.tell_all(|_| true);
         }
     }
 
-    /// Says that the stores of a task are followed here from now on.
+    /// Notes that the stores of a task are followed here from now on.
     pub(crate) fn set_standby(&self, task: TaskId, backend: Arc<dyn Backend>) {
         let standby = Standby {
             backend,
@@ -238,14 +239,14 @@ impl Queries {
         self.shared.standbys.write().insert(task, standby);
     }
 
-    /// Says that a standby holds everything that was committed up to `as_of`.
+    /// Notes that a standby holds everything that was committed up to `as_of`.
     pub(crate) fn standby_is_current(&self, task: TaskId, as_of: Instant) {
         if let Some(standby) = self.shared.standbys.write().get_mut(&task) {
             standby.as_of = Some(as_of);
         }
     }
 
-    /// Says that the stores of a task are not followed here any more.
+    /// Notes that the stores of a task are no longer followed here.
     pub(crate) fn clear_standby(&self, task: TaskId) {
         self.shared.standbys.write().remove(&task);
     }
@@ -300,7 +301,7 @@ impl Queries {
         Err(QueryError::NotRunning { task, status })
     }
 
-    /// The standby of a task that is here, and how stale it is, unless that is too much.
+    /// The standby of a task, if it is here, and how stale it is, unless that is too much.
     pub(super) fn standby(
         &self,
         task: TaskId,

@@ -1,9 +1,8 @@
-//! A read of stores in a form that can be sent to where they are.
+//! A read of stores in a form that can be sent to the instance that has them.
 //!
-//! It names the store and the partition, and speaks of bytes: whoever sends it has
-//! encoded the keys, and decodes the rows. Who answers it needs no types, only the same
-//! topology. The fields are serialized by position, so a change of them is a change of
-//! the protocol that carries them.
+//! It names the store and the partition, and deals in bytes: the sender has encoded the keys, and
+//! decodes the rows. The instance that answers needs no types, only the same topology. The fields
+//! are serialized by position, so changing them changes the protocol that carries them.
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -27,12 +26,12 @@ pub struct StoreRequest {
 /// Which rows of a store are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreRead {
-    /// Those of these keys, in this order, as far as there are such rows.
+    /// Those with these keys, in this order, as far as they exist.
     Keys(Vec<Vec<u8>>),
     /// Those of a range.
     Range(RowRange),
-    /// Those that an index names: the store is the index, and each of its keys is
-    /// `prefix_bytes` of its own and then a key of `rows`, a store of the same task.
+    /// Those that an index names: the store is the index, and each of its keys is `prefix_bytes` of
+    /// its own followed by a key of `rows`, a store of the same task.
     Indexed {
         /// The part of the index.
         range: RowRange,
@@ -50,7 +49,7 @@ pub struct RowRange {
     pub start: Bound<Vec<u8>>,
     /// The upper end.
     pub end: Bound<Vec<u8>>,
-    /// From the greatest key down instead of from the smallest up.
+    /// Whether from the greatest key down instead of from the smallest up.
     pub is_reverse: bool,
     /// How many rows at most.
     pub limit: usize,
@@ -89,7 +88,7 @@ impl RowRange {
 pub struct StoreAnswer {
     /// Keys and values.
     pub rows: Vec<Entry>,
-    /// How long ago they were all there was, where a standby answers; nothing: the task
-    /// runs where the answer comes from, and they are what is committed.
+    /// How long ago they were complete, if a standby answers; `None`: the answer is from where the
+    /// task runs, and they are what is committed.
     pub stale: Option<Duration>,
 }

@@ -1,7 +1,7 @@
 //! Who waits for which key of which task.
 //!
-//! A watch is told once: by the first commit that writes its key, or when its task cannot
-//! be read here any more. A commit tells its keys only while somebody waits.
+//! A watch is notified once: by the first commit that writes its key, or when its task can no
+//! longer be read here. A commit reports its keys only while somebody waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ type Callback = Box<dyn FnOnce() + Send>;
 /// A key of a store of a task.
 type WatchedKey = (TaskId, StoreId, Vec<u8>);
 
-/// All who wait.
+/// All watches.
 #[derive(Default)]
 pub(super) struct Watches {
     by_key: Mutex<HashMap<WatchedKey, Vec<(u64, Callback)>>>,
@@ -26,7 +26,7 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// Adds one.
+    /// Adds a watch.
     pub(super) fn add(
         self: &Arc<Self>,
         task: TaskId,
@@ -46,12 +46,12 @@ impl Watches {
         }
     }
 
-    /// Whether there is one at all.
+    /// Whether there is any watch.
     pub(super) fn any(&self) -> bool {
         !self.by_key.lock().is_empty()
     }
 
-    /// Tells those who wait for any of `keys` of `task`.
+    /// Notifies those who wait for any of `keys` of `task`.
     pub(super) fn tell(&self, task: TaskId, keys: impl Iterator<Item = (StoreId, Vec<u8>)>) {
         let mut callbacks = Vec::new();
         {
@@ -60,13 +60,13 @@ impl Watches {
                 callbacks.extend(by_key.remove(&(task, store, key)).into_iter().flatten());
             }
         }
-        // Without the lock: a callback may watch again.
+        // Outside the lock: a callback may watch again.
         for (_, callback) in callbacks {
             callback();
         }
     }
 
-    /// Tells everybody who waits for any key of the tasks that `which` says.
+    /// Notifies everybody who waits for any key of the tasks that `which` selects.
     pub(super) fn tell_all(&self, which: impl Fn(TaskId) -> bool) {
         let told: Vec<_> = {
             let mut by_key = self.by_key.lock();

@@ -1,4 +1,4 @@
-//! A task that is behind the end of its changelog, from the begin of its restore to its end.
+//! A task that is behind the end of its changelog, from the start of its restore to its end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::runtime::restore_listener::{ChangelogRestoration, RestoreListener, Re
 use crate::task::{ChangelogRestore, TaskError};
 use crate::{Offset, TaskId};
 
-/// How often listeners hear how far a task is of which nothing is read. Most of what is read may
-/// be of other tasks.
+/// How often listeners hear how far a task is for which nothing is read. Most of what is read may
+/// belong to other tasks.
 const TELLING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The tasks whose stores are read into. Who is called off is let go of between two batches only, and
-/// nobody else may write to its stores before.
+/// The tasks whose stores are read into. A task that is called off is released between two batches
+/// only, and nobody else may write to its stores before.
 #[derive(Clone, Default)]
 pub(super) struct TasksBeingRead(Arc<Mutex<BTreeSet<TaskId>>>);
 
@@ -49,7 +49,7 @@ impl Drop for BeingRead {
 /// A task that is behind the end of its changelog.
 pub(super) struct Behind {
     pub(super) found: Found,
-    // Fields are dropped in this order: the stores are let go of before that is noted.
+    // Fields are dropped in this order: the stores are released before that is noted.
     pub(super) stores: ChangelogRestore,
     _being_read: BeingRead,
     /// What the listeners are told of it.
@@ -76,7 +76,7 @@ impl AsMut<ChangelogRestore> for Behind {
 }
 
 impl Behind {
-    /// Tells the listeners that its restore begins, and where it has nothing to read, that it ends.
+    /// Tells the listeners that its restore begins and, if it has nothing to read, that it ends.
     ///
     /// # Errors
     ///
@@ -123,8 +123,8 @@ impl Behind {
         }
     }
 
-    /// Writes what was taken, if anything was or the end is reached. Otherwise tells the listeners
-    /// from time to time how far it is.
+    /// Writes what was taken, if there is anything or the end is reached. Otherwise tells the
+    /// listeners from time to time how far it is.
     pub(super) fn write(
         &mut self,
         next: Offset,
@@ -134,7 +134,7 @@ impl Behind {
     ) -> Result<(), TaskError> {
         if self.stores.pending() == 0 && !ended {
             let is_due = now.saturating_duration_since(self.last_told) >= TELLING_INTERVAL;
-            // Reading begins where the task is that is furthest behind.
+            // Reading begins at the task that is furthest behind.
             if is_due && next > self.told.start {
                 self.last_told = now;
                 listeners.on_batch_restored(&self.told, next, 0);

@@ -1,15 +1,14 @@
 //! The first step of a restore: the committed positions of jobs.
 //!
-//! A group is asked for the partitions of all new jobs in one go. The client has an answer once
-//! no transaction is pending on any of them, and until then it says nothing, as it does when no
-//! broker answers. So after a moment the coordinator is asked something that it can answer at
-//! once: only where it does not either, that is a fault. Where it does, each partition is asked
-//! for alone. The jobs of which all positions are known go on.
+//! A group is asked for the partitions of all new jobs in one go. The client has an answer once no
+//! transaction is pending on any of them, and until then it is silent, as it is when no broker
+//! answers. So after a moment the coordinator is asked something that it can answer at once: only
+//! if it does not answer that either, it is a fault. If it does, each partition is asked for alone.
+//! The jobs whose positions are all known go on.
 //!
-//! The others wait, and are asked for again, one at a time between the other work of the thread
-//! and up to the first position that is still pending, until the transactions have ended or the
-//! jobs are called off. What was known of them before is not kept: to ask for all of it costs no
-//! more.
+//! The others wait, and are asked for again, one at a time between the other work of the thread and
+//! up to the first position that is still pending, until the transactions have ended or the jobs
+//! are called off. What was known of them before is not kept: asking for all of it costs no more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::slice;
@@ -25,10 +24,10 @@ use crate::runtime::kafka::{CommittedReader, GroupPosition, TopicPartition};
 
 /// How long new jobs wait together for the transactions that are pending on any of their positions.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a partition that is asked for alone is waited for at least, and at most.
+/// How long a partition that is asked for alone is waited for, at least and at most.
 const ALONE_MIN: Duration = Duration::from_millis(200);
 const ALONE_MAX: Duration = Duration::from_secs(5);
-/// How long a job that waits is left alone between two times that it is asked for.
+/// How long a job that waits is left alone before it is asked for again.
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// A partition that a group reads.
@@ -37,7 +36,7 @@ type Committed = BTreeMap<GroupPartition, GroupPosition>;
 /// Where one job goes on, by group.
 pub(super) type Positions = Vec<(Arc<str>, TopicPartition, GroupPosition)>;
 
-/// A job of which all positions are known.
+/// A job whose positions are all known.
 pub(super) type Positioned = (Job, Positions);
 
 /// A job that waits for the transactions that are pending on its positions.
@@ -66,7 +65,7 @@ impl PositionsWait {
         &self.job.0
     }
 
-    /// Notes for which position it still waits, and says so if that is for too long.
+    /// Notes which position it still waits for, and logs that if it has been too long.
     fn goes_on(&mut self, pending: &GroupPartition) {
         self.asked = Instant::now();
         let hangs = self.since.elapsed() > HANGING;
@@ -78,7 +77,7 @@ impl PositionsWait {
 }
 
 impl Worker {
-    /// Finds the jobs of which all positions are known, among the new ones and those that wait.
+    /// Finds the jobs whose positions are all known, among the new ones and those that wait.
     pub(super) fn find_positions(
         &self,
         new: Vec<Job>,
@@ -96,8 +95,8 @@ impl Worker {
         Ok(found)
     }
 
-    /// Finds jobs that have waited, up to the first that goes on waiting, as to ask for one takes
-    /// its time. That has its turn again after the others.
+    /// Finds jobs that have waited, up to the first that goes on waiting, since asking for one
+    /// takes time. That one has its next turn after the others.
     fn find_again(
         &self,
         waiting: &mut VecDeque<PositionsWait>,
@@ -135,7 +134,7 @@ impl Worker {
         Ok(Ok(positions))
     }
 
-    /// Where new jobs go on, but for those on which transactions are pending.
+    /// Where new jobs go on, except for those on which transactions are pending.
     fn committed(&self, jobs: &[Job]) -> Result<Committed, RestoreFault> {
         let limit = self.config.request_timeout;
         let begun = Instant::now();
@@ -155,8 +154,7 @@ impl Worker {
         Ok(committed)
     }
 
-    /// The committed positions of one group on those of `partitions` on which no transaction is
-    /// pending.
+    /// The committed positions of one group on those of `partitions` without a pending transaction.
     fn stable(
         &self,
         reader: &CommittedReader,
@@ -171,8 +169,8 @@ impl Worker {
         Ok(stable)
     }
 
-    /// How long a partition of a group is waited for that is asked for alone: some times as long
-    /// as an answer of the group's coordinator takes.
+    /// How long a partition of a group that is asked for alone is waited for: a few times as long
+    /// as the group's coordinator takes to answer.
     fn patience(&self, reader: &CommittedReader) -> Result<Duration, RestoreFault> {
         let unread = TopicPartition {
             topic: instances_topic(&self.config.application_id).into(),
@@ -209,8 +207,8 @@ fn by_group(jobs: &[Job]) -> Vec<(CommittedReader, Vec<TopicPartition>)> {
     groups
 }
 
-/// What the groups of one job have committed on its partitions; or those of which that is not
-/// known.
+/// What the groups of one job have committed on its partitions; or the partitions for which that is
+/// not known.
 fn positions_of(job: &RestoreJob, committed: &Committed) -> Result<Positions, Vec<GroupPartition>> {
     let mut positions = Positions::new();
     let mut pending = Vec::new();
@@ -310,7 +308,7 @@ mod tests {
             ),
         ];
         let mut committed = Committed::new();
-        // Another partition is no matter.
+        // Another partition does not matter.
         committed.insert(
             read("one", "orders", 2),
             GroupPosition::Committed(Offset(1)),

@@ -1,17 +1,18 @@
 //! Reads changelog partitions to their ends, each once for all tasks that need it.
 //!
-//! Reading begins where the task is that is furthest behind, and each task is handed its own
-//! records. All tasks of a partition are at its end at the same time, as that is one place.
+//! Reading begins at the task that is furthest behind, and each task gets its own records. All
+//! tasks of a partition reach its end at the same time, since that is one place.
 //!
-//! Where there is much to read, several threads share the partitions, each with a reader of
-//! its own: most of the time goes to the stores, which the tasks do not share. A thread reads its
-//! partitions one after the other, so that few tasks at a time share the memory for what is not
-//! on disk yet: the more of it each has, the less often RocksDB merges what it wrote.
+//! If there is much to read, several threads share the partitions, each with a reader of its own:
+//! most of the time is spent in the stores, which the tasks do not share. A thread reads its
+//! partitions one after the other, so that few tasks at a time share the memory for what is not on
+//! disk yet: the more of it each has, the less often RocksDB merges what it wrote.
 //!
-//! The tasks of a partition are told as soon as it is at its end: they run while others are read.
+//! The tasks of a partition are reported as soon as it is at its end: they run while others are
+//! read.
 //!
-//! A task whose job is called off is left out from the next batch on, and its stores are let
-//! go. Nothing of it is pending between two batches.
+//! A task whose job is called off is left out from the next batch on, and its stores are released.
+//! Nothing of it is pending between two batches.
 
 use std::iter;
 use std::mem;
@@ -33,10 +34,10 @@ use crate::task::{Dispatch, TaskError};
 /// Changelog records that are read before stores are written.
 const BATCH_RECORDS: usize = 2_000;
 
-/// So many changelog records are worth a thread and its connection.
+/// This many changelog records are worth a thread and its connection.
 const RECORDS_PER_THREAD: i64 = 20_000;
 
-/// From so many records in a partition on its tasks are loaded in bulk.
+/// From this many records in a partition on, its tasks are loaded in bulk.
 const BULK_RECORDS: i64 = 100_000;
 
 /// A changelog partition that is to be read to an end, with the tasks that need it.
@@ -50,15 +51,15 @@ pub(super) struct Reading {
     ended: Ended,
 }
 
-/// What the client's word that a partition has ended is worth.
+/// What the client's report that a partition has ended is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// It counts where the client is at the end that was asked for, or past it.
+    /// It counts if the client is at the end that was asked for, or past it.
     AtPosition,
-    /// It was given before that. A broker that has just become the leader may not know yet how
-    /// much is committed, and is asked once more before more is read.
+    /// It came before that. A broker that has just become the leader may not know yet how much is
+    /// committed, and is asked once more before more is read.
     Short,
-    /// It counts: reading began when the leader knew of the end. What lies between are gaps.
+    /// It counts: reading began when the leader knew of the end. What is in between are gaps.
     Anywhere,
 }
 
@@ -97,7 +98,7 @@ impl Reading {
         }
     }
 
-    /// Its tasks, which are done, without their stores.
+    /// Returns its tasks, which are done, without their stores.
     fn finish(&mut self) -> Result<Vec<Found>, TaskError> {
         self.set_bulk_load(false)?;
         let tasks = mem::take(&mut self.tasks).into_iter();
@@ -108,12 +109,12 @@ impl Reading {
         self.tasks.iter().all(|task| task.done)
     }
 
-    /// The records that the stores were given.
+    /// How many records the stores were given.
     fn records(&self) -> u64 {
         self.tasks.iter().map(|task| task.records).sum()
     }
 
-    /// How many offsets lie before the end.
+    /// How many offsets are left before the end.
     fn remaining(&self) -> i64 {
         self.end.0.saturating_sub(self.next.0)
     }
@@ -128,13 +129,13 @@ impl Reading {
 pub(super) struct Share(Vec<Reading>);
 
 impl Share {
-    /// The jobs that it is for.
+    /// The jobs that it serves.
     fn tickets(&self) -> Vec<Ticket> {
         let tasks = self.0.iter().flat_map(|reading| &reading.tasks);
         tasks.map(|task| task.found.ticket.clone()).collect()
     }
 
-    /// Partitions in as many shares as they are worth, one a core at most.
+    /// Splits partitions into as many shares as they are worth, at most one per core.
     pub(super) fn of(readings: Vec<Reading>) -> Vec<Self> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let remaining: i64 = readings.iter().map(Reading::remaining).sum();
@@ -150,7 +151,7 @@ impl Share {
 }
 
 impl Worker {
-    /// Has a thread read a share, or tells why none does.
+    /// Has a thread read a share, or reports why none does.
     pub(super) fn begin_to_read<'scope>(
         &'scope self,
         share: Share,
@@ -169,10 +170,10 @@ impl Worker {
         }
     }
 
-    /// Reads partitions to their ends, one after the other, and tells of the tasks of each when it is
-    /// there; of the others, whatever comes of them.
+    /// Reads partitions to their ends, one after the other, and reports the tasks of each when it
+    /// is there; and those of the others, whatever comes of them.
     fn read_share(&self, Share(mut readings): Share, results: &Results<'_>) {
-        // A thread that ended without a word would leave its tasks waiting for ever.
+        // A thread that ended silently would leave its tasks waiting for ever.
         let read = catch_unwind(AssertUnwindSafe(|| self.read(&mut readings, results)));
         let read = read.unwrap_or_else(|_| Err(RestoreFault::panicked()));
         if let Err(fault) = read {
@@ -190,8 +191,8 @@ impl Worker {
             .map(|reading| (reading.place.clone(), Some(reading.next)))
             .collect();
         let reader = ChangelogReader::start(&self.config, &starts, Waker::default())?;
-        // All of them at once: the files of those that are loaded are not merged before the last one
-        // is, as that would take cores from it.
+        // All of them at once: the files of those that are loaded are not merged before the last
+        // one is, since that would take cores from it.
         for reading in readings.iter_mut() {
             reading.set_bulk_load(reading.remaining() >= BULK_RECORDS)?;
         }
@@ -254,7 +255,7 @@ impl Worker {
             return Ok(());
         }
         let starts = [(place, Some(next))];
-        // From the leader, which was asked: a follower that is near may not know of that end.
+        // From the leader, which was asked: a nearby follower may not know of that end.
         let mut config = self.config.clone();
         config.kafka_properties.remove("client.rack");
         let reader = ChangelogReader::start(&config, &starts, Waker::default())?;
@@ -264,8 +265,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Applies what there is of one partition, at most a batch; says how many records were
-    /// read, those of others included.
+    /// Applies what there is of one partition, at most a batch; returns how many records were read,
+    /// including those of other tasks.
     fn read_some(
         &self,
         reader: &ChangelogReader,
@@ -292,7 +293,7 @@ impl Worker {
             }
             Ok(())
         })?;
-        // What lies between the last record and the end are markers and gaps.
+        // What is between the last record and the end are markers and gaps.
         let is_done =
             *next >= *end || told && (*ended == Ended::Anywhere || is_past(reader, place, *end)?);
         if is_done {
@@ -307,7 +308,7 @@ impl Worker {
         Ok(read)
     }
 
-    /// Ends a reading whose position has passed the end with no record to show for it; says
+    /// Ends a reading whose position has passed the end with no record to show for it; returns
     /// whether it has.
     fn end_by_position(
         &self,

@@ -1,4 +1,4 @@
-//! What the threads of a restore tell the stream thread.
+//! What the threads of a restore report to the stream thread.
 
 use crossbeam_channel::Sender;
 
@@ -17,8 +17,8 @@ impl<'a> Results<'a> {
         Self { to, waker }
     }
 
-    /// Tells of tasks that are restored, for which so many records were read; or that none of them
-    /// is, where one of them must not run.
+    /// Reports tasks that are restored, for which this many records were read; or that none of them
+    /// is, if one of them must not run.
     pub(super) fn restored(&self, tasks: Vec<Found>, records: u64) {
         if let Err(fault) = tasks.iter().try_for_each(Found::check) {
             return self.failed(tasks.into_iter().map(|task| task.ticket), fault);
@@ -35,8 +35,8 @@ impl<'a> Results<'a> {
         self.send(results.filter(RestoreResult::is_wanted));
     }
 
-    /// Tells that these are not restored. One fault speaks for all: the stream thread decides what
-    /// becomes of its tasks.
+    /// Reports that these are not restored. One fault stands for all: the stream thread decides
+    /// what becomes of its tasks.
     pub(super) fn failed(&self, tickets: impl Iterator<Item = Ticket>, fault: RestoreFault) {
         let mut fault = Some(fault);
         let wanted = tickets.filter(Ticket::is_wanted);
@@ -49,7 +49,7 @@ impl<'a> Results<'a> {
     fn send(&self, results: impl Iterator<Item = RestoreResult>) {
         let mut any = false;
         for result in results {
-            // Where nobody listens any more, nobody waits for it.
+            // If nobody listens any more, nobody waits for it.
             any |= self.to.send(result).is_ok();
         }
         if any {

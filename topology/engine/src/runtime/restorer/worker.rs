@@ -24,7 +24,7 @@ use crate::runtime::kafka::{Ends, GroupPosition, KafkaFault, Position, TopicPart
 use crate::runtime::restore_listener::{RestoreListener, RestoreListeners};
 use crate::task::{Contents, TaskError};
 
-/// Between two looks at what cannot be waited for by an event.
+/// The time between two looks at what cannot be waited for by an event.
 pub(super) const RECHECK: Duration = Duration::from_millis(20);
 
 /// How long a job waits for others.
@@ -40,11 +40,11 @@ pub(super) struct Worker {
     being_read: TasksBeingRead,
 }
 
-/// A task of which the positions and ends are known.
+/// A task whose positions and ends are known.
 pub(super) struct Found {
     pub(super) ticket: Ticket,
     restored: Restored,
-    /// Of a task whose groups have committed nothing: its stores, if it has any.
+    /// For a task whose groups have committed nothing: its stores, if it has any.
     unread: Option<Contents>,
 }
 
@@ -82,9 +82,9 @@ impl Found {
         }
     }
 
-    /// Stores that hold anything are of a task that has committed: what it does joins the
-    /// transaction of its positions. Where these are gone it would do all again that topics still
-    /// have.
+    /// Stores that hold anything belong to a task that has committed: what it does joins the
+    /// transaction of its positions. If these are gone, it would do everything again that topics
+    /// still have.
     pub(super) fn check(&self) -> Result<(), RestoreFault> {
         let Some(stores) = &self.unread else {
             return Ok(());
@@ -113,7 +113,7 @@ struct Awaiting {
 /// What waits for transactions that are pending.
 #[derive(Default)]
 struct Waiting {
-    /// On positions of jobs; that which was asked for last is at the end.
+    /// On positions of jobs; the one that was asked for last is at the end.
     positions: VecDeque<PositionsWait>,
     /// On changelog partitions.
     changelogs: Vec<Awaiting>,
@@ -133,7 +133,7 @@ impl Waiting {
             .chain(tasks)
     }
 
-    /// Drops what was called off, and lets go of its stores.
+    /// Drops what was called off, and releases its stores.
     fn leave_out_unwanted(&mut self) {
         self.positions.retain(|wait| wait.ticket().is_wanted());
         for partition in &mut self.changelogs {
@@ -160,8 +160,8 @@ impl Worker {
         }
     }
 
-    /// Does jobs until no more can come. Changelogs are read on threads of their own: who comes
-    /// meanwhile and has little to read need not wait for them.
+    /// Does jobs until no more can come. Changelogs are read on threads of their own: jobs that
+    /// come meanwhile and have little to read need not wait for them.
     pub(super) fn serve(&self, jobs: &Receiver<Job>, results: &Results<'_>) {
         self.connect();
         let mut waiting = Waiting::default();
@@ -185,7 +185,7 @@ impl Worker {
     fn turn(&self, new: Vec<Job>, waiting: &mut Waiting, results: &Results<'_>) -> Vec<Share> {
         let tickets = new.iter().map(|(ticket, _)| ticket);
         let tickets: Vec<Ticket> = tickets.chain(waiting.tickets()).cloned().collect();
-        // A thread that ended without a word would leave its tasks waiting for ever.
+        // A thread that ended silently would leave its tasks waiting for ever.
         let found = catch_unwind(AssertUnwindSafe(|| {
             let (restored, readings) = self.find(new, waiting)?;
             results.restored(restored, 0);
@@ -232,7 +232,7 @@ impl Worker {
         let stable = self.ends.stable.of(&Vec::from_iter(places.cloned()))?;
         let is_over = |partition: &mut Awaiting| {
             let mut tasks = partition.tasks.iter().map(|task| task.ticket.task);
-            // Its last job was called off, and has not noticed yet.
+            // Its last job was called off, and the reader has not noticed yet.
             let is_read = tasks.any(|task| self.being_read.contains(task));
             partition.wait.is_over(&stable) && !is_read
         };
@@ -254,7 +254,7 @@ impl Worker {
         Ok((restored, readings))
     }
 
-    /// Has the restores of tasks begin that share an end; those that have something to read.
+    /// Begins the restores of tasks that share an end; returns those that have something to read.
     fn begin(
         &self,
         end: Offset,
@@ -319,8 +319,8 @@ impl Worker {
     }
 }
 
-/// The jobs that came, as soon as there are any; or after a moment, if others wait.
-/// Nothing, when no more can come.
+/// The jobs that came, as soon as there are any; or after a moment, if others wait. `None` when no
+/// more can come.
 fn next_jobs(jobs: &Receiver<Job>, none_waits: bool) -> Option<Vec<Job>> {
     let first = if none_waits {
         jobs.recv().ok()?
@@ -372,7 +372,7 @@ impl StableWait {
         }
     }
 
-    /// Whether none is pending any more, by where partitions are stable; says if not.
+    /// Whether none is pending any more, by the last stable offsets; logs if one is.
     fn is_over(&mut self, stable: &[Position]) -> bool {
         let Self { place, end, .. } = self;
         if offset_of(stable, place) >= Some(*end) {

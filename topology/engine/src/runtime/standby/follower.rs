@@ -1,17 +1,17 @@
 //! The standby thread: follows the changelog for all standbys of this instance.
 //!
-//! 1. Opens what belongs here and nobody else has open; closes what does not any more, and what
-//!    has not been up to date for too long.
-//! 2. Applies what has come, a bounded batch of one partition at a time, which is read once
-//!    for all standbys of it.
-//! 3. Every second asks where the partitions end, pending transactions included; a standby that
-//!    has passed that end holds everything that was committed until it was asked.
+//! 1. Opens what belongs here and nobody else has open; closes what no longer does, and what has
+//!    not been up to date for too long.
+//! 2. Applies what has come, a bounded batch of one partition at a time, which is read once for all
+//!    its standbys.
+//! 3. Every second asks where the partitions end, pending transactions included; a standby that has
+//!    passed that end holds everything that was committed until it was asked.
 //!
-//! Between two batches a stream thread can take the open stores away. Records of
-//! transactions that are pending are not seen, let alone applied. Nor is what others commit
-//! behind them: so it is the end of the log that counts, not that of what can be seen.
+//! Between two batches a stream thread can take the open stores away. Records of pending
+//! transactions are not seen, let alone applied, nor is what others commit behind them: so what
+//! counts is the end of the log, not the end of what can be seen.
 //!
-//! One standby that fails, or one partition without a leader, keeps none of the others from being
+//! A standby that fails, or a partition without a leader, does not keep the others from being
 //! followed: [`placing`], [`setbacks`], [`log_ends`].
 
 mod log_ends;
@@ -43,9 +43,9 @@ use crate::{Offset, TaskId};
 
 /// Changelog records that are read before stores are written.
 const BATCH_RECORDS: usize = 2_000;
-/// Between two looks at where the partitions end, and at who is there.
+/// The time between two looks at where the partitions end, and at who is there.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// After a fault of the cluster.
+/// The pause after a fault of the cluster.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the standby thread works with.
@@ -61,7 +61,7 @@ pub(crate) struct StandbySetup {
 
 /// Follows all standbys of this instance. Dropping the thread flushes and closes them.
 pub(crate) fn start(mut setup: StandbySetup) -> io::Result<Background> {
-    // A stop does not wait long for brokers that do not answer.
+    // Stopping does not wait long for brokers that do not answer.
     setup.config.request_timeout = setup.config.request_timeout.min(Duration::from_secs(5));
     let waker = setup.standbys.shared.news.clone();
     let mut follower = Follower {
@@ -75,7 +75,7 @@ pub(crate) fn start(mut setup: StandbySetup) -> io::Result<Background> {
 
 struct Follower {
     setup: StandbySetup,
-    /// Standbys that do not belong here any more, and since when.
+    /// Standbys that no longer belong here, and since when.
     unwanted: BTreeMap<TaskId, Instant>,
     setbacks: Setbacks,
     last_flush: Instant,
@@ -129,7 +129,7 @@ impl Follower {
                 Err(StoresFault::Kafka(fault)) => return Err(fault),
                 Err(StoresFault::Task(error)) => {
                     self.set_aside(&error);
-                    // What the others have taken of that batch is read once more.
+                    // What the others have taken of that batch is read again.
                     reading = self.start_reading()?;
                     continue;
                 }
@@ -160,7 +160,7 @@ impl Follower {
         standbys.map(|standby| standby.place.clone()).collect()
     }
 
-    /// Reads on: each partition from where the standby is that is furthest behind.
+    /// Reads on: each partition from the standby that is furthest behind.
     fn start_reading(&self) -> Result<Option<ChangelogReader>, KafkaFault> {
         let mut starts: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
         for standby in self
@@ -172,7 +172,7 @@ impl Follower {
             .standbys
             .values_mut()
         {
-            // What an attempt has taken that failed is read once more.
+            // What a failed attempt has taken is read again.
             standby.stores.forget_pending();
             standby.settle();
             let start = starts.entry(standby.place.clone());
@@ -190,8 +190,8 @@ impl Follower {
         ChangelogReader::start(&self.setup.config, &starts, waker).map(Some)
     }
 
-    /// Applies what has come, at most a batch a partition; says how many records were read,
-    /// those of others included.
+    /// Applies what has come, at most a batch per partition; returns how many records were read,
+    /// including those of other tasks.
     fn apply(&self, reader: &ChangelogReader) -> Result<u64, StoresFault> {
         let mut read = 0;
         for place in self.places() {
@@ -228,7 +228,7 @@ impl Follower {
         let now = SystemTime::now();
         let mut state = shared.state.lock();
         for (task, standby) in &mut state.standbys {
-            // Past markers of transactions and what was aborted, which are no records.
+            // Past transaction markers and what was aborted, which yield no records.
             if let Some(position) = positions.get(&standby.place) {
                 standby.reached = standby.reached.max(*position);
             }
@@ -238,7 +238,7 @@ impl Follower {
         }
     }
 
-    /// Tells the others, and the metrics, how far all standbys are.
+    /// Reports to the others, and to the metrics, how far all standbys are.
     fn report(&self) {
         let metrics = &self.setup.metrics;
         let mut reports: Vec<StandbyReport> = Vec::new();
@@ -246,7 +246,7 @@ impl Follower {
         for (task, standby) in &state.standbys {
             match standby.behind().filter(|_| standby.end_is_current) {
                 Some(behind) => metrics.set_standby(*task, behind),
-                // An old number would say that somebody knows.
+                // An old number would suggest that somebody knows.
                 None => metrics.forget_standby(*task),
             }
             let stale = standby.as_of.map(|as_of| as_of.elapsed().as_millis());
@@ -265,7 +265,7 @@ impl Follower {
             return;
         }
         self.last_flush = Instant::now();
-        // Flushing takes its time, and a stream thread may want one of them meanwhile.
+        // Flushing takes time, and a stream thread may want one of them meanwhile.
         let backends: Vec<(TaskId, Arc<dyn Backend>)> = {
             let mut state = self.setup.standbys.shared.state.lock();
             let standbys = state.standbys.iter_mut();
@@ -292,10 +292,10 @@ impl Follower {
     }
 }
 
-/// Applies what has come of one partition to its standbys, at most a batch; says how many
-/// records were read. How far they are then is known from the records alone: that the reader
-/// is at an end was true when it was noted, not now, and the markers behind the last record
-/// are counted by the reader's position.
+/// Applies what has come of one partition to its standbys, at most a batch; returns how many
+/// records were read. How far they are then is known from the records alone: that the reader is at
+/// an end was true when it was noted, not now, and the markers after the last record are counted by
+/// the reader's position.
 fn apply_some(
     reader: &ChangelogReader,
     place: &TopicPartition,

@@ -1,12 +1,12 @@
 //! Until when a standby is known to hold everything.
 //!
 //! A changelog keeps the tombstone of a deleted row for a day. A standby that could not read for
-//! longer, because its partition had no leader or the process was suspended, reads on past
-//! tombstones that are gone, and would bring their rows back. So for stores that are held open
-//! holds what holds for those on disk: when they have been behind for too long they are not used.
+//! longer, because its partition had no leader or the process was suspended, would read on past
+//! tombstones that are gone, and bring their rows back. So what holds for stores on disk holds for
+//! open ones: when they have been behind for too long they are not used.
 //!
-//! It is the wall clock that counts: the other one rests while a machine is suspended. A clock that
-//! is set back makes nothing older.
+//! The wall clock counts, since the monotonic clock rests while a machine is suspended. A clock
+//! that is set back makes nothing older.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,15 +17,16 @@ use crate::runtime::task_stores::AGE_MAX;
 pub(super) struct KnownUntil(SystemTime);
 
 impl KnownUntil {
-    /// That of stores that are opened `now`, and were left alone for `age` before, if there were
-    /// any. What holds no records yet has missed none of them.
+    /// For stores that are opened `now`, and were unused for `age` before, if there were any.
+    /// Stores that hold no records yet have missed none of them.
     pub(super) fn when_opened(age: Option<Duration>, holds_records: bool, now: SystemTime) -> Self {
         let age = age.filter(|_| holds_records).unwrap_or_default();
         Self(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))
     }
 
-    /// Takes in that by `now` the stores hold everything that there was when a sample was taken, at
-    /// `sampled`. Says whether that counts: what is too old may have read past tombstones.
+    /// Takes in that by `now` the stores hold everything that existed when a sample was taken, at
+    /// `sampled`. Returns whether that counts: stores that are too old may have read past
+    /// tombstones.
     pub(super) fn reach(&mut self, sampled: SystemTime, now: SystemTime) -> bool {
         let counts = !self.is_too_old(now);
         if counts {

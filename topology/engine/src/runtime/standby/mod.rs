@@ -1,8 +1,8 @@
 //! Standbys: stores of tasks that run elsewhere, kept up to date from their changelog.
 //!
-//! They live where the assignor would put their task if an instance were lost, so that
-//! a failover restores the tail of the changelog only. A new instance keeps standbys of
-//! what it is going to own before it joins the groups: the same, once.
+//! They are kept where the assignor would put their task if an instance were lost, so that a
+//! failover restores only the tail of the changelog. Before it joins the groups, a new instance
+//! keeps standbys of what it is going to own: the same, once.
 //!
 //! Who has the stores of a task open:
 //!
@@ -39,8 +39,8 @@ use super::wake::Waker;
 use crate::task::ChangelogRestore;
 use crate::{Offset, TaskId};
 
-/// What a new instance is going to own counts as up to date when it holds everything that
-/// was committed until this long ago. Ends are asked for every second.
+/// What a new instance is going to own counts as up to date when it holds everything that was
+/// committed up to this long ago. Ends are asked for every second.
 const ACCEPTABLE_AGE: Duration = Duration::from_secs(3);
 
 /// A look at where a changelog ends.
@@ -62,9 +62,9 @@ struct Standby {
     reached: Offset,
     /// Where its changelog ended when that was last known, pending transactions included.
     end: Option<Offset>,
-    /// Whether the last look at it has found that end.
+    /// Whether the last look has found that end.
     end_is_current: bool,
-    /// The sample that it is to reach; nothing: it has reached the last one.
+    /// The sample that it has yet to reach; `None`: it has reached the last one.
     goal: Option<Sample>,
     /// When the latest sample was taken whose end it has reached.
     as_of: Option<Instant>,
@@ -72,7 +72,7 @@ struct Standby {
 }
 
 impl Standby {
-    /// One that was just opened.
+    /// A standby that was just opened.
     fn of(
         backend: Arc<dyn Backend>,
         stores: ChangelogRestore,
@@ -104,7 +104,7 @@ impl Standby {
     }
 
     /// Whether it has reached its goal by `now`, and when that sample was taken. It does not count
-    /// where the standby is too old.
+    /// if the standby is too old.
     fn reach_goal(&mut self, now: SystemTime) -> Option<Instant> {
         let reached = self.reached;
         let goal = self.goal.take_if(|goal| reached >= goal.end)?;
@@ -115,20 +115,20 @@ impl Standby {
         self.as_of
     }
 
-    /// Changelog records beyond its stores, when that was last known; nothing: it never was.
+    /// How many changelog records its stores are behind, as last known; `None`: it never was.
     fn behind(&self) -> Option<u64> {
         let behind = self.end?.0.saturating_sub(self.reached.0);
         Some(u64::try_from(behind).unwrap_or(0))
     }
 
-    /// Whether it held everything that there was a moment ago.
+    /// Whether it held everything a moment ago.
     fn is_fresh(&self) -> bool {
         self.as_of
             .is_some_and(|as_of| as_of.elapsed() <= ACCEPTABLE_AGE)
     }
 
-    /// Has the stores know how far it is. Others may have written the changelog for long where
-    /// its own task has not, and nobody is to read all that again.
+    /// Makes the stores record how far it is. Others may have written to the changelog for long
+    /// when its own task has not, and nobody should have to read all that again.
     fn settle(&mut self) {
         if self.stores.next.unwrap_or(Offset(0)) < self.reached {
             self.stores.forget_pending();
@@ -147,12 +147,12 @@ impl AsMut<ChangelogRestore> for Standby {
 
 #[derive(Default)]
 struct State {
-    /// The tasks that stream threads have, or are about to have; by how many.
+    /// The tasks that stream threads have, or are about to have; and how many threads.
     taken: BTreeMap<TaskId, usize>,
     /// What this instance is going to own once it has joined.
     warming: BTreeSet<TaskId>,
     standbys: BTreeMap<TaskId, Standby>,
-    /// Changes whenever another set of tasks is to be followed.
+    /// Changes whenever a different set of tasks is to be followed.
     changes: u64,
 }
 
@@ -182,9 +182,9 @@ impl Standbys {
         }
     }
 
-    /// Takes a task out of the hands of the standby thread, which leaves it alone until
-    /// it is given back; its open stores, if it was followed. Those that are too old are closed
-    /// instead: whoever opens them finds that out, and restores from scratch.
+    /// Takes a task away from the standby thread, which leaves it alone until it is given back;
+    /// returns its open stores, if it was followed. Those that are too old are closed instead:
+    /// whoever opens them finds that out, and restores from scratch.
     pub(crate) fn take(&self, task: TaskId) -> Option<Arc<dyn Backend>> {
         let standby = {
             let mut state = self.shared.state.lock();
@@ -195,7 +195,7 @@ impl Standbys {
             self.shared.metrics.forget_standby(task);
             state.standbys.remove(&task)
         };
-        // Not under the lock, as to close stores takes its time.
+        // Not under the lock, since closing stores takes time.
         let mut standby = standby?;
         if standby.known_until.is_too_old(SystemTime::now()) {
             tracing::warn!(%task, "a standby was not up to date for too long to be used");
@@ -230,8 +230,8 @@ impl Standbys {
         }
     }
 
-    /// How many changelog records the tasks that are warmed up are behind; nothing while
-    /// that is not known of all.
+    /// How many changelog records the tasks that are warmed up are behind; `None` while that is not
+    /// known for all.
     pub(crate) fn warming_lag(&self) -> Option<u64> {
         let state = self.shared.state.lock();
         // The tasks of one partition are behind the same records.

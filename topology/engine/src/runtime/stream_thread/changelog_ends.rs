@@ -1,20 +1,19 @@
 //! How far a thread has written the changelog.
 //!
-//! All tasks of one partition number write to one changelog partition, in the transactions of
-//! their components. A task whose stores hold everything of their own up to what another has
-//! written need not read that when it is restored, so what is written there is known to all.
+//! All tasks of one partition number write to one changelog partition, in the transactions of their
+//! components. If a task's stores hold all their own records up to what another task has written, a
+//! restore need not read that again; so all tasks are told how far it was written here.
 
 use std::collections::BTreeMap;
 
 use crate::{Offset, Partition};
 
-/// Of each changelog partition: the offset after the last record that was written here and is
-/// committed.
+/// By changelog partition: the offset after the last record that was written here and is committed.
 #[derive(Debug, Default)]
 pub(super) struct ChangelogEnds(BTreeMap<Partition, Offset>);
 
 impl ChangelogEnds {
-    /// Notes that what was committed of a partition ends there.
+    /// Notes the end of what was committed to a partition.
     pub(super) fn note(&mut self, partition: Partition, end: Option<Offset>) {
         let known = self.0.get(&partition).copied();
         if let Some(end) = end.max(known) {

@@ -1,8 +1,8 @@
-//! The clients of one membership, before it is one.
+//! The clients of a membership that has not joined yet.
 //!
-//! They connect, look for their coordinators and fence whoever was this member before,
-//! while the thread still waits for its turn to join. None of that makes it a member: it
-//! takes nobody's partitions, and an instance that may not join can wait with them.
+//! They connect, look for their coordinators and fence this member's predecessor while the thread
+//! still waits for its turn to join. None of that makes it a member: it takes nobody's partitions,
+//! and an instance that may not join can wait with them.
 
 use super::{ThreadFault, ThreadSetup};
 use crate::runtime::kafka::{
@@ -27,7 +27,7 @@ impl Clients {
     /// Starts all clients; waits for none of them.
     pub(super) fn connect(setup: &ThreadSetup) -> Result<Self, ThreadFault> {
         let config = &setup.config;
-        // First, since they have the longest way.
+        // First, since they take longest.
         let slots = Slots::default();
         let batch_bytes_max = setup.plan.record_bytes_max();
         let producers = Transaction::all(&setup.plan).into_iter().map(|of| {

@@ -3,9 +3,8 @@
 //! Begin, on the stream thread:
 //!
 //! 1. Each task's writes are sealed, and their changelog records join the transaction.
-//! 2. The positions of **all** source groups of every task that has anything to commit are
-//!    taken, with each member's generation. What tasks do from here on is of the next
-//!    transaction.
+//! 2. The positions of **all** source groups of every task that has anything to commit are taken,
+//!    with each member's generation. What tasks do from here on belongs to the next transaction.
 //!
 //! On the producer's own thread:
 //!
@@ -14,25 +13,25 @@
 //!
 //! Finish, on the stream thread:
 //!
-//! 5. Each task's sealed writes, and the changelog offset they reach, go to its stores in
-//!    one batch. Whoever waits for them is told.
+//! 5. Each task's sealed writes, and the changelog offset they reach, go to its stores in one
+//!    batch. Those who wait for them are notified.
 //!
 //! A crash before 4 leaves nothing; after 4 the stores follow from the changelogs.
 //!
-//! The next transaction of a task reads what is sealed, so it may never be committed without it.
-//! It is not: nothing of it, be it an output, a changelog record or a position, is given to a
-//! client before 4 has succeeded, and one commit of a task is under way at most. Where 3 or 4
-//! fail, the membership ends, and both transactions are dropped with it. So each transaction is
-//! what it would be if the thread had waited.
+//! The next transaction of a task reads what is sealed, so it must never be committed without it.
+//! It never is: nothing of it, be it an output, a changelog record or a position, is given to a
+//! client before 4 has succeeded, and a task has at most one commit under way. If 3 or 4 fails, the
+//! membership ends, and both transactions are dropped with it. So each transaction is what it would
+//! be if the thread had waited.
 //!
-//! Components do not read what others have sealed, so they need not be in one transaction. They
-//! are, as it costs the least, but for those whose timers have fired: these commit in another,
-//! of little, so that what is to be visible in time does not wait for all else.
+//! Components do not read what others have sealed, so they need not share a transaction. They do,
+//! because that costs the least, except those whose timers have fired: these commit in another,
+//! small transaction, so that what has to be visible in time does not wait for everything else.
 //!
-//! When a commit begins, and what is in it, is told in `schedule.rs`.
+//! `schedule.rs` says when a commit begins, and what is in it.
 //!
-//! What is uncommitted is bounded: where a commit takes its time, the thread waits for it
-//! before it processes more. Whoever lets go of tasks waits as well: [`Works::commit`].
+//! What is uncommitted is bounded: if a commit takes long, the thread waits for it before it
+//! processes more. A thread that lets go of tasks waits as well: [`Works::commit`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,10 +52,10 @@ use crate::runtime::{CommitStep, Metrics};
 use crate::topology::Component;
 use crate::{Offset, TaskId};
 
-/// So many records of a component are worth giving to the client before the commit. What is
-/// less waits for that: the first record after a commit often finds the coordinator at work on
-/// the markers of the last one, and the client rests for 20 ms then. And each time costs the
-/// client and its brokers a request for each partition, however few records are in it.
+/// This many records of a component are worth giving to the client before the commit. Fewer wait
+/// for it: the first record after a commit often finds the coordinator busy with the markers of the
+/// last one, and the client then rests for 20 ms. And each time costs the client and its brokers a
+/// request per partition, however few records are in it.
 const HELD_MAX: usize = 8_000;
 
 /// What is committed of a task.
@@ -94,7 +93,7 @@ impl Committer {
 pub(super) struct Committers(BTreeMap<Transaction, Committer>);
 
 impl Committers {
-    /// Of these producers, one of them for the records.
+    /// Of these producers, one of which is for the records.
     pub(super) fn new(
         producers: impl IntoIterator<Item = (Transaction, TransactionalProducer)>,
     ) -> Self {
@@ -104,7 +103,7 @@ impl Committers {
         Self(committers.collect())
     }
 
-    /// Which one the next commit of a component is in.
+    /// The transaction of a component's next commit.
     fn next_of(&self, work: &Work<'_>) -> Transaction {
         let hurries = work.has_fired() && !work.has_joined;
         if hurries && self.0.contains_key(&Transaction::Timers) {
@@ -123,8 +122,8 @@ impl Committers {
         under_way.any(|under_way| under_way.parts.iter().any(|(of, _)| *of == component))
     }
 
-    /// Takes what a component has sent into the open transaction of the records, if it is much,
-    /// its next commit is in that and none is under way.
+    /// Takes what a component has sent into the open transaction of the records, if there is much
+    /// of it, its next commit is in that transaction and none is under way.
     pub(super) fn take_early(
         &mut self,
         component: Component,
@@ -151,7 +150,7 @@ impl Committers {
         }
     }
 
-    /// Ends the open transactions without a trace, as far as the cluster can be reached.
+    /// Aborts the open transactions, as far as the cluster can be reached.
     pub(super) fn abort(&mut self, metrics: &Metrics) {
         for (transaction, committer) in &mut self.0 {
             let dropped = committer.producer.abort();
@@ -166,7 +165,7 @@ impl Committers {
 }
 
 impl Works<'_> {
-    /// Begins the commits that are due, at the positions that are asked for if any is. `idle`:
+    /// Begins the commits that are due, at positions that are asked for only if any is. `idle`:
     /// nothing is left to process.
     pub(super) fn begin_due_commits(
         &mut self,
@@ -185,14 +184,14 @@ impl Works<'_> {
         Ok(())
     }
 
-    /// Whether a commit is to begin although there is more to process, or nothing may be added
+    /// Whether a commit has to begin although there is more to process, or nothing may be added
     /// while one is under way.
     pub(super) fn waits_for_commit(&self) -> bool {
         self.schedule().left(false) == Some(Duration::ZERO) || self.is_full()
     }
 
-    /// How long the begin of the next commit can wait when nothing is left to process. (A
-    /// producer wakes the thread when the one that is under way can be finished.)
+    /// How long the next commit can wait to begin when nothing is left to process. (A producer
+    /// wakes the thread when the one that is under way can be finished.)
     pub(super) fn until_commit(&self) -> Duration {
         self.schedule().left(true).unwrap_or(Duration::MAX)
     }
@@ -218,7 +217,7 @@ impl Works<'_> {
         }
     }
 
-    /// The components of which no commit is under way.
+    /// The components without a commit under way.
     fn free(&self) -> impl Iterator<Item = (Component, &Work<'_>)> {
         let committers = &self.committers;
         self.iter()
@@ -238,8 +237,8 @@ impl Works<'_> {
         self.wait_until_finished()
     }
 
-    /// Begins to commit what the tasks of these components have done, if that is anything, and
-    /// that they have come to `positions`. No commit of this transaction or of one of them may be
+    /// Begins to commit what the tasks of these components have done, if anything, and that they
+    /// have reached `positions`. No commit of this transaction or of one of these components may be
     /// under way.
     fn begin_commit(
         &mut self,
@@ -300,7 +299,7 @@ impl Works<'_> {
         self.finish_if(|producer| producer.wait_committed().map(|()| true))
     }
 
-    /// Finishes those of the commits under way of which `is_committed` says that.
+    /// Finishes those of the commits under way for which `is_committed` holds.
     fn finish_if(
         &mut self,
         is_committed: impl Fn(&mut TransactionalProducer) -> Result<bool, KafkaFault>,
@@ -329,8 +328,8 @@ impl Works<'_> {
         works.map(|(_, work)| work.uncommitted_bytes()).sum()
     }
 
-    /// Whether there is so much that no commit has begun of, that there has to be room for what
-    /// comes while one is under way.
+    /// Whether so much is not yet in any commit that one has to begin, to leave room for what comes
+    /// while it is under way.
     fn is_half_full(&self) -> bool {
         let bytes: usize = self.free().map(|(_, work)| work.uncommitted_bytes()).sum();
         bytes >= self.setup.config.uncommitted_bytes_max / 2

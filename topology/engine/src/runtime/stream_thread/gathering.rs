@@ -1,16 +1,16 @@
-//! When owned tasks are restored: together, those of one partition number.
+//! When owned tasks are restored: those of one partition number together.
 //!
-//! They share a changelog partition, which is read once for all that are restored at the same
-//! time. But groups assign one by one, so the tasks of a partition number are owned moments
-//! apart. One with stores therefore waits until
+//! They share a changelog partition, which is read once for all that are restored at the same time.
+//! But groups assign one by one, so the tasks of a partition number become owned moments apart. So
+//! a task with stores waits until
 //!
 //! - all tasks with stores of its partition number are owned, or
 //! - all groups have assigned: no other is to come, or
 //! - it, or one that it waits with, has waited for [`PATIENCE`]: a group that is stuck must not
 //!   hold up the services of the others for long.
 //!
-//! A task without stores does not wait. A task that waits has not begun to restore: when a
-//! group takes it away, it is waited for no more.
+//! A task without stores does not wait. A task that waits has not begun to restore: if a group
+//! takes it away, it simply waits no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -25,12 +25,12 @@ pub(super) struct Gathering {
     /// All tasks with stores.
     stateful: BTreeMap<Partition, BTreeSet<TaskId>>,
     waiting: BTreeSet<TaskId>,
-    /// Of each partition number with tasks that wait: since when.
+    /// By partition number with tasks that wait: since when.
     since: BTreeMap<Partition, Instant>,
 }
 
 impl Gathering {
-    /// Of an application with these tasks that have stores.
+    /// For an application whose tasks with stores are these.
     pub(super) fn of(stateful: impl IntoIterator<Item = TaskId>) -> Self {
         let mut by_partition: BTreeMap<Partition, BTreeSet<TaskId>> = BTreeMap::new();
         for task in stateful {
@@ -53,8 +53,8 @@ impl Gathering {
         self.waiting.is_empty()
     }
 
-    /// The tasks that are to be restored now, which wait no more. `owned` are all that are
-    /// owned, `complete` says whether all groups have assigned.
+    /// Takes out the tasks that are to be restored now. `owned` are all tasks that are owned,
+    /// `complete` says whether all groups have assigned.
     pub(super) fn take_ready(
         &mut self,
         owned: &BTreeSet<TaskId>,

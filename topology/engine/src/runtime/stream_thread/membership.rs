@@ -2,12 +2,11 @@
 //!
 //! Hand-over of a partition, in this order:
 //!
-//! 1. The first group that takes a partition back makes the thread commit
-//!    everything, then suspend the tasks that read in this group. What they alone read is
-//!    fetched no more.
-//! 2. The partition is let go.
-//! 3. When all groups of a task hold its partition again, it is restored (what
-//!    others committed meanwhile is in its changelog) and runs.
+//! 1. The first group that takes a partition back makes the thread commit everything, then suspend
+//!    the tasks that read in this group. Partitions that only they read are no longer fetched.
+//! 2. The partition is released.
+//! 3. When all groups of a task hold its partition again, it is restored (what others committed
+//!    meanwhile is in its changelog) and runs.
 
 mod starting;
 
@@ -32,14 +31,14 @@ use crate::runtime::status::ThreadReport;
 use crate::task::TaskError;
 use crate::{TaskId, TaskStatus, clock};
 
-/// Records of one partition that are served before the next one has its turn.
+/// Records of one partition that are processed before the next one has its turn.
 const RECORDS_PER_TURN: usize = 250;
-/// After so many records it is asked whether a commit waits for the end of the turn, which takes a
-/// look at each store.
+/// After this many records the thread checks whether a commit waits for the end of the turn, which
+/// takes a look at each store.
 const RECORDS_PER_LOOK: usize = 16;
-/// The longest turn of all partitions: groups and timers have theirs as well.
+/// The longest turn of all partitions: groups and timers need theirs as well.
 const TURN_MAX: Duration = Duration::from_millis(100);
-/// Between two looks at what the thread holds and waits for.
+/// The time between two looks at what the thread holds and waits for.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
@@ -47,9 +46,9 @@ const IDLE: Duration = Duration::from_millis(100);
 const JOINING: Duration = Duration::from_millis(10);
 /// The longest wait while stores cannot be opened yet.
 const OPENING: Duration = Duration::from_millis(20);
-/// How long what comes after a wait is gathered, unless a commit can be finished or begun:
-/// nothing of it is visible before the next commit, and a turn for each of some records that
-/// come one by one costs more than they do.
+/// How long records that arrive after a wait are gathered, unless a commit can be finished or
+/// begun: none of them has a visible effect before the next commit, and a turn for each of a few
+/// records that arrive one by one costs more than the records do.
 const LULL: Duration = Duration::from_millis(10);
 
 /// One membership of a thread in all its groups.
@@ -63,7 +62,7 @@ pub(super) struct Membership<'a> {
     readings: Readings,
     ownership: Ownership,
     gathering: Gathering,
-    /// Tasks that are owned, and whose stores another thread of this process has yet to close.
+    /// Owned tasks whose stores another thread of this process has yet to close.
     unopened: BTreeSet<TaskId>,
     /// Tasks that some but not all groups have assigned here.
     partial: BTreeMap<TaskId, Partial>,
@@ -76,17 +75,18 @@ pub(super) struct Membership<'a> {
 /// A task that some but not all groups have assigned here.
 #[derive(Default)]
 struct Partial {
-    /// Since when another group has assigned it elsewhere. One that has not assigned is waited for.
+    /// Since when another group has assigned it elsewhere. A group that has not
+    /// assigned is waited for.
     elsewhere_since: Option<Instant>,
-    /// What is missing, for a person.
+    /// What is missing, for humans.
     reason: String,
 }
 
 impl<'a> Membership<'a> {
-    /// Joins all groups, once whoever was this member before is fenced.
+    /// Joins all groups, once this member's predecessor is fenced.
     pub(super) fn join(setup: &'a ThreadSetup, clients: Clients) -> Result<Self, ThreadFault> {
         let producers = clients.producers.into_iter();
-        // All of them, whatever becomes of one: what goes on to fence would fence the next.
+        // All of them, whatever happens to one: one that goes on fencing would fence its successor.
         let producers = producers.map(|(of, producer)| (of, producer.wait()));
         let producers: Vec<_> = producers.collect();
         let producers = producers
@@ -121,7 +121,7 @@ impl<'a> Membership<'a> {
         self.report();
         let result = self.turn_until_stopped(worked);
         if result.is_err() {
-            // Others may run them already, and aborting can take its time.
+            // Others may run them already, and aborting can take a while.
             for id in self.works.ids() {
                 self.setup.queries.set_lost(id);
             }
@@ -181,7 +181,7 @@ impl<'a> Membership<'a> {
         }
     }
 
-    /// Does what the groups say.
+    /// Handles what the groups report.
     fn serve_groups(&mut self) -> Result<(), ThreadFault> {
         for index in 0..self.consumers.len() {
             while self.serve_group(index)? {}
@@ -189,7 +189,7 @@ impl<'a> Membership<'a> {
         Ok(())
     }
 
-    /// Does the next thing that a group says, if there is one.
+    /// Handles the next event of a group, if there is one.
     fn serve_group(&mut self, index: usize) -> Result<bool, ThreadFault> {
         let Some(consumer) = self.consumers.get_mut(index) else {
             return Ok(false);
@@ -218,7 +218,7 @@ impl<'a> Membership<'a> {
         Ok(true)
     }
 
-    /// Processes records of all partitions for one turn; says whether any came.
+    /// Processes records of all partitions for one turn; returns whether any came.
     fn serve_records(&mut self) -> Result<bool, ThreadFault> {
         let (readings, works) = (&mut self.readings, &mut self.works);
         let begun = Instant::now();
@@ -322,8 +322,8 @@ impl<'a> Membership<'a> {
         Ok(())
     }
 
-    /// Begins to flush the stores of one task, if it is time: each once an interval, one after
-    /// the other. The disk is not waited for: what was begun an interval ago is on it by now.
+    /// Begins to flush the stores of one task, if it is time: each once per interval, one after the
+    /// other. Nobody waits for the disk: what was begun an interval ago is on it by now.
     fn flush_if_due(&mut self) -> Result<(), ThreadFault> {
         let tasks = u32::try_from(self.works.tasks().count()).unwrap_or(u32::MAX);
         if self.last_flush.elapsed() < self.setup.config.flush_interval / tasks.max(1) {
@@ -348,8 +348,8 @@ impl<'a> Membership<'a> {
         Ok(())
     }
 
-    /// Says what the thread holds and what it waits for, and sees to it that it does not
-    /// wait for the transaction of somebody who is gone.
+    /// Reports what the thread holds and what it waits for, and makes sure that it does not wait
+    /// for the transaction of an instance that is gone.
     fn report(&mut self) {
         self.last_report = Instant::now();
         // Not only while they are restored: its last records can be in other topics.

@@ -1,7 +1,7 @@
 //! Opens a task on its stores, and removes stores that cannot be used.
 //!
-//! Nobody else in the process may have the stores open: a standby hands them over, and where another
-//! stream thread or a query is about to let go of them they are to be asked for again.
+//! Nobody else in the process may have the stores open: a standby hands them over; if another
+//! stream thread or a query is about to let go of them, the caller has to ask again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use crate::TaskId;
 use crate::runtime::task_stores::StoresFault;
 use crate::task::{Task, TaskError};
 
-/// A task on its stores: those that its standby has open here, or those on disk; nothing, while
-/// somebody else in the process has them open. Stores that cannot be used are wiped, to be restored.
+/// Opens a task on its stores: those that its standby has open here, or those on disk; `None` while
+/// somebody else in the process has them open. Stores that cannot be used are wiped, to be
+/// restored.
 pub(super) fn open(setup: &ThreadSetup, id: TaskId) -> Result<Option<Task>, ThreadFault> {
     let backend = match setup.standbys.take(id) {
         Some(backend) => backend,

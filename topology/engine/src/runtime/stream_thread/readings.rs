@@ -1,9 +1,9 @@
 //! Which tasks read which partition, and from where the fetcher has to read it.
 //!
-//! Tasks of several subtopologies read the same partition, each in its own group and each
-//! from the position that its group has committed. The partition is fetched once: from the
-//! least of these positions, and a task passes over what lies before its own. A task that
-//! begins later, and behind, makes the fetcher go back.
+//! Tasks of several subtopologies read the same partition, each in its own group and each from the
+//! position that its group has committed. The partition is fetched once, from the lowest of these
+//! positions, and a task skips what is before its own. A task that begins later, and further
+//! behind, makes the fetcher go back.
 
 use crate::runtime::kafka::LaneId;
 use crate::{Offset, TaskId};
@@ -30,8 +30,8 @@ pub(super) struct Readings {
 }
 
 impl Readings {
-    /// Whether a lane has to be started, for a reader that goes on at `next`: nobody reads
-    /// it, or it is beyond that already.
+    /// Whether a lane has to be started for a reader that goes on at `next`: nobody reads it, or it
+    /// is already past that.
     pub(super) fn has_to_start(&self, lane: Option<LaneId>, next: Offset) -> bool {
         let reading = lane.and_then(|LaneId(lane)| self.lanes.get(lane));
         reading.is_none_or(|reading| reading.readers.is_empty() || reading.next > next)
@@ -47,7 +47,7 @@ impl Readings {
         self.reading(lane).readers.push(reader);
     }
 
-    /// A task reads no more; the lanes that nobody reads now.
+    /// A task stops reading; returns the lanes that nobody reads any more.
     pub(super) fn remove(&mut self, task: TaskId) -> Vec<LaneId> {
         let mut empty = Vec::new();
         for (lane, reading) in (0..).map(LaneId).zip(&mut self.lanes) {
@@ -60,7 +60,7 @@ impl Readings {
         empty
     }
 
-    /// A record has come; who reads it.
+    /// A record has come; returns who reads it.
     pub(super) fn readers(&mut self, LaneId(lane): LaneId, offset: Offset) -> &[Reader] {
         let Some(reading) = self.lanes.get_mut(lane) else {
             return &[];
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(readings.remove(reader(0).task), []);
         assert_eq!(readings.remove(reader(1).task), [LANE]);
         assert_eq!(readings.remove(reader(1).task), []);
-        // Whoever comes next starts it, wherever it was.
+        // The next reader starts it, wherever it was.
         assert!(readings.has_to_start(Some(LANE), Offset(99)));
         readings.started(LANE, Offset(99));
         assert_eq!(readings.readers(LANE, Offset(99)), []);

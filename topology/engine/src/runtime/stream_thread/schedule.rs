@@ -1,27 +1,27 @@
-//! When a commit of which transaction begins, and which components are in it.
+//! When a commit of which transaction begins, and which components it contains.
 //!
-//! - A component commits once an interval, with all others whose next commit is in the same
+//! - A component commits once per interval, with all others whose next commit is in the same
 //!   transaction, or when enough of its timers were fired.
-//! - When so much is uncommitted that there has to be room for what comes while a commit is
-//!   under way, all commit at once.
+//! - When so much is uncommitted that room is needed for what comes while a commit is under way,
+//!   all commit at once.
 //! - When nothing is left to process, those commit that somebody waits for, unless the last commit
 //!   was a moment ago. (A commit writes a marker to every partition that it touched, so a trickle
-//!   of records must not make one each.)
+//!   of records must not cause one each.)
 //!
-//! Of a transaction and of a component one commit is under way at most.
+//! Of a transaction, and of a component, at most one commit is under way.
 
 use std::time::Duration;
 
 use crate::runtime::transactions::Transaction;
 use crate::topology::Component;
 
-/// How many commits an interval may have when each time nothing is left to process. The
-/// pause is one between the end of a commit and the begin of the next.
+/// How many commits an interval may have if they begin because nothing is left to process. The
+/// pause is between the end of a commit and the start of the next.
 const IDLE_COMMITS_PER_INTERVAL: u32 = 5;
-/// The same of those whose timers have fired, of which somebody waits for each in its time.
+/// The same for those whose timers have fired, where somebody waits for each in its time.
 const TIMER_COMMITS_PER_INTERVAL: u32 = 20;
 
-/// A transaction of which no commit is under way.
+/// A transaction without a commit under way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Resting {
     pub(super) transaction: Transaction,
@@ -29,22 +29,22 @@ pub(super) struct Resting {
     pub(super) since: Duration,
 }
 
-/// A component of which no commit is under way.
+/// A component without a commit under way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pending {
     pub(super) component: Component,
-    /// Which one its next commit is in.
+    /// The transaction of its next commit.
     pub(super) transaction: Transaction,
-    /// How long that can wait if nobody waits for it.
+    /// How long that commit can wait if nobody waits for it.
     pub(super) left: Duration,
     pub(super) is_awaited: bool,
 }
 
-/// What is known when it is asked for commits.
+/// What is known when the commits that are due are asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Schedule {
     pub(super) interval: Duration,
-    /// So much is uncommitted, and in no commit yet, that nothing may wait.
+    /// Whether so much is uncommitted, and in no commit yet, that nothing may wait.
     pub(super) is_half_full: bool,
     pub(super) resting: Vec<Resting>,
     pub(super) pending: Vec<Pending>,
@@ -61,8 +61,8 @@ impl Schedule {
             .collect()
     }
 
-    /// How long the begin of the next commit can wait, if there is anything to wait for but the
-    /// end of one that is under way.
+    /// How long the next commit can wait to begin, if there is anything to wait for but the end of
+    /// one that is under way.
     pub(super) fn left(&self, idle: bool) -> Option<Duration> {
         let resting = self.resting.iter();
         resting
@@ -91,8 +91,8 @@ impl Schedule {
         Some(left.min(pause.saturating_sub(*since)))
     }
 
-    /// Who is in the commit of a transaction that is due: all, unless it begins before any of
-    /// them has to.
+    /// The components in the commit of a transaction that is due: all, unless it begins before any
+    /// of them has to.
     fn due_in(&self, transaction: Transaction) -> Vec<Component> {
         let mut pending = self.pending_in(transaction);
         let all = self.is_half_full || pending.any(|pending| pending.left.is_zero());

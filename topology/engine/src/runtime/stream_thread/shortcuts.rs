@@ -1,23 +1,23 @@
 //! Which records can skip a repartition topic.
 //!
-//! A record that a task sends to a repartition topic is for another task, which often
-//! runs on the same thread. Through the topic it becomes visible with the commit of the
-//! sender and is processed in the transaction after that one. On the shortcut the reader
-//! processes it at once, in the transaction of the sender: one commit less on the way,
-//! and neither a record nor a position in the topic. Both tasks, and the topic's
-//! partitions, keep their owners and fences, so a crash loses both effects or none.
+//! A record that a task sends to a repartition topic is for another task, which often runs on the
+//! same thread. Through the topic it becomes visible with the sender's commit and is processed in
+//! the transaction after that one. On the shortcut, the reader processes it at once, in the
+//! sender's transaction: that saves one commit on the way, and both the record and the position in
+//! the topic. Both tasks, and the topic's partitions, keep their owners and fences, so a crash
+//! loses both effects or none.
 //!
-//! Nothing may be overtaken: the records that a task sends reach a reader in the order
-//! in which they were sent. A way is therefore open only while the reader has read all
-//! that senders of this thread, now or as tasks of others, have put into the topic:
+//! Nothing may be overtaken: the records that a task sends reach a reader in the order in which
+//! they were sent. So a way is open only while the reader has read everything that senders of this
+//! thread have put into the topic, now or when they were tasks of others:
 //!
-//! 1. When a task begins to run here, whatever its former owner sent is in the topic,
-//!    before the end that was found when it was restored.
-//! 2. What this thread sends through the topic itself ends at an offset that is known when
-//!    its transaction is committed.
+//! 1. When a task begins to run here, whatever its former owner sent is in the topic, before the
+//!    end that was found during its restore.
+//! 2. What this thread itself sends through the topic ends at an offset that is known when its
+//!    transaction is committed.
 //! 3. The way is closed until the reader's position is past both.
 //!
-//! What other instances send meanwhile is of other tasks, and in no order with these.
+//! What other instances send meanwhile comes from other tasks, and has no order relative to this.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -31,13 +31,13 @@ use crate::{Offset, Partition, SubtopologyId, TaskId};
 #[derive(Debug)]
 struct Way {
     open: bool,
-    /// The reader has to come to here before the way opens.
+    /// The reader has to reach this offset before the way opens.
     end: Offset,
-    /// Where the offset of the last record is found that went through the topic.
+    /// Where the offset of the last record that went through the topic is found.
     sent: Option<Slot>,
-    /// A record has gone through the topic in the open transaction.
+    /// Whether a record has gone through the topic in the open transaction.
     is_uncommitted: bool,
-    /// And in the one whose commit is under way.
+    /// And in the transaction whose commit is under way.
     is_committing: bool,
 }
 
@@ -100,7 +100,7 @@ impl Shortcuts {
         ways.get_mut(usize::try_from(partition.0).ok()?)
     }
 
-    /// The task, and which of its sources, that a record can be handed to at once.
+    /// The task, and which of its sources, that a record can be passed to at once.
     pub(super) fn reader(&self, topic: &str, partition: Partition) -> Option<(TaskId, usize)> {
         let ways = self.topics.get(topic)?;
         let way = ways.ways.get(usize::try_from(partition.0).ok()?)?;
@@ -111,8 +111,8 @@ impl Shortcuts {
         way.open.then_some((task, ways.source))
     }
 
-    /// A record goes through the topic: the way is closed until the reader has read it.
-    /// The place where its offset will be found, for a repartition topic.
+    /// A record goes through the topic: the way is closed until the reader has read it. Returns
+    /// where its offset will be found, for a repartition topic.
     pub(super) fn close(
         &mut self,
         topic: &str,
@@ -125,7 +125,7 @@ impl Shortcuts {
         Some(*way.sent.get_or_insert_with(slot))
     }
 
-    /// A task begins to run here whose former owner may have sent what lies before `end`.
+    /// A task begins to run here; its former owner may have sent what is before `end`.
     pub(super) fn begins(&mut self, place: &TopicPartition, end: Offset) {
         if let Some(way) = self.way(&place.topic, place.partition)
             && way.end < end
@@ -155,7 +155,7 @@ impl Shortcuts {
         }
     }
 
-    /// Opens the ways whose readers have come to the end; `position` is where they are.
+    /// Opens the ways whose readers have reached the end; `position` is where they are.
     pub(super) fn open(&mut self, position: impl Fn(TaskId, &TopicPartition) -> Option<Offset>) {
         for (topic, ways) in &mut self.topics {
             let closed = (0..).map(Partition).zip(&mut ways.ways);
@@ -250,7 +250,7 @@ mod tests {
             self.shortcuts.reader(&self.topic, HERE).is_some()
         }
 
-        /// The reader runs here and is at this offset; nothing: it does not run here.
+        /// The reader runs here and is at this offset; `None`: it does not run here.
         fn look(&mut self, position: Option<i64>) {
             let reader = TaskId {
                 subtopology: SubtopologyId(1),

@@ -16,11 +16,11 @@ use crate::{Offset, TaskStatus};
 pub(super) struct SourcePosition {
     pub(super) place: TopicPartition,
     pub(super) group: Arc<str>,
-    /// What is to be committed next.
+    /// The next offset to commit.
     pub(super) next: Offset,
 }
 
-/// What became of records, and what else became dead letters.
+/// The outcomes of records, and the causes of other dead letters.
 #[derive(Default)]
 pub(super) struct Counts {
     /// By source and result.
@@ -31,13 +31,13 @@ pub(super) struct Counts {
 /// A task in the hands of a thread.
 pub(super) struct TaskSlot {
     pub(super) task: Task,
-    /// While it is restored; to let go of it calls that off.
+    /// While it is restored; dropping this calls the restore off.
     pub(super) restoring: Option<Restoring>,
-    /// Records or timers were handled since the last commit began.
+    /// Whether records or timers were handled since the last commit began.
     pub(super) dirty: bool,
-    /// By source; nothing while the task does not run.
+    /// By source; empty while the task does not run.
     pub(super) positions: Vec<SourcePosition>,
-    /// Its stores hold everything of their own before this offset of their changelog.
+    /// Its stores hold all their own records before this offset of their changelog.
     pub(super) reached: Option<Offset>,
     /// When the last flush of its stores began; before that, when it came here.
     pub(super) flushed: Instant,
@@ -76,19 +76,19 @@ impl TaskSlot {
         Ok(())
     }
 
-    /// Whether its stores do not know yet that they hold everything before this offset of
-    /// their changelog.
+    /// Whether its stores do not yet know that they hold everything before this offset of their
+    /// changelog.
     pub(super) fn is_behind(&self, at: Offset) -> bool {
         self.task.plan().changelog.is_some() && self.reached.is_none_or(|reached| reached < at)
     }
 
-    /// It takes part in the next commit if its stores know less of their changelog than `end`.
+    /// Makes it take part in the next commit if its stores know less of their changelog than `end`.
     pub(super) fn catch_up(&mut self, end: Option<Offset>) {
         let is_running = self.task.status() == TaskStatus::Running;
         self.dirty |= is_running && end.is_some_and(|end| self.is_behind(end));
     }
 
-    /// Remembers what became of a record.
+    /// Counts the outcome of a record.
     pub(super) fn count(&mut self, source: usize, processed: Processed) {
         let records = &mut self.counts.records;
         match records
@@ -100,18 +100,19 @@ impl TaskSlot {
         }
     }
 
-    /// Takes out what the task has sent, and remembers the dead letters that no record tells of.
+    /// Takes out what the task has sent, and remembers the dead letters that no record accounts
+    /// for.
     pub(super) fn take_outputs_into(&mut self, sent: &mut impl Extend<OutputRecord>) {
         self.task.take_outputs_into(sent);
         self.counts.letters.extend(self.task.take_letter_causes());
     }
 
-    /// What became of records since the last call.
+    /// The outcomes of records since the last call.
     pub(super) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }
 
-    /// Tells the metrics what was committed.
+    /// Reports to the metrics what was committed.
     pub(super) fn publish(&self, committed: Counts, metrics: &Metrics) {
         let plan = self.task.plan();
         let subtopology = plan.id.to_string();
@@ -130,7 +131,7 @@ impl TaskSlot {
     }
 }
 
-/// How many there are is what the metric tells.
+/// The metric tells how many there are.
 fn log_dead_letter(subtopology: &str, topic: &str, reason: &str) {
     if is_new(&format!("dead letter: {subtopology} {topic} {reason}")) {
         tracing::warn!(

@@ -1,5 +1,5 @@
-//! The tasks of one component on a thread: they process, fire and send, until what they have
-//! done is sealed for a commit.
+//! The tasks of one component on a thread: they process, fire and send until what they have done is
+//! sealed for a commit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,32 +17,33 @@ use crate::{InputRecord, Offset, Partition, TaskId, TaskStatus, TimestampMs, clo
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
 const TIMERS_PER_TURN: usize = 250;
-/// Timers that all tasks of a component fire in one transaction: its records in that wait for them.
+/// Timers that all tasks of a component fire in one transaction: its records in there wait for
+/// them.
 const TIMERS_PER_COMMIT: usize = 4_000;
 
-/// Records that skip their topic in consequence of one: what goes in a circle comes round to
-/// commits and to other records only through the topic.
+/// How many records may skip their topic as a result of one: if they go in a cycle, commits and
+/// other records have their turn only when one goes through the topic.
 const TAKEN_OVER_PER_RECORD: usize = 1_000;
 
 /// The tasks of one component on a thread.
 pub(super) struct Work<'a> {
     setup: &'a ThreadSetup,
-    /// Of the thread; each that is taken from it is for records of this component only.
+    /// Of the thread; each slot taken from it is for records of this component only.
     slots: Slots,
     pub(super) tasks: BTreeMap<TaskId, TaskSlot>,
-    /// Of each changelog partition: where the offset of the last record that was written for
-    /// these tasks is found after a commit.
+    /// By changelog partition: where the offset of the last record that was written for these tasks
+    /// is found after a commit.
     changelogs: BTreeMap<Partition, Slot>,
     shortcuts: Shortcuts,
-    /// What was sent, and is in no transaction yet.
+    /// What was sent, and is not yet in a transaction.
     pub(super) outbox: Outbox,
-    /// Some of what was sent is in the open transaction of the records.
+    /// Whether some of what was sent is in the open transaction of the records.
     pub(super) has_joined: bool,
     /// When the last commit began.
     last_begun: Instant,
-    /// Timers that were fired since.
+    /// How many timers were fired since.
     timers_fired: usize,
-    /// What was sent while a record was processed, and is yet to be produced or taken over.
+    /// What was sent while a record was processed, and has yet to be produced or taken over.
     sent: VecDeque<OutputRecord>,
 }
 
@@ -63,7 +64,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Hands a record to a task; says whether it runs.
+    /// Passes a record to a task; returns whether that runs.
     pub(super) fn process(
         &mut self,
         Reader { task, source }: Reader,
@@ -94,7 +95,8 @@ impl<'a> Work<'a> {
         Ok(true)
     }
 
-    /// Hands what was sent for one record to its readers, and what those send; or produces it.
+    /// Passes what was sent for one record to its readers, and what those send in turn; or produces
+    /// it.
     fn pass_on(&mut self, origin: &Origin, now: TimestampMs) -> Result<(), ThreadFault> {
         let mut taken_over = 0;
         while let Some(output) = self.sent.pop_front() {
@@ -138,7 +140,7 @@ impl<'a> Work<'a> {
         self.outbox.send(output, delivery);
     }
 
-    /// A task begins to run here, whose former owner may have sent what is before these ends.
+    /// A task begins to run here; its former owner may have sent what is before these ends.
     pub(super) fn begins(&mut self, repartition_ends: &[Position]) {
         for (place, end) in repartition_ends {
             self.shortcuts.begins(place, *end);
@@ -160,13 +162,13 @@ impl<'a> Work<'a> {
         self.timers_fired > 0
     }
 
-    /// Whether as many timers were fired as go into one transaction: the next ones are fired
-    /// when its commit has begun.
+    /// Whether as many timers were fired as fit into one transaction: the next ones fire when its
+    /// commit has begun.
     fn has_fired_enough(&self) -> bool {
         self.timers_fired >= TIMERS_PER_COMMIT
     }
 
-    /// Fires due timers and punctuators; says whether there were any.
+    /// Fires due timers and punctuators; returns whether there were any.
     pub(super) fn fire_due(&mut self) -> Result<bool, ThreadFault> {
         if self.has_fired_enough() {
             return Ok(false);
@@ -209,8 +211,8 @@ impl<'a> Work<'a> {
         Ok(any)
     }
 
-    /// When the next timer or punctuator can be fired; never later than that. None can before
-    /// the next commit begins, where enough were fired.
+    /// When the next timer or punctuator can be fired, or earlier; never later. If enough were
+    /// fired, none can before the next commit begins.
     pub(super) fn next_due(&self, now: TimestampMs) -> Option<TimestampMs> {
         if self.has_fired_enough() {
             return None;
@@ -218,9 +220,9 @@ impl<'a> Work<'a> {
         self.dues(now).min()
     }
 
-    /// When the next timer or punctuator is due, or was, whether or not it can be fired.
+    /// When the next timer or punctuator is or was due, whether or not it can be fired.
     pub(super) fn next_timer(&self, now: TimestampMs) -> Option<TimestampMs> {
-        // One of stream time is due at once, and was at no time of the clock.
+        // A stream-time punctuation is due at once, and not at any time of the clock.
         self.dues(now).filter(|due| due.0 > i64::MIN).min()
     }
 
@@ -232,15 +234,15 @@ impl<'a> Work<'a> {
         running.filter_map(move |slot| slot.task.next_due(now))
     }
 
-    /// Whether somebody waits for what was done since the last commit began: it has sent what
-    /// nobody sees before, or a query waits for a change.
+    /// Whether somebody waits for what was done since the last commit began: it has sent something
+    /// that is not visible before, or a query waits for a change.
     pub(super) fn is_awaited(&self) -> bool {
         let has_sent = self.has_joined || !self.outbox.is_empty();
         has_sent || self.is_dirty() && self.setup.queries.anyone_waits()
     }
 
-    /// How long the begin of the next commit can wait, where nobody waits for it: for the rest of
-    /// the interval, unless enough timers were fired.
+    /// How long the next commit can wait to begin if nobody waits for it: for the rest of the
+    /// interval, unless enough timers were fired.
     pub(super) fn until_commit(&self) -> Duration {
         if self.has_fired_enough() {
             return Duration::ZERO;
@@ -253,15 +255,15 @@ impl<'a> Work<'a> {
         self.tasks.values().any(|slot| slot.dirty)
     }
 
-    /// What is uncommitted, about.
+    /// About how many bytes are uncommitted.
     pub(super) fn uncommitted_bytes(&self) -> usize {
         let tasks = self.tasks.values();
         let written: usize = tasks.map(|slot| slot.task.uncommitted_bytes()).sum();
         written + self.outbox.bytes()
     }
 
-    /// Ends what all tasks have done, for a commit that begins, if that is anything; and that
-    /// they have come to `positions`. What they send from here on is of the next one.
+    /// Seals what all tasks have done, if anything, and that they have reached `positions`, for a
+    /// commit that begins. What they send from here on belongs to the next one.
     pub(super) fn seal(
         &mut self,
         positions: &BTreeMap<TopicPartition, Offset>,
@@ -286,7 +288,7 @@ impl<'a> Work<'a> {
         sealed
     }
 
-    /// Ends the transaction of a task, whose changelog records join that of the commit.
+    /// Seals the transaction of a task, whose changelog records join that of the commit.
     fn seal_task(
         &mut self,
         id: TaskId,
@@ -356,7 +358,7 @@ impl<'a> Work<'a> {
         }
         slot.publish(counts, &self.setup.metrics);
         queries.tell(id, written.into_iter());
-        // Who began to wait meanwhile may have looked before the batch was written.
+        // Somebody who began to wait meanwhile may have looked before the batch was written.
         if is_written && !anyone_waits && queries.anyone_waits() {
             queries.tell_of_any_key(id);
         }
@@ -370,8 +372,8 @@ impl<'a> Work<'a> {
         self.open_shortcuts();
     }
 
-    /// Moves on to these positions, past the markers of transactions; the tasks that have
-    /// anything to commit.
+    /// Moves on to these positions, past transaction markers; returns the tasks that have anything
+    /// to commit.
     fn take_positions(&mut self, positions: &BTreeMap<TopicPartition, Offset>) -> Vec<TaskId> {
         let mut moved = Vec::new();
         for (id, slot) in &mut self.tasks {

@@ -78,27 +78,26 @@ impl<'a> Works<'a> {
         self.tasks().map(|(id, _)| id).collect()
     }
 
-    /// A task comes.
+    /// Adds a task.
     pub(super) fn insert(&mut self, id: TaskId, slot: TaskSlot) {
         let work = self.of_mut(id);
         let work = work.expect("each subtopology of the plan is of a component");
         work.tasks.insert(id, slot);
     }
 
-    /// A task goes.
+    /// Removes a task.
     pub(super) fn remove(&mut self, id: TaskId) -> Option<TaskSlot> {
         self.of_mut(id)?.tasks.remove(&id)
     }
 
-    /// A task begins to run here, whose former owner may have sent what is before these ends.
+    /// A task begins to run here; its former owner may have sent what is before these ends.
     pub(super) fn begins(&mut self, id: TaskId, repartition_ends: &[Position]) {
         if let Some(work) = self.of_mut(id) {
             work.begins(repartition_ends);
         }
     }
 
-    /// Hands a record to the tasks that read it. What one of them has read before is passed
-    /// over.
+    /// Passes a record to the tasks that read it. A task skips what it has read before.
     pub(super) fn process(
         &mut self,
         readers: &[Reader],
@@ -129,7 +128,7 @@ impl<'a> Works<'a> {
         Ok(())
     }
 
-    /// Fires due timers and punctuators; says whether there were any.
+    /// Fires due timers and punctuators; returns whether there were any.
     pub(super) fn fire_due(&mut self) -> Result<bool, ThreadFault> {
         let mut any = false;
         for work in &mut self.works {
@@ -138,22 +137,22 @@ impl<'a> Works<'a> {
         Ok(any)
     }
 
-    /// When the next timer or punctuator can be fired; never later than that.
+    /// When the next timer or punctuator can be fired, or earlier; never later.
     pub(super) fn next_due(&self, now: TimestampMs) -> Option<TimestampMs> {
         let works = self.works.iter();
         works.filter_map(|work| work.next_due(now)).min()
     }
 
-    /// When the next timer or punctuator is due, or was, whether or not it can be fired.
+    /// When the next timer or punctuator is or was due, whether or not it can be fired.
     pub(super) fn next_timer(&self, now: TimestampMs) -> Option<TimestampMs> {
         let works = self.works.iter();
         works.filter_map(|work| work.next_timer(now)).min()
     }
 
-    /// Has those of these tasks take part in the next commit whose stores know less of their
-    /// changelog partition than was written to it here. Their own records are in them; but without
-    /// a commit in which their groups take part nobody can tell, and what others write for long
-    /// would all be read when they are restored.
+    /// Includes in the next commit those of these tasks whose stores know less of their changelog
+    /// partition than was written to it here. The stores do hold their own records; but without a
+    /// commit in which their groups take part nobody can tell, and a restore would read all that
+    /// others have written in a long time.
     pub(super) fn catch_up(&mut self, which: impl Fn(TaskId) -> bool) {
         let Self { works, ends, .. } = self;
         let tasks = works.iter_mut().flat_map(|work| &mut work.tasks);

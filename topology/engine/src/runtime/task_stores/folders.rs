@@ -1,8 +1,8 @@
 //! Who uses the folders of tasks in this process: one user at a time.
 //!
-//! RocksDB lets nobody open a database that is open; but nothing keeps anybody from deleting the
-//! files of one. So whoever opens the stores of a task uses its folder until they are closed, and
-//! whoever removes them until they are gone.
+//! RocksDB does not open a database that is already open; but nothing prevents deleting the files
+//! of one. So whoever opens the stores of a task uses its folder until they are closed, and whoever
+//! removes them uses it until they are gone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::TaskId;
 
 #[derive(Default)]
 struct Shared {
-    /// The tasks whose folders are used.
+    /// The tasks whose folders are in use.
     used: Mutex<BTreeSet<TaskId>>,
-    /// Somebody has left one of them.
+    /// Notified when one of them is left.
     left: Condvar,
 }
 
@@ -28,8 +28,8 @@ struct Shared {
 pub(super) struct Folders(Arc<Shared>);
 
 impl Folders {
-    /// Uses the folder of a task, for as long as what this returns is kept; nothing, where somebody
-    /// else uses it for longer than `patience`.
+    /// Uses the folder of a task for as long as the result is kept; `None` if somebody else uses it
+    /// for longer than `patience`.
     pub(super) fn enter(&self, task: TaskId, patience: Duration) -> Option<InUse> {
         let deadline = Instant::now() + patience;
         let mut used = self.0.used.lock();
@@ -45,7 +45,7 @@ impl Folders {
     }
 }
 
-/// The use of a task's folder. To drop it is to leave the folder.
+/// The use of a task's folder. Dropping it leaves the folder.
 pub(super) struct InUse {
     task: TaskId,
     folders: Folders,
@@ -133,7 +133,7 @@ mod tests {
         let user = enter(0);
         assert!(user.is_some());
         assert!(enter(0).is_none());
-        // Other folders are no matter.
+        // Other folders are not affected.
         assert!(enter(1).is_some());
         drop(user);
         assert!(enter(0).is_some());

@@ -30,7 +30,7 @@ enum Step {
     },
     MoveClock(i64),
     TakeDue(usize),
-    /// Ends the transaction, where none has ended that is yet to be committed.
+    /// Seals the transaction, unless another is sealed and has yet to be committed.
     Seal,
     Commit,
     Abort,

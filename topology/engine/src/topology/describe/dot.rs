@@ -1,8 +1,8 @@
 //! A description as a graph in DOT: a box for each topic and, in a frame for each
 //! subtopology, an ellipse for each processor and a cylinder for each store.
 //!
-//! Changelogs, dead letters and derived stores are left to the other forms: they
-//! follow from the stores and would hide the ways of the records.
+//! Changelogs, dead letters and derived stores are left to the other forms: they follow from the
+//! stores and would obscure the paths of the records.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter, Write};

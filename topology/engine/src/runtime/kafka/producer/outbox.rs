@@ -1,19 +1,19 @@
-//! What was sent, and no client is given yet.
+//! What was sent, and has not been given to a client yet.
 
 use super::Slot;
 use crate::record::OutputRecord;
 use crate::task::ChangelogRecords;
 
-/// What the client is yet to be given, and the slot that follows its offset.
+/// What has yet to be given to the client, and the slot that tracks its offset.
 pub(super) enum Held {
     Record(OutputRecord, Option<Slot>),
     Changelog(ChangelogRecords, Slot),
 }
 
-/// What a held record costs beside its bytes.
+/// What a held record costs in addition to its bytes.
 const OVERHEAD_BYTES: usize = 160;
 
-/// Records that are sent, and are not in any transaction yet.
+/// Records that were sent, and are not in any transaction yet.
 #[derive(Default)]
 pub(crate) struct Outbox {
     held: Vec<Held>,
@@ -34,13 +34,13 @@ impl Outbox {
         self.held.push(Held::Changelog(records, slot));
     }
 
-    /// Adds all that is in another, and empties that.
+    /// Moves all that is in another outbox into this one.
     pub(crate) fn append(&mut self, other: &mut Self) {
         self.bytes += std::mem::take(&mut other.bytes);
         self.held.append(&mut other.held);
     }
 
-    /// How many records are in it, where the changelog of a task counts as one.
+    /// How many records are in it; the changelog of a task counts as one.
     pub(crate) fn len(&self) -> usize {
         self.held.len()
     }
@@ -50,7 +50,7 @@ impl Outbox {
         self.held.is_empty()
     }
 
-    /// The memory that they take, about.
+    /// About how much memory they take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

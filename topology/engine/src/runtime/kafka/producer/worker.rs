@@ -31,10 +31,9 @@ pub(super) enum Call {
 
 type Answer = Result<(), KafkaFault>;
 
-/// Starts the thread, which first of all fences the producers before this one: in short
-/// steps, since where no broker is connected yet, or the last transaction is still being
-/// ended, the client by itself looks again half a second later only, but at once when it
-/// is called again.
+/// Starts the thread, which first fences the producers before this one. It does so in short steps:
+/// if no broker is connected yet, or the last transaction is still being ended, the client by
+/// itself looks again only half a second later, but at once when it is called again.
 pub(super) fn start(
     producer: Arc<BaseProducer<Deliveries>>,
     transactional_id: String,
@@ -57,7 +56,7 @@ pub(super) fn start(
         .spawn(move || {
             let fenced = fence(&worker.producer, limit);
             let fenced = fenced.map_err(|fault| fault.of_what(&transactional_id));
-            // Who does not wait for it any more has no calls either.
+            // A caller that does not wait for it any more makes no calls either.
             if fence_done.send(fenced).is_ok() {
                 worker.serve(&to_do, &done);
             }
@@ -100,7 +99,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// One call after the other until the producer is dropped.
+    /// Makes one call after the other until the producer is dropped.
     fn serve(&self, calls: &Receiver<Call>, answers: &Sender<Answer>) {
         while let Ok(call) = calls.recv() {
             let answer = match call {
@@ -119,9 +118,9 @@ impl Worker {
     }
 
     /// 1. Every record is handed over and delivered, and none failed.
-    /// 2. The positions of all groups, which is the fence: a member that lost any group
-    ///    cannot pass. (Not at the same time: a coordinator takes one addition to a
-    ///    transaction after the other, and the client comes back late when it is sent away.)
+    /// 2. The positions of all groups, which is the fence: a member that lost any group cannot
+    ///    pass. (Not at the same time: a coordinator takes one addition to a transaction at a time,
+    ///    and the client is slow to come back when it is sent away.)
     /// 3. The commit.
     fn commit(&self, opens: bool, records: Vec<Held>, groups: &[GroupOffsets]) -> Answer {
         if opens {
@@ -163,8 +162,8 @@ pub(super) fn open(producer: &BaseProducer<Deliveries>) -> Answer {
     begun.map_err(|error| KafkaFault::of("begin a transaction", &error))
 }
 
-/// Gives records to the client, as fast as it takes them, which copies them: what it has
-/// taken is freed at once.
+/// Gives records to the client, as fast as it accepts them. The client copies them: what it has
+/// accepted is freed at once.
 pub(super) fn hand_over(
     producer: &BaseProducer<Deliveries>,
     records: Vec<Held>,
@@ -188,7 +187,7 @@ pub(super) fn hand_over(
     Ok(())
 }
 
-/// Gives a record to the client, when it takes it.
+/// Gives a record to the client, when it accepts it.
 fn give(
     producer: &BaseProducer<Deliveries>,
     mut record: BaseRecord<'_, [u8], [u8], usize>,
@@ -235,7 +234,7 @@ fn client_record(record: &OutputRecord, slot: Option<Slot>) -> BaseRecord<'_, [u
     client
 }
 
-/// Serves the delivery reports that are there. (A poll of the client serves one at most.)
+/// Serves the delivery reports that are there. (A poll of the client serves at most one.)
 pub(super) fn serve_deliveries(producer: &BaseProducer<Deliveries>) {
     let mut left = producer.in_flight_count();
     loop {
@@ -248,12 +247,12 @@ pub(super) fn serve_deliveries(producer: &BaseProducer<Deliveries>) {
     }
 }
 
-/// Between two looks at what was delivered.
+/// The time between two looks at what was delivered.
 const DELIVERY_STEP: Duration = Duration::from_millis(1);
 
-/// Waits until every record is delivered, and says if one was not. (The client's own
-/// flush would do it in steps of 100 ms, and its poll burns the last millisecond of any
-/// time it is given.)
+/// Waits until every record is delivered; returns a fault if one was not. (The client's own flush
+/// would do it in steps of 100 ms, and its poll burns the last millisecond of any time it is
+/// given.)
 fn deliver_all(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
     let begun = Instant::now();
     while producer.in_flight_count() > 0 {

@@ -1,4 +1,4 @@
-//! Who reads a task that several say they run, and one that is restored where it ran.
+//! Who reads a task that several processes claim, and one that is restored where it ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ fn what_another_process_has_begun_to_run_since_is_not_read_here() {
     let (watch, told) = fixture.watch("a");
     let watch = watch.unwrap();
     let since = fixture.since("a").unwrap();
-    // An earlier claim is of somebody who has lost it; and another task is another task.
+    // An earlier claim is by a process that has lost the task; and another task is another task.
     fixture.hear(&b, &[("a", since), ("c", later())]);
     assert_ne!(task_of("a"), task_of("c"));
     assert_eq!(fixture.get("a").unwrap(), None);
@@ -66,7 +66,7 @@ fn what_another_process_has_begun_to_run_since_is_not_read_here() {
     assert_eq!(told.load(Ordering::Relaxed), 1);
     let outdone = BTreeSet::from([(task_of("a"), Arc::<str>::from("b"))]);
     assert_eq!(fixture.queries.outdone(), outdone);
-    // Not for the word of anybody else, nor of a process that has come after it.
+    // Not on the word of any other process, nor of a successor of that one.
     fixture.hear(&c, &[]);
     fixture.hear(&process("b", 2), &[]);
     assert!(fixture.is_turned_away("a", TaskStatus::Suspended));
@@ -160,7 +160,7 @@ fn a_task_is_not_read_while_it_is_restored_where_it_ran() {
     become_status(TaskStatus::Restoring);
     assert!(fixture.is_turned_away("a", TaskStatus::Restoring));
     assert_eq!(told.load(Ordering::Relaxed), 1);
-    // A restore that was called off leaves its stores wherever it was.
+    // A cancelled restore leaves its stores wherever it was.
     become_status(TaskStatus::Suspended);
     assert!(fixture.is_turned_away("a", TaskStatus::Suspended));
     // Others know all the while that it is here.

@@ -1,8 +1,8 @@
 //! Where the changelog partitions end, as far as anybody can say.
 //!
-//! All are asked for together. Where one of them has no leader, or a leader that does not answer,
-//! the others are not to wait for it: then each is asked for alone, for a short time. Those without
-//! an answer are left out from then on, and asked for alone once in a while.
+//! All are asked for together. If one of them has no leader, or a leader that does not answer, the
+//! others should not wait for it: then each is asked for alone, for a short time. Those without an
+//! answer are left out from then on, and asked for alone once in a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::Offset;
 use crate::runtime::kafka::{EndOffsets, TopicPartition};
 
-/// How long a partition is waited for that is asked for alone.
+/// How long a partition that is asked for alone is waited for.
 const ALONE_LIMIT: Duration = Duration::from_secs(1);
-/// For how long partitions are asked for one after the other when they could not be asked for
-/// together. Whatever is left then has its turn with the next question.
+/// How long partitions are asked for one after the other if they could not be asked for together.
+/// The rest have their turn with the next question.
 const SEARCH_LIMIT: Duration = Duration::from_secs(3);
 /// How long a partition without an answer is left out.
 const LEFT_OUT: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub(super) struct LogEnds<'a> {
 }
 
 impl<'a> LogEnds<'a> {
-    /// Asks all together for as long as `limit`.
+    /// Asks for all together for as long as `limit`.
     pub(super) fn new(ends: &EndOffsets, limit: Duration, stop: &'a AtomicBool) -> Self {
         Self {
             ends: ends.within(limit),
@@ -46,7 +46,7 @@ impl<'a> LogEnds<'a> {
     ) -> BTreeMap<TopicPartition, Offset> {
         let due = self.silent.due(places, Instant::now());
         let together: Vec<TopicPartition> = self.silent.others(places);
-        // Where some are silent already, more may be for the same reason.
+        // If some are silent already, more may be for the same reason.
         let asked = if self.silent.any() {
             &self.alone
         } else {
@@ -110,7 +110,7 @@ fn name_of(place: &TopicPartition) -> String {
     format!("{}-{}", place.topic, place.partition)
 }
 
-/// The partitions that had no answer last, and when they are asked for again.
+/// The partitions that last had no answer, and when they are asked for again.
 #[derive(Default)]
 struct Silent(BTreeMap<TopicPartition, Instant>);
 
@@ -119,13 +119,13 @@ impl Silent {
         !self.0.is_empty()
     }
 
-    /// Those of `places` that had an answer last, or were never asked for.
+    /// Those of `places` that last had an answer, or were never asked for.
     fn others(&self, places: &BTreeSet<TopicPartition>) -> Vec<TopicPartition> {
         let others = places.iter().filter(|place| !self.0.contains_key(place));
         others.cloned().collect()
     }
 
-    /// Those of `places` that are to be asked for again, whoever has waited longest first.
+    /// Those of `places` that are to be asked for again, the longest waiting first.
     fn due(&self, places: &BTreeSet<TopicPartition>, now: Instant) -> Vec<TopicPartition> {
         let silent = self.0.iter();
         let due = silent.filter(|(place, again)| **again <= now && places.contains(place));
@@ -134,12 +134,12 @@ impl Silent {
         due.into_iter().map(|(place, _)| place.clone()).collect()
     }
 
-    /// Notes that there was no answer for `place`; says whether there was one before.
+    /// Notes that there was no answer for `place`; returns whether there was one before.
     fn add(&mut self, place: &TopicPartition, now: Instant) -> bool {
         self.0.insert(place.clone(), now + LEFT_OUT).is_none()
     }
 
-    /// Notes that there was an answer for `place`; says whether there was none before.
+    /// Notes that there was an answer for `place`; returns whether there was none before.
     fn remove(&mut self, place: &TopicPartition) -> bool {
         self.0.remove(place).is_some()
     }

@@ -1,6 +1,6 @@
-//! Which standbys are open: what belongs here is opened, what does not any more is closed.
+//! Which standbys are open: what belongs here is opened, what no longer does is closed.
 //!
-//! A task whose stores cannot be used is no matter of the others: it is set aside, and tried again
+//! A task whose stores cannot be used does not affect the others: it is set aside, and retried
 //! after a while.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +20,8 @@ use crate::runtime::task_stores::StoresFault;
 use crate::task::{ChangelogRestore, TaskError};
 use crate::{Offset, TaskId};
 
-/// A standby that does not belong here any more is kept for so long all the same: while
-/// instances come and go it may be wanted at once.
+/// How long a standby that no longer belongs here is kept nevertheless: while instances come and go
+/// it may soon be wanted again.
 const KEPT_UNWANTED: Duration = Duration::from_secs(10);
 
 /// The stores of a standby that is about to be followed.
@@ -32,8 +32,8 @@ struct Opened {
 }
 
 impl Follower {
-    /// Opens and closes standbys until those are open that belong here; says whether
-    /// there are others to read now.
+    /// Opens and closes standbys until those that belong here are open; returns whether there are
+    /// others to read now.
     pub(super) fn place(&mut self, ends: &mut LogEnds<'_>) -> bool {
         let mut wanted: BTreeSet<TaskId> = self.setup.cluster.standbys_here();
         {
@@ -57,7 +57,7 @@ impl Follower {
         changed
     }
 
-    /// Opens and keeps those of `absent` whose turn it is and whose changelog can be read; says
+    /// Opens and keeps those of `absent` whose turn it is and whose changelog can be read; returns
     /// whether there are any.
     fn open_all(&mut self, absent: &BTreeSet<TaskId>, ends: &mut LogEnds<'_>) -> bool {
         self.setbacks.keep_unopened(absent);
@@ -70,7 +70,7 @@ impl Follower {
                 places.insert(*task, place);
             }
         }
-        // Before they are opened: nobody is kept waiting for stores by brokers that do not answer.
+        // Before they are opened: brokers that do not answer keep nobody waiting for stores.
         let answered = ends.of(&places.values().cloned().collect());
         let mut opened = Vec::new();
         for (task, place) in places {
@@ -93,14 +93,14 @@ impl Follower {
         })
     }
 
-    /// Opens the stores of a standby, unless somebody else has them now. A stream thread may
-    /// want them meanwhile: then it tries until they are closed again here.
+    /// Opens the stores of a standby, unless somebody else has them now. A stream thread may want
+    /// them meanwhile: then it retries until they are closed again here.
     fn open(&mut self, task: TaskId) -> Result<Option<Opened>, TaskError> {
         let shared = &self.setup.standbys.shared;
         if shared.state.lock().taken.contains_key(&task) {
             return Ok(None);
         }
-        // Not after that, which may remove them.
+        // Not after opening, which may remove them.
         let age = self.setup.stores.age(task);
         let opened = match self.setup.stores.open(task, Duration::ZERO) {
             Ok(opened) => opened.ok_or_else(|| "somebody has them open".to_owned()),
@@ -133,7 +133,7 @@ impl Follower {
         }))
     }
 
-    /// Keeps these standbys, but for those that somebody has taken meanwhile; says whether
+    /// Keeps these standbys, except for those that somebody has taken meanwhile; returns whether
     /// there are any.
     fn keep(&mut self, opened: Vec<Opened>, ends: &mut LogEnds<'_>) -> bool {
         let places = opened.iter().map(|of| changelog_of(&of.stores));
@@ -148,7 +148,7 @@ impl Follower {
             let task = stores.task;
             let place = changelog_of(&stores);
             let Some(end) = ends.get(&place).copied() else {
-                // Its leader has gone since. It is opened when there is one.
+                // Its leader is gone since. It is opened when there is one again.
                 continue;
             };
             if stores.next.unwrap_or(Offset(0)) > end {
@@ -175,7 +175,7 @@ impl Follower {
     }
 
     /// Closes the standbys that have not been up to date for too long, so that they are restored
-    /// from scratch; says whether there were any.
+    /// from scratch; returns whether there were any.
     fn close_too_old(&self) -> bool {
         let now = SystemTime::now();
         let too_old: Vec<TaskId> = {
@@ -190,8 +190,8 @@ impl Follower {
         !too_old.is_empty()
     }
 
-    /// Flushes and closes a standby. A stream thread that wants its stores meanwhile tries
-    /// until they are closed.
+    /// Flushes and closes a standby. A stream thread that wants its stores meanwhile retries until
+    /// they are closed.
     pub(super) fn close(&self, task: TaskId) {
         let shared = &self.setup.standbys.shared;
         let standby = shared.state.lock().standbys.remove(&task);
@@ -216,9 +216,9 @@ impl Follower {
         tracing::info!(%task, "gave up a standby");
     }
 
-    /// Closes a standby that cannot be used, and leaves its task alone for a while. Where its
-    /// stores are corrupted they are removed, so that they are restored; else they are tried again
-    /// as they are.
+    /// Closes a standby that cannot be used, and leaves its task alone for a while. If its stores
+    /// are corrupted they are removed, so that they are restored; otherwise they are retried as
+    /// they are.
     pub(super) fn set_aside(&mut self, error: &TaskError) {
         let task = error.task();
         tracing::error!(%task, error = with_sources(error), "a standby cannot be followed; its task is left alone for a while");
@@ -229,7 +229,7 @@ impl Follower {
         drop(state.standbys.remove(&task));
         let is_taken = state.taken.contains_key(&task);
         drop(state);
-        // Where a stream thread has taken the task since, it has the stores or waits for them.
+        // If a stream thread has taken the task since, it has the stores or waits for them.
         if matches!(error, TaskError::Corrupted { .. })
             && !is_taken
             && let Err(error) = self.setup.stores.wipe(task)

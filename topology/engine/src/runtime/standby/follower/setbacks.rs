@@ -1,20 +1,20 @@
-//! Tasks that cannot be followed at the moment: when they are tried again, and when that is said.
+//! Tasks that cannot be followed at the moment: when they are retried, and when that is logged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::TaskId;
 
-/// How long a task is left alone whose stores could not be used.
+/// How long a task whose stores could not be used is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(10);
-/// For how long the stores of a task may be in other hands before that is worth a warning.
+/// How long the stores of a task may be in other hands before that is worth a warning.
 const UNOPENED_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub(super) struct Setbacks {
     /// Until when tasks are left alone.
     aside: BTreeMap<TaskId, Instant>,
-    /// Tasks whose stores cannot be opened: since when, or since when after that was said.
+    /// Tasks whose stores cannot be opened: since when, or since that was last logged.
     unopened: BTreeMap<TaskId, Instant>,
 }
 
@@ -29,8 +29,8 @@ impl Setbacks {
         self.aside.get(&task).is_none_or(|until| *until <= now)
     }
 
-    /// Notes that the stores of a task cannot be opened, which is tried again at once; says whether
-    /// it is time to say so.
+    /// Notes that the stores of a task cannot be opened, which is retried at once; returns whether
+    /// it is time to log that.
     pub(super) fn cannot_open(&mut self, task: TaskId, now: Instant) -> bool {
         let since = self.unopened.entry(task).or_insert(now);
         let is_long = now.saturating_duration_since(*since) > UNOPENED_MAX;
@@ -45,7 +45,7 @@ impl Setbacks {
         self.unopened.remove(&task);
     }
 
-    /// Forgets which tasks could not be opened, but for those that are still to be.
+    /// Forgets which tasks could not be opened, except for those that still have to be.
     pub(super) fn keep_unopened(&mut self, absent: &BTreeSet<TaskId>) {
         self.unopened.retain(|task, _| absent.contains(task));
     }

@@ -1,9 +1,9 @@
-//! How an owned task comes to run.
+//! How an owned task gets to run.
 //!
-//! 1. It is opened, and waits for those that it shares a changelog partition with.
+//! 1. It is opened, and waits for the tasks that it shares a changelog partition with.
 //! 2. It is restored, on the restorer's thread.
-//! 3. It runs at the positions that its groups have committed, and its partitions are fetched
-//!    from there, all that begin together in one go.
+//! 3. It runs from the positions that its groups have committed, and its partitions are fetched
+//!    from there, for all tasks that begin together in one go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::runtime::stream_thread::work::unrouted;
 use crate::{Offset, TaskId, TaskStatus, clock};
 
 impl Membership<'_> {
-    /// Opens an owned task, and has it wait for its turn to be restored. While another thread of this
-    /// process has its stores it is tried again: the others of this one go on.
+    /// Opens an owned task, and has it wait for its turn to be restored. While another thread of
+    /// this process has its stores, this is retried: the other tasks of this thread go on.
     pub(super) fn gather(&mut self, id: TaskId) -> Result<(), ThreadFault> {
         if self.works.slot(id).is_none() {
             let Some(task) = open(self.setup, id)? else {
@@ -102,7 +102,7 @@ impl Membership<'_> {
     pub(super) fn take_restored(&mut self, worked: &mut bool) -> Result<(), ThreadFault> {
         let results: Vec<RestoreResult> = self.restorer.results.try_iter().collect();
         let mut begun: Vec<TaskId> = Vec::new();
-        // One that was called off is of an assignment that is over.
+        // A result that was called off belongs to an assignment that is over.
         for result in results.into_iter().filter(RestoreResult::is_wanted) {
             let id = result.task();
             let Some(slot) = self.works.slot_mut(id) else {
@@ -145,7 +145,7 @@ impl Membership<'_> {
         Ok(())
     }
 
-    /// Has the partitions of tasks that begin to run fetched, all in one go.
+    /// Starts to fetch the partitions of tasks that begin to run, all in one go.
     fn start_reading(&mut self, begun: &[TaskId]) -> Result<(), ThreadFault> {
         let mut readers: Vec<(TopicPartition, Reader)> = Vec::new();
         let mut starts: BTreeMap<TopicPartition, Offset> = BTreeMap::new();

@@ -154,7 +154,7 @@ proptest! {
         }
     }
 
-    /// Whoever is in a commit can be, and whoever has to be is, unless its transaction is busy.
+    /// Each component in a commit can be, and each that has to be is, unless its transaction is busy.
     #[test]
     fn a_commit_has_those_that_have_to_be_in_it(schedule in any_thread(), idle in any::<bool>()) {
         let due = schedule.due(idle);
