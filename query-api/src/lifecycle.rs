@@ -1,10 +1,12 @@
 //! The life cycle of the process, from its first listening to its last commit.
 //!
 //! Start:
-//! 1. HTTP listens: live at once, not ready.
+//!
 //! 1. HTTP listens: live at once, not ready.
 //! 2. The stream threads start in parallel; restoring stores may take long.
+//!
 //! Stop, by SIGTERM, SIGINT or a failure of the stream threads:
+//!
 //! 1. Not ready, so that no more requests are sent here.
 //! 2. HTTP accepts no more connections, and finishes the requests under way; the stream
 //!    threads still run, since those requests wait for them.
