@@ -7,36 +7,36 @@ import os
 
 from header import ROOT
 
-GROUPS = ("An instance commits more often than the peer and for six groups, where the peer has one, and librdkafka makes a request for each "
-          "partition, where Java's producer makes one for all.", "0014")
-READS = "wrk, which asks, takes about half of the two cores, and the system much of the rest."
-ROWS = "What an order or a payment costs goes with the rows that it changes: each is looked up, written and logged."
-HALF_A_SECOND = "The load generator's producer, an idempotent one, rests for half a second at its start now and then, on either side."
-LATENCY = "A record waits for the commit under way, for the pause after it and for its own commit, in which the broker is what takes time."
-TIMERS = "What timers send has a transaction of its own; a shorter pause between two of them does not help, as the coordinator sends the next one away."
-FIRST_TIMERS = ("The worst are those that are due while the broker compiles what the first timers have it do, or collects its garbage; and where the load "
-                "generator has rested at its start, more than a thousand are due at once.", "0026")
+GROUPS = ("An instance commits more often than the peer, and for six groups where the peer has one; and librdkafka sends one produce request "
+          "per partition, where Java's producer sends one for all.", "0014")
+READS = "The client, wrk, takes about half of the two cores, and the kernel much of the rest."
+ROWS = "The cost of an order or payment grows with the rows it changes: each is looked up, written, and logged to the changelog."
+LATENCY = "A record waits for the commit under way, for the pause after it, and for its own commit, most of which is spent in the broker."
+TAIL = LATENCY + " Besides, the load generator's idempotent producer now and then pauses for half a second at its start, on either side."
+TIMERS = "What timers send has its own transaction; a shorter pause between two of them does not help, because the coordinator rejects the next one."
+FIRST_TIMERS = ("The worst are those that come due while the broker still compiles the code for the first timers, or collects garbage; and if the load "
+                "generator has paused at its start, more than a thousand come due at once.", "0026")
 
 REASONS = {
-    "P1 orders": ("On two cores orders/s are what CPU the application, the broker and the load generator leave each other.", "0022"),
+    "P1 orders": ("On two cores, orders/s depend on how much CPU the application, the broker and the load generator leave each other.", "0022"),
     "P1 application, CPU for 1000 orders": (ROWS, "0022"),
-    "P1 broker, CPU for 1000 orders": ("What is handed to the client at once is a request for each partition.", "0014"),
-    "P1 application, peak RSS": ("Blocks, rows that are not on disk yet and fetched records have a bound each; lower ones cost CPU.", "0019"),
-    "P1 start to first output": ("A start is a row of requests to the broker, of which as many as possible are under way at once.", "0012"),
+    "P1 broker, CPU for 1000 orders": ("Each time records are handed to the client, it sends one produce request per partition.", "0014"),
+    "P1 application, peak RSS": ("Cached blocks, rows that are not on disk yet and fetched records each have a limit; lower limits cost CPU.", "0019"),
+    "P1 start to first output": ("A start is a sequence of requests to the broker, as many as possible in parallel.", "0012"),
     "P2 latency, p50": (LATENCY, "0014"),
     "P2 latency, p95": (LATENCY, "0014"),
-    "P2 latency, p99": (HALF_A_SECOND, "0012"),
-    "P2 latency, greatest": (HALF_A_SECOND, "0012"),
-    "P2 application, CPU": ("A light load is committed a few records at a time, and each commit is a request for each partition and group.", "0014"),
+    "P2 latency, p99": (TAIL, "0014"),
+    "P2 latency, greatest": (TAIL, "0014"),
+    "P2 application, CPU": ("Under a light load, each commit has only a few records, and takes one request per partition and group.", "0014"),
     "P2 broker, CPU": GROUPS,
     "P2 payments": (ROWS, "0022"),
     "P2 application, CPU for 1000 payments": (ROWS, "0022"),
     "P2 broker, CPU for 1000 payments": GROUPS,
-    "P3 ready with an empty disk": ("It is mostly CPU: records are read, sorted and written to files.", "0025"),
-    "P3 peak RSS with an empty disk": ("Records wait in memory for the thread that sorts them.", "0021"),
+    "P3 ready with an empty disk": ("Restoring is mostly CPU: records are read, sorted and written to files.", "0025"),
+    "P3 peak RSS with an empty disk": ("Records are buffered in memory for the thread that sorts them.", "0021"),
     "P4 lateness of timers, p50": (TIMERS, "0026"),
     "P4 lateness of timers, p99": FIRST_TIMERS,
-    "P4 broker, CPU": ("Timers that fire all the time have a commit every few milliseconds; the peer's wait for its interval.", "0026"),
+    "P4 broker, CPU": ("Timers that fire continuously cause a commit every few milliseconds; the peer's wait for its commit interval.", "0026"),
     "P5 reads": (READS, "0011"),
     "P5 reads, p50": (READS, "0011"),
     "P5 reads, p99": (READS, "0011"),
