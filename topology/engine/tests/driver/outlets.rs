@@ -1,14 +1,12 @@
 //! Forwarding within a task, and what a processor may not use.
 
-use std::sync::Arc;
-
 use turnstile_engine::task::TaskError;
 use turnstile_engine::{
     Context, ErrorPolicy, Outlet, Processor, ProcessorError, Sink, Source, Store, TimestampMs,
-    TopologyBuilder, TopologyFault, TopologyTestDriver,
+    TopologyBuilder, TopologyFault,
 };
 
-use super::script::{Text, decode, driver, pipe, sent};
+use super::script::{Text, decode, driver, driver_of, pipe, sent};
 
 #[test]
 fn a_message_goes_to_all_readers_in_the_order_of_their_declaration_and_in_depth() {
@@ -163,9 +161,7 @@ fn what_is_used_and_not_declared_is_named_with_its_processor() {
             .timers()
             .done();
         builder.processor("reader", || Quiet).input(stream).done();
-        let topology = builder.build().expect("the topology is sound");
-        let mut driver =
-            TopologyTestDriver::new(Arc::new(topology), 1).expect("the topology fits its topics");
+        let mut driver = driver_of(builder);
         driver.pipe("input", None, Some(used.as_bytes()));
         match driver.run() {
             Err(TaskError::Processor {
@@ -232,9 +228,7 @@ fn a_fault_down_the_line_stops_the_task_whatever_its_sender_makes_of_it() {
         .input(keeper)
         .outlet(none)
         .done();
-    let topology = builder.build().expect("the topology is sound");
-    let mut driver =
-        TopologyTestDriver::new(Arc::new(topology), 1).expect("the topology fits its topics");
+    let mut driver = driver_of(builder);
     driver.pipe("input", None, Some(b"get"));
     let stopped = driver.run();
     assert!(
@@ -272,9 +266,7 @@ fn what_a_processor_had_in_its_fields_is_gone_with_the_transaction() {
         .input(input)
         .sink(sink)
         .done();
-    let topology = builder.build().expect("the topology is sound");
-    let mut driver =
-        TopologyTestDriver::new(Arc::new(topology), 1).expect("the topology fits its topics");
+    let mut driver = driver_of(builder);
     driver.pipe("input", None, Some(b"x"));
     assert!(driver.step(0).expect("nothing stops the task"));
     driver.abort();
@@ -301,9 +293,7 @@ fn a_store_of_another_topology_is_none_of_this() {
         .outlet(outlet)
         .done();
     builder.processor("reader", || Quiet).input(stream).done();
-    let topology = builder.build().expect("the topology is sound");
-    let mut driver =
-        TopologyTestDriver::new(Arc::new(topology), 1).expect("the topology fits its topics");
+    let mut driver = driver_of(builder);
     driver.pipe("input", None, Some(b"put"));
     let stopped = driver.run();
     assert!(

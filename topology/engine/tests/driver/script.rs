@@ -231,6 +231,12 @@ pub(crate) fn topology(policy: ErrorPolicy) -> (Arc<Topology>, Handles) {
     (Arc::new(topology), handles)
 }
 
+/// A driver of what was declared, whose topics have one partition.
+pub(crate) fn driver_of(builder: TopologyBuilder) -> TopologyTestDriver {
+    let topology = builder.build().expect("the topology is sound");
+    TopologyTestDriver::new(Arc::new(topology), 1).expect("the topology fits its topics")
+}
+
 /// A driver over one partition: one task sees all records in order.
 pub(crate) fn driver(policy: ErrorPolicy) -> (TopologyTestDriver, Handles) {
     let (topology, handles) = topology(policy);

@@ -481,26 +481,24 @@ pub(super) fn positions(list: &TopicPartitionList) -> Vec<Position> {
 mod tests {
     use std::slice;
 
-    use rdkafka::mocking::MockCluster;
     use rdkafka::types::RDKafkaApiKey;
 
     use super::*;
+    use crate::runtime::kafka::mock::MockBroker;
 
-    /// A group moves to another coordinator when a broker goes: the old one is asked first.
+    /// When a broker goes, a group moves to another coordinator, and the old one is asked first.
     #[test]
     fn positions_are_asked_for_again_while_a_group_has_no_coordinator() {
-        let brokers = MockCluster::new(1).unwrap();
-        brokers.create_topic("events", 1, 1).unwrap();
-        let mut config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
+        let MockBroker {
+            cluster,
+            mut config,
+            events,
+        } = MockBroker::start();
         config.request_timeout = Duration::from_secs(10);
         let waker = Waker::default();
         let member = GroupConsumer::connect(&config, "group".into(), "a-0", waker).unwrap();
         let not_here = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 3];
-        brokers.request_errors(RDKafkaApiKey::OffsetFetch, &not_here);
-        let events = TopicPartition {
-            topic: "events".into(),
-            partition: Partition(0),
-        };
+        cluster.request_errors(RDKafkaApiKey::OffsetFetch, &not_here);
         let limit = config.request_timeout;
         let committed = member
             .committed_reader()

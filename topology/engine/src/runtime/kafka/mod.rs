@@ -20,6 +20,8 @@ mod event_producer;
 mod fault;
 mod fetcher;
 mod first_contact;
+#[cfg(test)]
+mod mock;
 mod offsets;
 mod producer;
 mod settings;

@@ -216,28 +216,25 @@ fn no_answer(TopicPartition { topic, partition }: &TopicPartition) -> KafkaFault
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::mocking::MockCluster;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
-    use crate::Partition;
+    use crate::runtime::kafka::mock::MockBroker;
 
-    /// The broker that is asked has just handed the partition over, or waits to be told that it leads it.
+    /// The broker that is asked has just handed the partition over, or has yet to be told that it leads it.
     #[test]
     fn ends_are_asked_for_again_while_nobody_leads() {
-        let brokers = MockCluster::new(1).unwrap();
-        brokers.create_topic("events", 1, 1).unwrap();
-        let config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
+        let MockBroker {
+            cluster,
+            config,
+            events,
+        } = MockBroker::start();
         let ends = Ends::new(&config).unwrap();
-        let events = TopicPartition {
-            topic: "events".into(),
-            partition: Partition(0),
-        };
         for error in [
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH,
         ] {
-            brokers.request_errors(RDKafkaApiKey::ListOffsets, &[error; 2]);
+            cluster.request_errors(RDKafkaApiKey::ListOffsets, &[error; 2]);
             let found = ends.log.of(slice::from_ref(&events));
             assert_eq!(found, Ok(vec![(events.clone(), Offset(0))]), "{error:?}");
         }
