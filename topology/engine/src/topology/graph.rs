@@ -28,6 +28,17 @@ pub struct Topology {
     pub(crate) subtopologies: Vec<SubtopologyDef>,
 }
 
+impl Topology {
+    /// Whether a processor of `part` sends to `topic`.
+    pub(super) fn sends_to(&self, part: &SubtopologyDef, topic: &TopicName) -> bool {
+        let processors = part.processors.iter();
+        let processors = processors.filter_map(|index| self.processors.get(*index));
+        let sinks = processors.flat_map(|processor| &processor.sinks);
+        let mut sinks = sinks.filter_map(|index| self.sinks.get(*index));
+        sinks.any(|sink| sink.topic == *topic)
+    }
+}
+
 pub(crate) struct SourceDef {
     pub(crate) origin: TopicName,
     pub(crate) group: String,

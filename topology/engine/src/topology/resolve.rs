@@ -188,15 +188,10 @@ impl Resolver<'_> {
 
     /// Whether `writer` sends to a repartition topic that `reader` reads.
     fn feeds(&self, writer: &SubtopologyDef, reader: &SubtopologyDef) -> bool {
-        let processors = writer
-            .processors
-            .iter()
-            .filter_map(|index| self.topology.processors.get(*index));
-        let sinks = processors.flat_map(|processor| &processor.sinks);
-        let mut topics = sinks
-            .filter_map(|index| self.topology.sinks.get(*index))
-            .map(|sink| &sink.topic);
-        topics.any(|topic| self.reads(reader, topic))
+        sources_of(self.topology, reader).any(|(_, source)| {
+            matches!(source.origin, TopicName::Repartition(_))
+                && self.topology.sends_to(writer, &source.origin)
+        })
     }
 
     /// Whether `reader` reads the repartition topic that a sink sends to.

@@ -114,7 +114,8 @@ pub(super) fn inherit_policies(topology: &mut Topology) {
                 let mut writers = topology.subtopologies.iter();
                 *stops
                     && (is_outside(source)
-                        || writers.all(|part| !writes(topology, part, source) || behind(part)))
+                        || writers
+                            .all(|part| !topology.sends_to(part, &source.origin) || behind(part)))
             })
             .collect();
         if next == stopping {
@@ -127,15 +128,6 @@ pub(super) fn inherit_policies(topology: &mut Topology) {
             source.policy = ErrorPolicy::Stop;
         }
     }
-}
-
-/// Whether a processor of `part` sends to the topic that `source` reads.
-fn writes(topology: &Topology, part: &SubtopologyDef, source: &SourceDef) -> bool {
-    let processors = part.processors.iter();
-    let processors = processors.filter_map(|index| topology.processors.get(*index));
-    let sinks = processors.flat_map(|processor| &processor.sinks);
-    let mut sinks = sinks.filter_map(|index| topology.sinks.get(*index));
-    sinks.any(|sink| sink.topic == source.origin)
 }
 
 /// All faults that can be detected without a cluster.
