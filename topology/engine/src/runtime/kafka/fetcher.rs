@@ -178,6 +178,8 @@ impl Fetcher {
         let Some(lane) = self.lanes.get_mut(lane) else {
             return Ok(false);
         };
+        // What the client has said about its former position is no news of the new one.
+        while lane.queue.poll(Duration::ZERO).is_some() {}
         lane.begun = from;
         Ok(std::mem::replace(&mut lane.is_read, true))
     }
@@ -242,7 +244,7 @@ impl Fetcher {
         let mut displaced = Vec::new();
         let (before, first) = self.lanes.split_at(self.first.min(self.lanes.len()));
         let from_first = (before.len()..).zip(first).chain((0..).zip(before));
-        for (lane, of) in from_first {
+        'lanes: for (lane, of) in from_first {
             // Cleared before the queue is looked at, and set again when it fills.
             if !of.ready.swap(false, Ordering::AcqRel) {
                 continue;
@@ -260,7 +262,7 @@ impl Fetcher {
                         if taken.is_break() {
                             of.ready.store(true, Ordering::Release);
                             self.first = lane + 1;
-                            return Ok(any);
+                            break 'lanes;
                         }
                     }
                     Some(Err(error)) => {
@@ -273,6 +275,7 @@ impl Fetcher {
                 }
             }
         }
+        // However the turn has ended: the client says it once.
         for lane in displaced {
             self.place_anew(lane)?;
         }
@@ -281,7 +284,7 @@ impl Fetcher {
 
     /// Goes on where a log begins, if it no longer exists where it is read.
     fn place_anew(&mut self, lane: LaneId) -> Result<(), KafkaFault> {
-        let Some(of) = self.lanes.get(lane.0) else {
+        let Some(of) = self.lanes.get(lane.0).filter(|of| of.is_read) else {
             return Ok(());
         };
         let place = of.place.clone();
@@ -393,4 +396,59 @@ fn take_message<R>(message: &BorrowedMessage<'_>, take: impl FnOnce(&InputRecord
         offset: Offset(message.offset()),
         decoded: Some(&DecodeCache::default()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::super::mock::MockBroker;
+    use super::*;
+    use crate::Partition;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A thread with a backlog ends most turns before it has looked at all lanes.
+    #[test]
+    fn a_lane_that_is_displaced_is_told_of_however_the_turn_ends() {
+        let broker = MockBroker::start();
+        broker.cluster.create_topic("words", 2, 1).unwrap();
+        let place = |partition| TopicPartition {
+            topic: "words".into(),
+            partition: Partition(partition),
+        };
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", broker.cluster.bootstrap_servers());
+        let producer: BaseProducer = client.create().unwrap();
+        for _ in 0..10_000 {
+            let record = BaseRecord::<(), str>::to("words").partition(1).payload("x");
+            producer.send(record).unwrap();
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(LIMIT).unwrap();
+
+        let none = BTreeSet::new();
+        let mut fetcher = Fetcher::connect(&broker.config, none, Waker::default()).unwrap();
+        let began = Instant::now();
+        // From its first record on, each turn ends with a record of the second lane.
+        let mut turn = |starts: &[Position], is_over: fn(&Result<bool, KafkaFault>) -> bool| {
+            fetcher.start(starts).unwrap();
+            loop {
+                let read = fetcher.read(100, |_, _| Ok(ControlFlow::Break(())));
+                if is_over(&read) {
+                    return read;
+                }
+                assert!(began.elapsed() < LIMIT, "{read:?}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        turn(&[(place(1), Offset(0))], |read| *read == Ok(true)).unwrap();
+        let fault = turn(&[(place(0), Offset(1_000))], Result::is_err);
+        let fault = fault.unwrap_err().to_string();
+        assert!(fault.contains("words-0"), "{fault}");
+        assert!(fault.contains("up to offset 1000"), "{fault}");
+    }
 }
