@@ -127,12 +127,7 @@ pub(crate) fn ensure_internal(
     for topic in &existing {
         check(topic, &counts, &policies)?;
     }
-    let letters = existing
-        .iter()
-        .find(|topic| topic.kind == InternalTopicKind::DeadLetters);
-    if let Some(letters) = letters {
-        warn_if_deleted_by_age(admin, &letters.name)?;
-    }
+    warn_if_deleted(admin, &existing)?;
     let counts = create(admin, counts, &missing)?;
     // Topics that somebody else created meanwhile are as foreign as any.
     for topic in &topics {
@@ -178,8 +173,9 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
             settings.push(("delete.retention.ms", kept));
         }
         InternalTopicKind::Repartition => {
-            // Records that were not read yet must not be deleted by age.
+            // Records that were not read yet must not be deleted.
             settings.push((RETENTION, FOR_EVER.to_owned()));
+            settings.push((RETENTION_BYTES, FOR_EVER.to_owned()));
         }
         InternalTopicKind::Instances => {
             // Everybody reads all of it at startup, so it is kept short.
@@ -189,29 +185,56 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
         InternalTopicKind::DeadLetters => {
             // They have the timestamp of the original record, which may be old.
             settings.push((RETENTION, FOR_EVER.to_owned()));
+            settings.push((RETENTION_BYTES, FOR_EVER.to_owned()));
         }
     }
     settings
 }
 
 const RETENTION: &str = "retention.ms";
+const RETENTION_BYTES: &str = "retention.bytes";
 const FOR_EVER: &str = "-1";
 
-/// Warns if dead letters are deleted by the timestamp of the original record: an old one would be
-/// gone before anybody has seen it. If brokers set the timestamp, all are kept equally long.
-fn warn_if_deleted_by_age(admin: &Admin, topic: &str) -> Result<(), TopicError> {
-    let value = |setting| -> Result<Option<String>, KafkaFault> {
-        Ok(admin.setting(&[topic], setting)?.remove(topic))
+/// Warns of existing topics from which brokers delete what nobody has read yet:
+///
+/// - Records of repartition topics, by age or size. Those that were read are deleted by the
+///   application.
+/// - Dead letters by the timestamp of the original record: an old one would be gone before anybody
+///   has seen it. If brokers set the timestamp, all are kept equally long.
+fn warn_if_deleted(admin: &Admin, topics: &[&InternalTopic]) -> Result<(), KafkaFault> {
+    let of = |kind| {
+        let of_kind = topics.iter().filter(move |topic| topic.kind == kind);
+        of_kind.map(|topic| topic.name.as_str())
     };
-    let Some(retention) = value(RETENTION)?.filter(|retention| retention != FOR_EVER) else {
-        return Ok(());
+    let repartitions: Vec<&str> = of(InternalTopicKind::Repartition).collect();
+    let letters = of(InternalTopicKind::DeadLetters);
+    let names: Vec<&str> = repartitions.iter().copied().chain(letters).collect();
+    let mut ages = admin.setting(&names, RETENTION)?;
+    let mut sizes = admin.setting(&repartitions, RETENTION_BYTES)?;
+    let is_limited = |limits: &mut BTreeMap<String, String>, topic: &str| {
+        limits.remove(topic).filter(|limit| limit != FOR_EVER)
     };
-    if value("message.timestamp.type")?.as_deref() != Some("LogAppendTime") {
-        tracing::warn!(
-            topic,
-            retention_ms = retention,
-            "dead letters are deleted by the time of the record that they are, those of old records at once: set retention.ms=-1 with kafka-configs"
-        );
+    for topic in repartitions {
+        let age = is_limited(&mut ages, topic);
+        let size = is_limited(&mut sizes, topic);
+        if age.is_some() || size.is_some() {
+            tracing::warn!(
+                topic,
+                retention_ms = age,
+                retention_bytes = size,
+                "records of a repartition topic are deleted before they are read if they have to wait for long: set retention.ms=-1 and retention.bytes=-1 with kafka-configs"
+            );
+        }
+    }
+    for (topic, retention) in ages.into_iter().filter(|(_, limit)| limit != FOR_EVER) {
+        let by = admin.setting(&[&topic], "message.timestamp.type")?;
+        if by.get(&topic).map(String::as_str) != Some("LogAppendTime") {
+            tracing::warn!(
+                topic,
+                retention_ms = retention,
+                "dead letters are deleted by the time of the record that they are, those of old records at once: set retention.ms=-1 with kafka-configs"
+            );
+        }
     }
     Ok(())
 }
@@ -287,8 +310,10 @@ mod tests {
         for kind in [Changelog, DeadLetters, Instances, Repartition] {
             let settings: BTreeMap<_, _> = settings(kind).into_iter().collect();
             let is_compacted = settings.get("cleanup.policy").unwrap() == "compact";
-            let retention = settings.get("retention.ms").map(String::as_str);
-            assert!(is_compacted || retention == Some("-1"), "{kind:?}");
+            for setting in ["retention.ms", "retention.bytes"] {
+                let retention = settings.get(setting).map(String::as_str);
+                assert!(is_compacted || retention == Some("-1"), "{kind:?}");
+            }
         }
     }
 
