@@ -33,8 +33,8 @@ pub struct Metrics {
     restored: IntCounterVec,
     restore_remaining: IntGaugeVec,
     pub(crate) timers_pending: IntGaugeVec,
-    pub(crate) timers_fired: IntCounterVec,
-    pub(crate) timer_lateness: Histogram,
+    timers_fired: IntCounterVec,
+    timer_lateness: Histogram,
     timer_overdue: IntGauge,
     pub(crate) store_keys: IntGaugeVec,
     pub(crate) store_bytes: IntGaugeVec,
@@ -221,7 +221,7 @@ impl Metrics {
                 &["task"],
             )?,
             timers_pending: add.gauges("turnstile_timers_pending", "Timers pending, estimated.", &["timers"])?,
-            timers_fired: add.counters("turnstile_timers_fired_total", "Timers fired.", &["subtopology"])?,
+            timers_fired: add.counters("turnstile_timers_fired_total", "Timers fired, in transactions that were committed.", &["subtopology"])?,
             timer_lateness: add.latency(
                 "turnstile_timer_lateness_seconds",
                 "From a timer's deadline to its firing.",
@@ -351,8 +351,18 @@ impl Metrics {
         self.timer_overdue.set(seconds);
     }
 
-    pub(crate) fn observe_lateness(&self, lateness: Duration) {
-        self.timer_lateness.observe(lateness.as_secs_f64());
+    /// Counts the timers that a transaction has fired, with how late each was.
+    pub(crate) fn count_timers(&self, subtopology: &str, latenesses: &[Duration]) {
+        if latenesses.is_empty() {
+            return;
+        }
+        let fired = u64::try_from(latenesses.len()).unwrap_or(u64::MAX);
+        self.timers_fired
+            .with_label_values(&[subtopology])
+            .inc_by(fired);
+        for lateness in latenesses {
+            self.timer_lateness.observe(lateness.as_secs_f64());
+        }
     }
 }
 
@@ -406,7 +416,7 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         metrics.committed(Transaction::Records, Duration::from_millis(1_100));
-        metrics.observe_lateness(Duration::from_secs(4));
+        metrics.count_timers("0", &[Duration::from_secs(4)]);
         let shown = shown(&registry);
         for line in [
             "turnstile_commit_latency_seconds_bucket{transaction=\"records\",le=\"1\"} 0",
@@ -425,7 +435,7 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         metrics.committed(Transaction::Timers, Duration::from_millis(10_100));
-        metrics.observe_lateness(Duration::from_secs(29 * 60));
+        metrics.count_timers("0", &[Duration::from_secs(29 * 60)]);
         metrics.end_to_end_latency.observe(299.0);
         let shown = shown(&registry);
         for line in [

@@ -158,6 +158,7 @@ impl Sampler {
         if sampled.elapsed() > SAMPLE_AGE_MAX {
             tracing::warn!(%fault, "the consumer lag is not known: the ends of what is read here could not be sampled");
             self.metrics.consumer_lag.reset();
+            self.metrics.hanging_transactions.set(0);
             *sampled = Instant::now();
         }
     }

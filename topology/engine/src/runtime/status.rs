@@ -41,8 +41,8 @@ pub(crate) struct ThreadReport {
     pub(crate) problem: Option<String>,
     /// How many tasks it has held in part for longer than a session.
     pub(crate) misfits: usize,
-    /// When the next timer of its tasks is due, or was due.
-    pub(crate) next_timer: Option<TimestampMs>,
+    /// By when a timer of its tasks is or was certainly due.
+    pub(crate) due_by: Option<TimestampMs>,
     /// The tasks of which it holds anything, and why they do not run.
     pub(crate) tasks: BTreeMap<TaskId, (TaskStatus, Option<String>)>,
 }
@@ -162,10 +162,8 @@ impl StatusBoard {
     /// so the timer of its last report becomes more and more overdue.
     pub(crate) fn overdue(&self, now: TimestampMs) -> Duration {
         let threads = self.threads.read();
-        let next = threads
-            .values()
-            .filter_map(|thread| thread.report.next_timer);
-        next.min().map_or(Duration::ZERO, |due| now.since(due))
+        let dues = threads.values().filter_map(|thread| thread.report.due_by);
+        dues.min().map_or(Duration::ZERO, |due| now.since(due))
     }
 
     /// How many tasks all threads have held in part for longer than a session.
@@ -319,8 +317,8 @@ mod tests {
         let now = TimestampMs(1_000_000);
         let at = |seconds: i64| TimestampMs(now.0 + seconds * 1_000);
         assert_eq!(board.overdue(now), Duration::ZERO);
-        let report = |next_timer| ThreadReport {
-            next_timer,
+        let report = |due_by| ThreadReport {
+            due_by,
             ..joined([])
         };
         board.set_thread(0, report(Some(at(30))));

@@ -441,6 +441,17 @@ impl Task {
         timers.into_iter().chain(punctuations).min()
     }
 
+    /// By when a timer or a wall-clock punctuation is certainly due, seen from `now`: at or after
+    /// the time at which one of them is.
+    pub(crate) fn due_by(&self, now: TimestampMs) -> Option<TimestampMs> {
+        let timers = self.core.timers.iter().flatten();
+        let timers = timers.filter_map(crate::timer::Timers::due_by).min();
+        let punctuations = self.punctuations.next_due(now);
+        // A stream-time punctuation is due at once, and not at any time of the clock.
+        let punctuations = punctuations.filter(|due| due.0 > i64::MIN);
+        timers.into_iter().chain(punctuations).min()
+    }
+
     /// Moves out the records that were sent since the last call.
     pub(crate) fn take_outputs_into(&mut self, sent: &mut impl Extend<OutputRecord>) {
         sent.extend(self.core.outputs.drain(..));

@@ -76,6 +76,12 @@ impl Place {
             .unwrap_or(0);
         Tick(prefix | u64::from(self.slot) << (self.level * DIGIT_BITS))
     }
+
+    /// The last tick of the slot, in a wheel that stands at `cursor`.
+    pub(super) fn end(self, cursor: Tick) -> Tick {
+        let below = (1 << (self.level * DIGIT_BITS)) - 1;
+        Tick(self.start(cursor).0 | below)
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +119,14 @@ mod tests {
         assert_eq!(start(1, 4, 64 * 3 + 5), 64 * 4);
         assert_eq!(start(2, 1, 64 * 3 + 5), 64 * 64);
         assert_eq!(start(10, 15, 77), 15 << 60);
+    }
+
+    #[test]
+    fn a_slot_ends_at_its_last_tick() {
+        let end = |level, slot, cursor| Place { level, slot }.end(Tick(cursor)).0;
+        assert_eq!(end(0, 9, 64 * 3 + 5), 64 * 3 + 9);
+        assert_eq!(end(1, 4, 64 * 3 + 5), 64 * 5 - 1);
+        assert_eq!(end(10, 15, 77), u64::MAX);
     }
 
     #[test]

@@ -232,6 +232,12 @@ impl Timers {
         near.or_else(|| self.frontier.as_ref().map(Row::deadline))
     }
 
+    /// A time no earlier than the earliest timer in memory, and at most a slot of the wheel after
+    /// it: a pending timer is due by then. `None` if there is none, or it is still to be loaded.
+    pub(crate) fn due_by(&self) -> Option<TimestampMs> {
+        self.wheel.next_deadline_at_latest()
+    }
+
     /// Forgets everything but the stores: after a restore or an aborted transaction.
     pub(crate) fn reload(&mut self) {
         self.changes.clear();

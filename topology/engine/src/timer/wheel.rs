@@ -120,6 +120,18 @@ impl<K: Clone + Ord + Hash> TimerWheel<K> {
         next.map(Tick::timestamp)
     }
 
+    /// A time no earlier than the earliest pending timer, and at most a slot after it; `None` if
+    /// there is no timer.
+    pub(crate) fn next_deadline_at_latest(&self) -> Option<TimestampMs> {
+        let due = self.due.first().map(|(deadline, _)| *deadline);
+        let next = due.or_else(|| {
+            self.slots
+                .first_occupied()
+                .map(|place| place.end(self.cursor))
+        });
+        next.map(Tick::timestamp)
+    }
+
     /// The number of pending timers.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
@@ -342,6 +354,9 @@ mod tests {
                 let hint = wheel.next_deadline_hint().map(|hint| hint.0);
                 prop_assert_eq!(hint.is_some(), next.is_some());
                 prop_assert!(hint <= next);
+                let latest = wheel.next_deadline_at_latest().map(|latest| latest.0);
+                prop_assert_eq!(latest.is_some(), next.is_some());
+                prop_assert!(next <= latest);
             }
         }
     }

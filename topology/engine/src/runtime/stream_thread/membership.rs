@@ -391,7 +391,7 @@ impl<'a> Membership<'a> {
             joined: self.ownership.all_groups_assigned(),
             problem,
             misfits,
-            next_timer: self.works.next_timer(clock::now()),
+            due_by: self.works.due_by(clock::now()),
             tasks,
         };
         self.setup.board.set_thread(self.setup.number, report);

@@ -1,7 +1,7 @@
 //! A task in the hands of a thread, with what the thread keeps about it.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::record::OutputRecord;
 use crate::runtime::kafka::TopicPartition;
@@ -9,7 +9,7 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::Restoring;
 use crate::runtime::said::is_new;
 use crate::task::{LetterCause, Processed, Task, TaskError};
-use crate::{Offset, TaskStatus};
+use crate::{Offset, TaskStatus, TimestampMs};
 
 /// How far a task has come in one of its source partitions.
 #[derive(Debug, Clone)]
@@ -20,12 +20,14 @@ pub(super) struct SourcePosition {
     pub(super) next: Offset,
 }
 
-/// The outcomes of records, and the causes of other dead letters.
+/// The outcomes of records, the causes of other dead letters, and the timers that have fired.
 #[derive(Default)]
 pub(super) struct Counts {
     /// By source and result.
     records: Vec<(usize, Processed, u64)>,
     letters: Vec<LetterCause>,
+    /// How late each timer was.
+    latenesses: Vec<Duration>,
 }
 
 /// A task in the hands of a thread.
@@ -100,6 +102,13 @@ impl TaskSlot {
         }
     }
 
+    /// Fires up to `limit` timers that are due, and punctuators; returns how many timers.
+    pub(super) fn fire_due(&mut self, now: TimestampMs, limit: usize) -> Result<usize, TaskError> {
+        let latenesses = &mut self.counts.latenesses;
+        self.task
+            .fire_due(now, limit, &mut |lateness| latenesses.push(lateness))
+    }
+
     /// Takes out what the task has sent, and remembers the dead letters that no record accounts
     /// for.
     pub(super) fn take_outputs_into(&mut self, sent: &mut impl Extend<OutputRecord>) {
@@ -128,6 +137,7 @@ impl TaskSlot {
             log_dead_letter(&subtopology, &topic, kind);
             metrics.count(&subtopology, &topic, Processed::DeadLettered(kind), 1);
         }
+        metrics.count_timers(&subtopology, &committed.latenesses);
     }
 }
 

@@ -12,7 +12,7 @@ use super::slot::{SourcePosition, TaskSlot};
 use super::{ThreadFault, ThreadSetup};
 use crate::record::{Origin, OutputRecord};
 use crate::runtime::kafka::{KafkaFault, Outbox, Position, Slot, Slots, TopicPartition};
-use crate::task::TaskError;
+use crate::task::{Task, TaskError};
 use crate::{InputRecord, Offset, Partition, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
@@ -185,19 +185,8 @@ impl<'a> Work<'a> {
         let left = TIMERS_PER_COMMIT - self.timers_fired;
         let limit = (left / due.max(1)).clamp(1, TIMERS_PER_TURN);
         for slot in self.tasks.values_mut().filter(|slot| is_due(slot)) {
-            let metrics = &self.setup.metrics;
-            let fired = slot.task.fire_due(now, limit, &mut |lateness| {
-                metrics.observe_lateness(lateness);
-            })?;
+            let fired = slot.fire_due(now, limit)?;
             self.timers_fired += fired;
-            if fired > 0 {
-                let subtopology = slot.task.id().subtopology.to_string();
-                let fired = u64::try_from(fired).unwrap_or(u64::MAX);
-                metrics
-                    .timers_fired
-                    .with_label_values(&[&subtopology])
-                    .inc_by(fired);
-            }
             let before = sent.len();
             slot.take_outputs_into(&mut sent);
             if fired > 0 || sent.len() > before || slot.task.has_writes() {
@@ -217,21 +206,18 @@ impl<'a> Work<'a> {
         if self.has_fired_enough() {
             return None;
         }
-        self.dues(now).min()
+        let running = self.running();
+        running.filter_map(|task| task.next_due(now)).min()
     }
 
-    /// When the next timer or punctuator is or was due, whether or not it can be fired.
-    pub(super) fn next_timer(&self, now: TimestampMs) -> Option<TimestampMs> {
-        // A stream-time punctuation is due at once, and not at any time of the clock.
-        self.dues(now).filter(|due| due.0 > i64::MIN).min()
+    /// By when a timer or punctuator is or was certainly due, whether or not it can be fired.
+    pub(super) fn due_by(&self, now: TimestampMs) -> Option<TimestampMs> {
+        self.running().filter_map(|task| task.due_by(now)).min()
     }
 
-    fn dues(&self, now: TimestampMs) -> impl Iterator<Item = TimestampMs> {
-        let running = self
-            .tasks
-            .values()
-            .filter(|slot| slot.task.status() == TaskStatus::Running);
-        running.filter_map(move |slot| slot.task.next_due(now))
+    fn running(&self) -> impl Iterator<Item = &Task> {
+        let tasks = self.tasks.values().map(|slot| &slot.task);
+        tasks.filter(|task| task.status() == TaskStatus::Running)
     }
 
     /// Whether somebody waits for what was done since the last commit began: it has sent something

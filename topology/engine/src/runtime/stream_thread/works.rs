@@ -143,10 +143,10 @@ impl<'a> Works<'a> {
         works.filter_map(|work| work.next_due(now)).min()
     }
 
-    /// When the next timer or punctuator is or was due, whether or not it can be fired.
-    pub(super) fn next_timer(&self, now: TimestampMs) -> Option<TimestampMs> {
+    /// By when a timer or punctuator is or was certainly due, whether or not it can be fired.
+    pub(super) fn due_by(&self, now: TimestampMs) -> Option<TimestampMs> {
         let works = self.works.iter();
-        works.filter_map(|work| work.next_timer(now)).min()
+        works.filter_map(|work| work.due_by(now)).min()
     }
 
     /// Includes in the next commit those of these tasks whose stores know less of their changelog

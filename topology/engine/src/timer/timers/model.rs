@@ -268,6 +268,9 @@ impl Task {
         self.check_index();
         let next = self.timers.next_deadline().map_or(i64::MAX, |next| next.0);
         assert!(self.pending.values().all(|deadline| next <= *deadline));
+        let earliest = self.pending.values().min().copied();
+        let due_by = self.timers.due_by().map(|due_by| due_by.0);
+        assert!(due_by.is_none() || earliest.is_some() && earliest <= due_by);
         assert!(self.timers.wheel.len() <= 2 * self.near_limit);
     }
 }

@@ -286,6 +286,20 @@ fn a_sleeper_that_follows_next_deadline_fires_every_timer_in_its_millisecond() {
 }
 
 #[test]
+fn what_was_not_loaded_yet_is_not_taken_for_overdue() {
+    let mut task = Task::new(4);
+    assert_eq!(task.timers.due_by(), None);
+    task.schedule("order", 120_000);
+    task.commit();
+    task.timers.reload();
+    assert_eq!(task.timers.next_deadline(), Some(TimestampMs(0)));
+    assert_eq!(task.timers.due_by(), None);
+    assert_eq!(task.take_due(119_999, 10), []);
+    let due_by = task.timers.due_by().unwrap();
+    assert!((120_000..120_064).contains(&due_by.0), "{due_by:?}");
+}
+
+#[test]
 fn a_changelog_record_that_is_no_row_is_an_error() {
     let task = Task::new(1);
     let mut batch = Batch::new();
