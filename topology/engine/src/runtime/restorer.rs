@@ -29,7 +29,7 @@ mod worker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
@@ -49,6 +49,9 @@ pub(crate) struct RestoreJob {
     pub(crate) task: TaskId,
     /// Its stores, if it has any.
     pub(crate) restore: Option<ChangelogRestore>,
+    /// When they will have been left alone for so long that the changelog may lack tombstones of
+    /// what they hold.
+    pub(crate) usable_until: SystemTime,
     /// The source partitions of the task, by group.
     pub(crate) sources: Vec<(CommittedReader, Vec<TopicPartition>)>,
     /// The partitions of repartition topics that it can write to.
@@ -75,13 +78,15 @@ impl CalledOff {
 struct Lent {
     /// Their changelog partition.
     place: TopicPartition,
+    usable_until: SystemTime,
     stores: Arc<Mutex<Option<ChangelogRestore>>>,
 }
 
 impl Lent {
-    fn of(stores: ChangelogRestore) -> Self {
+    fn of(stores: ChangelogRestore, usable_until: SystemTime) -> Self {
         Self {
             place: changelog_of(&stores),
+            usable_until,
             stores: Arc::new(Mutex::new(Some(stores))),
         }
     }
@@ -94,6 +99,22 @@ impl Lent {
     /// Takes them out; `None` if the job was called off.
     fn take(&self) -> Option<ChangelogRestore> {
         self.stores.lock().take()
+    }
+
+    /// Takes them out to read on at `now`.
+    ///
+    /// # Errors
+    ///
+    /// When they have waited for too long: what they hold may have been deleted since, and the
+    /// changelog no longer says so.
+    fn take_to_read(&self, now: SystemTime) -> Result<Option<ChangelogRestore>, TaskError> {
+        match self.take() {
+            Some(stores) if now > self.usable_until => Err(TaskError::Corrupted {
+                task: stores.task,
+                source: "they have waited for their restore for too long".into(),
+            }),
+            stores => Ok(stores),
+        }
     }
 }
 
@@ -212,7 +233,8 @@ impl Restorer {
     /// job of the task must have been called off.
     pub(crate) fn submit(&self, mut job: RestoreJob) -> Result<Restoring, KafkaFault> {
         let called_off = CalledOff::default();
-        let stores = job.restore.take().map(Lent::of);
+        let stores = job.restore.take();
+        let stores = stores.map(|stores| Lent::of(stores, job.usable_until));
         let restoring = Restoring {
             called_off: called_off.clone(),
             stores: stores.clone(),
@@ -268,8 +290,33 @@ pub(super) fn offset_of(positions: &[Position], place: &TopicPartition) -> Optio
 mod tests {
     use turnstile_state::{Backend, MemoryBackend};
 
+    use std::time::Duration;
+
     use super::*;
     use crate::quiet;
+
+    #[test]
+    fn stores_that_have_waited_for_too_long_are_not_read_into() {
+        let (plan, _) = quiet::plan(&[("words", 1, &["counts"])]);
+        let of = &plan.subtopologies[0];
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(&of.store_specs()));
+        let until = SystemTime::now();
+        let lent = || {
+            let stores = ChangelogRestore::of(plan.tasks()[0], of, &backend);
+            Lent::of(stores.unwrap().unwrap(), until)
+        };
+        assert!(
+            lent()
+                .take_to_read(until)
+                .is_ok_and(|stores| stores.is_some())
+        );
+        let too_late = lent().take_to_read(until + Duration::from_millis(1));
+        assert!(matches!(too_late, Err(TaskError::Corrupted { .. })));
+        let called_off = lent();
+        drop(called_off.take());
+        let found = called_off.take_to_read(until + Duration::from_millis(1));
+        assert!(found.is_ok_and(|stores| stores.is_none()));
+    }
 
     #[test]
     fn who_calls_a_job_off_has_the_stores_though_nobody_has_looked_at_it_yet() {
@@ -288,6 +335,7 @@ mod tests {
         let job = RestoreJob {
             task,
             restore: Some(restore),
+            usable_until: SystemTime::now(),
             sources: Vec::new(),
             repartitions: Vec::new(),
         };

@@ -279,6 +279,12 @@ impl TaskStores {
         self.age(task).is_some_and(|age| age > AGE_MAX)
     }
 
+    /// Until when the stores of a task can be used if nobody brings them up to date before.
+    pub(crate) fn usable_until(&self, task: TaskId) -> SystemTime {
+        let age = self.age(task).unwrap_or_default();
+        SystemTime::now() + AGE_MAX.saturating_sub(age)
+    }
+
     /// How long the stores of a task were unused, if there are any.
     pub(crate) fn age(&self, task: TaskId) -> Option<Duration> {
         let noted = fs::metadata(self.kept_until(task)).and_then(|file| file.modified());

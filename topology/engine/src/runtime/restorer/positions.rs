@@ -279,6 +279,7 @@ mod tests {
         });
         let job = RestoreJob {
             task,
+            usable_until: std::time::SystemTime::now(),
             restore: None,
             sources: sources.collect(),
             repartitions: Vec::new(),

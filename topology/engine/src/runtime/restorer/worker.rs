@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -263,10 +263,15 @@ impl Worker {
     ) -> Result<Vec<Behind>, TaskError> {
         let mut all_behind = Vec::with_capacity(tasks.len());
         for task in tasks {
-            let Some(stores) = task.ticket.stores.as_ref().and_then(Lent::take) else {
-                continue;
+            let lent = task.ticket.stores.as_ref();
+            let begun = match lent.map(|lent| lent.take_to_read(SystemTime::now())) {
+                None | Some(Ok(None)) => continue,
+                Some(Err(too_old)) => Err(too_old),
+                Some(Ok(Some(stores))) => {
+                    Behind::begin(task, stores, end, &self.being_read, &self.listeners)
+                }
             };
-            match Behind::begin(task, stores, end, &self.being_read, &self.listeners) {
+            match begun {
                 Ok(Begun::Behind(behind)) => all_behind.push(*behind),
                 Ok(Begun::Current(found)) => restored.push(found),
                 Err(error) => {

@@ -35,7 +35,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::changelog_ends::ChangelogEnds;
 use super::schedule::{Pending, Resting, Schedule};
@@ -62,6 +62,8 @@ const HELD_MAX: usize = 8_000;
 pub(super) struct Committing {
     pub(super) id: TaskId,
     pub(super) positions: Vec<SourcePosition>,
+    /// When it was sealed.
+    pub(super) sealed: SystemTime,
     pub(super) counts: Counts,
     /// How far its changelog partition was known to be written when the commit began.
     pub(super) changelog_end: Option<Offset>,

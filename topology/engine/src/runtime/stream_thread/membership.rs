@@ -340,7 +340,8 @@ impl<'a> Membership<'a> {
             .begin_flush()
             .map_err(|error| TaskError::of_state(id, error))?;
         let is_kept = slot.task.status() == TaskStatus::Running;
-        let before = mem::replace(&mut slot.kept_until, is_kept.then(SystemTime::now));
+        let before = mem::replace(&mut slot.kept_until, slot.certain.filter(|_| is_kept));
+        slot.make_certain(SystemTime::now());
         self.works.catch_up(|of| of == id);
         if let Some(time) = before {
             self.setup.stores.note_kept(id, time);
@@ -410,8 +411,11 @@ impl<'a> Membership<'a> {
         }
         if let Err(error) = slot.task.backend().flush() {
             tracing::warn!(task = %id, error = super::with_sources(&error), "could not flush; the next start restores more");
-        } else if was_running && is_kept {
-            self.setup.stores.note_kept(id, SystemTime::now());
+        } else if was_running
+            && is_kept
+            && let Some(time) = slot.certain
+        {
+            self.setup.stores.note_kept(id, time);
         }
         drop(slot);
         self.setup.standbys.give_back(id);

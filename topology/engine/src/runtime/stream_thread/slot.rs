@@ -8,8 +8,13 @@ use crate::runtime::kafka::TopicPartition;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::restorer::Restoring;
 use crate::runtime::said::is_new;
+use crate::runtime::task_stores::AGE_MAX;
 use crate::task::{LetterCause, Processed, Task, TaskError};
 use crate::{Offset, TaskStatus, TimestampMs};
+
+/// How long a task that has nothing to do goes without a commit. Its stores count as left alone
+/// since the last one, and are of no use when they were for [`AGE_MAX`].
+const CERTAIN_MAX: Duration = AGE_MAX.checked_div(12).expect("it is not divided by 0");
 
 /// How far a task has come in one of its source partitions.
 #[derive(Debug, Clone)]
@@ -43,6 +48,10 @@ pub(super) struct TaskSlot {
     pub(super) reached: Option<Offset>,
     /// When the last flush of its stores began; before that, when it came here.
     pub(super) flushed: Instant,
+    /// When it was last certain that the task is here: the beginning of its last commit, which
+    /// would have been refused otherwise. A session may have ended, and another have written for
+    /// the task, before this process hears of it.
+    pub(super) certain: Option<SystemTime>,
     /// Up to when its stores are kept up to date once that flush has ended, if they are.
     pub(super) kept_until: Option<SystemTime>,
     /// Since the last commit began.
@@ -58,6 +67,7 @@ impl TaskSlot {
             positions: Vec::new(),
             reached: None,
             flushed: Instant::now(),
+            certain: None,
             kept_until: None,
             counts: Counts::default(),
         }
@@ -82,6 +92,15 @@ impl TaskSlot {
     /// changelog.
     pub(super) fn is_behind(&self, at: Offset) -> bool {
         self.task.plan().changelog.is_some() && self.reached.is_none_or(|reached| reached < at)
+    }
+
+    /// Makes it take part in the next commit if it was last certain too long before `now` that it
+    /// is here.
+    pub(super) fn make_certain(&mut self, now: SystemTime) {
+        let is_running = self.task.status() == TaskStatus::Running;
+        let since = self.certain.map(|time| now.duration_since(time));
+        let is_old = since.is_some_and(|since| since.is_ok_and(|since| since > CERTAIN_MAX));
+        self.dirty |= is_running && is_old;
     }
 
     /// Makes it take part in the next commit if its stores know less of their changelog than `end`.
@@ -150,5 +169,40 @@ fn log_dead_letter(subtopology: &str, topic: &str, reason: &str) {
             reason,
             "records have become dead letters"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnstile_state::MemoryBackend;
+
+    use super::*;
+    use crate::quiet;
+
+    #[test]
+    fn a_task_that_has_nothing_to_do_takes_part_in_a_commit_now_and_then() {
+        let (plan, _) = quiet::plan(&[("words", 1, &["counts"])]);
+        let id = plan.tasks()[0];
+        let of = plan.subtopology(id.subtopology).unwrap();
+        let backend = Arc::new(MemoryBackend::new(&of.store_specs()));
+        let task = Task::new(id, plan.topology.clone(), of.clone(), backend);
+        let mut slot = TaskSlot::new(task);
+        let now = SystemTime::now();
+        slot.certain = Some(now - CERTAIN_MAX * 2);
+        slot.make_certain(now);
+        assert!(!slot.dirty, "it does not run");
+        slot.task.become_status(TaskStatus::Restoring);
+        slot.task.start(TimestampMs(0));
+        for (certain, is_dirty) in [
+            // Its first commit is due anyway.
+            (None, false),
+            (Some(now), false),
+            (Some(now + CERTAIN_MAX * 2), false),
+            (Some(now - CERTAIN_MAX * 2), true),
+        ] {
+            slot.certain = certain;
+            slot.make_certain(now);
+            assert_eq!(slot.dirty, is_dirty, "{certain:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! sealed for a commit.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::changelog_ends::ChangelogEnds;
 use super::commit::Committing;
@@ -292,6 +292,7 @@ impl<'a> Work<'a> {
         Some(Committing {
             id,
             positions: slot.positions.clone(),
+            sealed: SystemTime::now(),
             counts: slot.take_counts(),
             changelog_end: ends.of(id.partition),
         })
@@ -313,12 +314,14 @@ impl<'a> Work<'a> {
         let Committing {
             id,
             positions,
+            sealed,
             counts,
             changelog_end,
         } = committed;
         let Some(slot) = self.tasks.get_mut(&id) else {
             return Ok(());
         };
+        slot.certain = Some(sealed);
         // Nobody else has written for this task before what was written here for others: its
         // own groups joined the transaction after that was delivered.
         let reached = ends.of(id.partition).max(changelog_end);

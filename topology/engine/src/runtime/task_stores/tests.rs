@@ -111,6 +111,20 @@ fn stores_that_may_have_missed_a_tombstone_are_not_used_again() {
 }
 
 #[test]
+fn stores_can_be_used_for_as_long_as_they_may_be_left_alone() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let folder = tempfile::tempdir().unwrap();
+    let (stores, task) = stores(folder.path());
+    let left = |stores: &TaskStores| stores.usable_until(task).duration_since(SystemTime::now());
+    assert!(left(&stores).unwrap() > AGE_MAX - MINUTE, "there are none");
+    let _backend = open(&stores, task);
+    stores.note_kept(task, SystemTime::now() - AGE_MAX + MINUTE);
+    assert!(left(&stores).is_ok_and(|left| left <= MINUTE));
+    stores.note_kept(task, SystemTime::now() - AGE_MAX * 2);
+    assert!(left(&stores).is_err());
+}
+
+#[test]
 fn a_note_of_stores_that_are_gone_is_nothing() {
     for age in [Duration::ZERO, AGE_MAX * 2] {
         let folder = tempfile::tempdir().unwrap();

@@ -93,6 +93,7 @@ impl Membership<'_> {
             sources: sources.collect(),
             repartitions: repartitions.collect(),
             restore: slot.task.restore()?,
+            usable_until: self.setup.stores.usable_until(id),
         };
         slot.restoring = Some(self.restorer.submit(job)?);
         Ok(())
