@@ -19,7 +19,7 @@ use crate::row::{Row, RowReader, row, stored, write_bytes};
 use crate::tickets::Ticket;
 
 /// How many attempts at a command that ended in `404` an outcome can answer.
-const MAX_ATTEMPTS: usize = 16;
+pub(crate) const MAX_ATTEMPTS: usize = 16;
 
 /// The key under which an outcome is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

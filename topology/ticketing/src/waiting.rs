@@ -3,16 +3,22 @@
 //! A command and the event that makes it possible come through different topics, so
 //! a command can overtake an event whose effect its sender has already seen. It then
 //! waits for the event; what has not come by the deadline does not exist.
+//!
+//! Each attempt at a command waits by itself, and is answered when its own time is over. But
+//! together they take one place of those there are: who tries again keeps nobody else out.
+
+use std::collections::HashSet;
 
 use turnstile_engine::TimestampMs;
 
 use crate::commands::Command;
+use crate::outcome::MAX_ATTEMPTS;
 use crate::row::{Row, RowReader};
 
-/// The most commands that wait for one ticket or order.
+/// The most commands that wait for one ticket or order, however many attempts there are at each.
 const MAX_WAITING: usize = 64;
 
-/// A command and how long it may wait.
+/// An attempt at a command and how long it may wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WaitingCommand<B> {
     command: Command<B>,
@@ -36,7 +42,7 @@ impl<B: PartialEq> Waiting<B> {
         self.commands.is_empty()
     }
 
-    /// Lets `command` wait too, unless too many do; if it waits already, it keeps waiting.
+    /// Lets `command` wait too, unless too many others do; if it waits already, it keeps waiting.
     pub(crate) fn add(&mut self, command: &Command<B>, until: TimestampMs) -> bool
     where
         B: Clone,
@@ -48,14 +54,28 @@ impl<B: PartialEq> Waiting<B> {
         {
             return true;
         }
-        if self.commands.len() >= MAX_WAITING {
-            return false;
+        let waits = self.commands.iter().enumerate();
+        let attempts = waits.filter(|(_, waiting)| waiting.command.id == command.id);
+        let attempts: Vec<usize> = attempts.map(|(place, _)| place).collect();
+        match attempts.as_slice() {
+            [] if self.places() >= MAX_WAITING => return false,
+            // As in an outcome, the latest attempts count; but the first one holds the place in
+            // the order of arrival.
+            [_, oldest, ..] if attempts.len() >= MAX_ATTEMPTS => {
+                self.commands.remove(*oldest);
+            }
+            _ => {}
         }
         self.commands.push(WaitingCommand {
             command: command.clone(),
             until,
         });
         true
+    }
+
+    fn places(&self) -> usize {
+        let ids = self.commands.iter().map(|waiting| &waiting.command.id);
+        ids.collect::<HashSet<_>>().len()
     }
 
     /// All of them: what they wait for has come.
@@ -104,13 +124,20 @@ impl<B: Row> Row for Waiting<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::CommandId;
+    use crate::ids::{AttemptId, CommandId};
 
     fn command(id: usize) -> Command<u64> {
         Command {
             id: CommandId::new(id.to_string()).unwrap(),
             attempt: None,
             body: 7,
+        }
+    }
+
+    fn attempt(id: usize, attempt: usize) -> Command<u64> {
+        Command {
+            attempt: Some(AttemptId::new(attempt.to_string()).unwrap()),
+            ..command(id)
         }
     }
 
@@ -128,5 +155,29 @@ mod tests {
         }
         assert!(!waiting.add(&command(64), TimestampMs(30)));
         assert_eq!(waiting.into_commands().count(), 64);
+    }
+
+    #[test]
+    fn the_attempts_at_a_command_take_one_place_and_each_waits_its_own_time() {
+        let mut waiting = Waiting::none();
+        for number in 0..100 {
+            assert!(waiting.add(&attempt(0, number), TimestampMs(10)));
+        }
+        for id in 1..64 {
+            assert!(waiting.add(&command(id), TimestampMs(20)));
+        }
+        assert!(!waiting.add(&command(64), TimestampMs(20)));
+        assert!(waiting.add(&attempt(0, 100), TimestampMs(30)));
+        let other_body = Command {
+            body: 8,
+            ..attempt(0, 101)
+        };
+        assert!(waiting.add(&other_body, TimestampMs(30)));
+        let first = std::iter::once(0);
+        let due: Vec<_> = first.chain(87..100).map(|n| attempt(0, n)).collect();
+        assert_eq!(waiting.take_due(TimestampMs(10)), due);
+        assert_eq!(waiting.take_due(TimestampMs(20)).len(), 63);
+        let left: Vec<_> = waiting.into_commands().collect();
+        assert_eq!(left, [attempt(0, 100), other_body]);
     }
 }

@@ -12,7 +12,8 @@ use turnstile_ticketing::topics::{
 };
 
 use crate::said::{
-    order_cancel, order_create, payment_create, ticket_create, ticket_update, with_id,
+    IN_TWO_MINUTES, order_cancel, order_create, order_created, payment_create, ticket_create,
+    ticket_update, with_id,
 };
 use crate::world::World;
 
@@ -286,6 +287,59 @@ fn a_404_is_not_kept_as_the_outcome_of_an_idempotency_key() {
         assert_eq!(reply(&outcome, "o", attempt), Reply::Answer(&placed));
     }
     assert_eq!(world.types(ORDERS, "o"), ["created"]);
+}
+
+/// The event with which Tickets publishes a ticket.
+fn ticket_created() -> Value {
+    json!({"type": "ticket.created", "id": "t", "title": "Concert", "price": 10.5,
+        "userId": "owner", "version": 0})
+}
+
+#[test]
+fn an_order_that_waits_for_its_ticket_gets_it_however_often_it_is_tried_again() {
+    let mut world = World::of(&[Service::Orders]);
+    world.create_ticket("t");
+    for number in 0..100 {
+        let outcome = attempt(&mut world, "t", "o", &number.to_string());
+        assert_eq!(outcome, None, "attempt {number}");
+    }
+    // It has taken one place of those of the others.
+    let others: Vec<_> = (0..63)
+        .map(|number| world.order("t", &format!("other-{number}")))
+        .collect();
+    let answers = |world: &World| {
+        let answer = |command: &String| world.reservation_answer("t", command);
+        others.iter().filter_map(answer).collect::<Vec<_>>()
+    };
+    assert_eq!(answers(&world), []);
+    // Now all places are taken, but it has one. If it asks for something else, that waits for the
+    // outcome of what it has asked for.
+    assert_eq!(attempt(&mut world, "t", "o", "again"), None);
+    assert_eq!(attempt(&mut world, "t", "something-else", "100"), None);
+    world.event(TICKETS, "t", &ticket_created());
+    let outcome = world.reservation_outcome("t", "key").unwrap();
+    let placed = Answer::OrderPlaced("o".parse().unwrap());
+    assert_eq!(reply(&outcome, "o", "again"), Reply::Answer(&placed));
+    assert_eq!(reply(&outcome, "something-else", "100"), Reply::OtherBody);
+    assert_eq!(world.types(ORDERS, "o"), ["created"]);
+    assert_eq!(answers(&world).len(), 63);
+}
+
+#[test]
+fn a_payment_that_waits_for_its_order_is_made_however_often_it_is_tried_again() {
+    let mut world = World::of(&[Service::Payments]);
+    let pay = |attempt: usize| {
+        let mut pay = with_id(payment_create("o", "tok_visa"), "key");
+        pay["attemptId"] = attempt.to_string().into();
+        pay
+    };
+    for number in 0..100 {
+        world.event(ORDER_COMMANDS, "o", &pay(number));
+    }
+    assert_eq!(world.payment_answer("o", "key"), None);
+    world.event(ORDERS, "o", &order_created("o", "t", IN_TWO_MINUTES));
+    assert_eq!(world.payment_answer("o", "key").unwrap().status(), 201);
+    assert_eq!(world.types(PAYMENTS, "o"), ["created", "succeeded"]);
 }
 
 #[test]
