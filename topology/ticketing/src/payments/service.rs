@@ -4,6 +4,9 @@
 //! answered as soon as Orders has it. So a payment for an unknown order waits for a
 //! short time. A charge that the gateway leaves open is settled by a timer: the stream
 //! thread never waits.
+//!
+//! What the gateway does cannot be undone if the record is rejected. So whatever may be rejected
+//! comes before it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,18 +240,17 @@ impl Payments {
         let Some(copy) = copy.filter(|copy| copy.user_id.is_some()) else {
             return self.wait(context, undecided, command);
         };
-        let (mut made, end) = match charges.begin(&copy, command) {
-            Ok((made, charge)) => {
-                let end = match self.gateway.charge(&charge) {
-                    ChargeAnswer::Succeeded => Some(PaymentChange::Succeeded),
-                    ChargeAnswer::Declined => Some(PaymentChange::Failed),
-                    ChargeAnswer::Open => None,
-                };
-                (made, end)
-            }
+        let (mut made, charge) = match charges.begin(&copy, command) {
+            Ok(begun) => begun,
             Err(refused) => return self.refuse(context, undecided, command, refused),
         };
+        // First, since it is what may be rejected: how the charge ends is said in fewer bytes.
         self.publish_created(context, order, &made)?;
+        let end = match self.gateway.charge(&charge) {
+            ChargeAnswer::Succeeded => Some(PaymentChange::Succeeded),
+            ChargeAnswer::Declined => Some(PaymentChange::Failed),
+            ChargeAnswer::Open => None,
+        };
         if let Some(end) = end {
             made.ended = Some(self.end(context, order, &made.payment, end)?);
         } else {
@@ -379,8 +381,9 @@ impl Payments {
             return Ok(());
         }
         context.put(self.stores.charges, order, &charges)?;
+        self.publish(context, order, payment, PaymentChange::Refunded)?;
         self.gateway.refund(payment);
-        self.publish(context, order, payment, PaymentChange::Refunded)
+        Ok(())
     }
 
     fn wait(

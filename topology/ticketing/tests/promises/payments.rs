@@ -207,6 +207,41 @@ fn which_of_two_charges_goes_back_is_known_when_both_have_ended() {
 }
 
 #[test]
+fn no_money_moves_for_a_record_that_is_rejected() {
+    // More than is passed on.
+    const HEADER: usize = 256 << 10;
+    let bank = Arc::new(Bank::default());
+    let config = TicketingConfig {
+        gateway: bank.clone(),
+        services: [Service::Payments].into(),
+        ..TicketingConfig::default()
+    };
+    let moved = || {
+        let charged = bank.charged.lock().unwrap().len();
+        (charged, bank.refunded.lock().unwrap().len())
+    };
+    let created = order_created("o", "t", IN_TWO_MINUTES);
+    let pay = |order| with_id(payment_create(order, "tok_visa"), "c");
+    let mut world = World::with(&config, &partitions(3));
+    world.event(ORDERS, "o", &created);
+    let due = refund_due("o", "p", 1);
+    world.event_with_header(ORDER_COMMANDS, "o", &pay("o"), HEADER);
+    world.event_with_header(ORDERS, "o", &due, HEADER);
+    // Here the payment waits for the order, which comes with the header.
+    world.event(ORDER_COMMANDS, "p", &pay("p"));
+    let other = order_created("p", "t", IN_TWO_MINUTES);
+    world.event_with_header(ORDERS, "p", &other, HEADER);
+    assert_eq!(world.dead_letters().len(), 3);
+    assert_eq!(moved(), (0, 0));
+    assert!(world.read(PAYMENTS).is_empty());
+
+    world.event(ORDER_COMMANDS, "o", &pay("o"));
+    assert_eq!(status(&world, "o", "c"), Some(201));
+    world.event(ORDERS, "o", &due);
+    assert_eq!(moved(), (1, 1));
+}
+
+#[test]
 fn the_money_of_an_order_that_is_completed_after_all_stays() {
     let ended = |kind, version| order_ended(kind, "o", "t", version);
     let (cancelled, completed) = (ended("cancelled", 1), ended("completed", 2));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::said::with_id;
 use serde_json::Value;
 use turnstile_engine::driver::{LogRecord, TopologyTestDriver};
+use turnstile_engine::partitioner::partition_of;
 use turnstile_engine::topology::InternalTopicKind;
 use turnstile_engine::{Codec, Partition, Store, TimestampMs};
 use turnstile_state::{ChangelogRecord, StoreTag};
@@ -99,6 +100,24 @@ impl World {
     pub(crate) fn append(&mut self, topic: &str, key: &str, value: &Value) {
         self.driver
             .pipe(topic, Some(key), Some(value.to_string().as_bytes()));
+    }
+
+    /// Appends a record with a header of so many bytes, keyed as the contract says, and lets
+    /// everything happen.
+    pub(crate) fn event_with_header(
+        &mut self,
+        topic: &str,
+        key: &str,
+        value: &Value,
+        bytes: usize,
+    ) {
+        let headers = [("trace".to_owned(), Some(vec![b'x'; bytes]))];
+        let value = value.to_string();
+        let (key, value) = (key.as_bytes(), value.as_bytes());
+        let partition = partition_of(key, 3);
+        self.driver
+            .pipe_to(topic, partition, Some(key), Some(value), &headers);
+        self.run();
     }
 
     /// Appends a record whose partition has nothing to do with its key.
