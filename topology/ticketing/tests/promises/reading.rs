@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use turnstile_ticketing::Service;
 use turnstile_ticketing::topics::{
     self, EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS, TICKET_COMMANDS, TICKETS,
 };
+use turnstile_ticketing::{Service, iso8601};
 
 use crate::said::{
     IN_TWO_MINUTES, expired, order_cancel, order_create, order_created, order_ended, payment,
@@ -254,6 +254,25 @@ fn an_order_expires_at_a_time_of_iso_8601_that_has_an_offset() {
     let value = order_created("o", "t", "2026-01-31T09:32:00").to_string();
     let value = Some(value.as_bytes());
     buried(&mut World::new(), ORDERS, value, "invalid_field");
+}
+
+#[test]
+fn an_order_may_expire_in_any_year() {
+    let mut world = World::of(&[Service::Expiration]);
+    // The latest time that JavaScript knows, and what is written of it.
+    let latest = order_created("o", "t", "+275760-09-13T00:00:00.000Z");
+    world.event(ORDERS, "o", &latest);
+    let timers = world.driver.timers("expiration");
+    let deadlines: Vec<_> = timers.into_iter().map(|(deadline, _)| deadline).collect();
+    let [deadline] = deadlines.as_slice() else {
+        panic!("one timer: {deadlines:?}");
+    };
+    assert_eq!(iso8601(*deadline), "9999-12-31T23:59:59.999Z");
+    assert!(world.read(EXPIRATION).is_empty());
+    let long_ago = order_created("p", "t", "-000001-01-01T00:00:00.000Z");
+    world.event(ORDERS, "p", &long_ago);
+    assert_eq!(world.types(EXPIRATION, "p"), ["expired"]);
+    assert!(world.dead_letters().is_empty());
 }
 
 #[test]
