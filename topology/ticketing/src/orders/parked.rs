@@ -43,8 +43,14 @@ pub(super) struct ParkedEvents {
 }
 
 impl ParkedEvents {
-    /// Adds one, unless that would be too many.
+    /// Adds one, unless that would be too many. What was said before is not said once more, since
+    /// an order accepts it once: it waits for as long as if it had come last.
     pub(super) fn park(&mut self, event: ParkedEvent) -> Result<(), String> {
+        let mut parked = self.events.iter_mut();
+        if let Some(same) = parked.find(|parked| parked.fact == event.fact) {
+            same.until = same.until.max(event.until);
+            return Ok(());
+        }
         let letters = self.events.iter().map(|event| &event.letter);
         let bytes = letters.map(Letter::bytes).sum::<usize>() + event.letter.bytes();
         if self.events.len() >= MAX_PARKED {
@@ -180,9 +186,10 @@ mod tests {
     use super::*;
     use crate::ids::PaymentId;
 
-    fn event(value: Vec<u8>) -> ParkedEvent {
+    fn event(payment: usize, value: Vec<u8>) -> ParkedEvent {
+        let payment = PaymentId::new(payment.to_string()).unwrap();
         ParkedEvent {
-            fact: Fact::Expired,
+            fact: Fact::PaymentSucceeded(payment),
             origin: Origin {
                 topic: "payments".into(),
                 partition: Partition(3),
@@ -201,18 +208,40 @@ mod tests {
     #[test]
     fn no_more_wait_than_a_row_can_hold() {
         let mut many = ParkedEvents::default();
-        for _ in 0..MAX_PARKED {
-            many.park(event(vec![1; 3])).unwrap();
+        for payment in 0..MAX_PARKED {
+            many.park(event(payment, vec![1; 3])).unwrap();
         }
-        assert!(many.park(event(vec![1; 3])).unwrap_err().contains("1000"));
+        let one_more = event(MAX_PARKED, vec![1; 3]);
+        assert!(many.park(one_more).unwrap_err().contains("1000"));
         assert_eq!(many.events.len(), MAX_PARKED);
         let mut large = ParkedEvents::default();
         let half = MAX_PARKED_BYTES / 2 - 11;
-        for _ in 0..2 {
-            large.park(event(vec![1; half])).unwrap();
+        for payment in 0..2 {
+            large.park(event(payment, vec![1; half])).unwrap();
         }
-        assert!(large.park(event(Vec::new())).unwrap_err().contains("bytes"));
+        let one_more = event(2, Vec::new());
+        assert!(large.park(one_more).unwrap_err().contains("bytes"));
         assert_eq!(large.events.len(), 2);
+    }
+
+    #[test]
+    fn what_comes_again_takes_no_room_and_waits_as_long_as_if_it_had_come_last() {
+        let mut parked = ParkedEvents::default();
+        for payment in 0..MAX_PARKED {
+            parked.park(event(payment, Vec::new())).unwrap();
+        }
+        let again = ParkedEvent {
+            until: TimestampMs(99),
+            ..event(0, vec![1; MAX_PARKED_BYTES])
+        };
+        parked.park(again).unwrap();
+        parked.park(event(0, Vec::new())).unwrap();
+        let expected = ParkedEvent {
+            until: TimestampMs(99),
+            ..event(0, Vec::new())
+        };
+        assert_eq!(parked.events.first(), Some(&expected));
+        assert_eq!(parked.events.len(), MAX_PARKED);
     }
 
     #[test]
@@ -232,7 +261,7 @@ mod tests {
                 headers: vec![("a".to_owned(), None), ("b".to_owned(), Some(vec![1]))],
                 timestamp: TimestampMs(-5),
             },
-            ..event(Vec::new())
+            ..event(0, Vec::new())
         });
         let parked = ParkedEvents {
             events: events.into(),

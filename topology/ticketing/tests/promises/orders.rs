@@ -251,6 +251,26 @@ fn a_success_that_came_before_its_order_completes_it() {
 }
 
 #[test]
+fn what_came_before_its_order_counts_once_however_often_it_came() {
+    let mut world = orders_with(&["t"]);
+    for _ in 0..1_000 {
+        world.append(PAYMENTS, "o", &payment("created", "o", "p"));
+    }
+    world.event(PAYMENTS, "o", &payment("succeeded", "o", "p"));
+    assert!(world.dead_letters().is_empty());
+    // The last repeat is kept for a day, too.
+    world.advance(Duration::from_hours(23));
+    world.event(PAYMENTS, "o", &payment("succeeded", "o", "p"));
+    world.crash();
+    world.advance(Duration::from_hours(23));
+    assert_eq!(world.dead_letters().len(), 1);
+    world.order("t", "o");
+    assert_eq!(world.types(ORDERS, "o"), ["created", "completed"]);
+    world.advance(Duration::from_hours(48));
+    assert_eq!(world.dead_letters().len(), 1);
+}
+
+#[test]
 fn whatever_came_before_its_order_happens_to_it_when_it_comes() {
     let paid = |kind| (PAYMENTS, payment(kind, "o", "p"));
     for ((topic, event), happens, holder) in [
