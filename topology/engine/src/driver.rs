@@ -75,8 +75,22 @@ impl TopologyTestDriver {
         topology: Arc<Topology>,
         topics: impl IntoIterator<Item = (String, i32)>,
     ) -> Result<Self, TopologyFaults> {
+        Self::with_limits(topology, topics, &BTreeMap::new())
+    }
+
+    /// A driver with these external topics and their partition counts. Some of them accept no
+    /// larger records than the bytes given here: key, value and headers.
+    ///
+    /// # Errors
+    ///
+    /// When the topology does not fit the topics.
+    pub fn with_limits(
+        topology: Arc<Topology>,
+        topics: impl IntoIterator<Item = (String, i32)>,
+        record_bytes_max: &BTreeMap<String, usize>,
+    ) -> Result<Self, TopologyFaults> {
         let counts: BTreeMap<String, i32> = topics.into_iter().collect();
-        let plan = Arc::new(topology.resolve("test", &counts)?);
+        let plan = Arc::new(topology.resolve_within("test", &counts, record_bytes_max)?);
         let internal = plan.internal_topics();
         let all = counts.into_iter().chain(
             internal

@@ -180,8 +180,9 @@ impl Context<'_> {
     /// headers of the record that is being processed. (A timestamp that is nearly an hour ahead,
     /// which brokers refuse, is replaced by [`Context::now`].)
     ///
-    /// There is always a key, and the headers are those that came in. Records without a key, or
-    /// with other headers, have to be written outside the topology.
+    /// There is always a key, and the headers are those that came in, or none
+    /// ([`Context::send_without_headers`]). Records without a key, or with other headers, have to
+    /// be written outside the topology.
     ///
     /// # Errors
     ///
@@ -197,7 +198,24 @@ impl Context<'_> {
         message: &T,
     ) -> Result<(), ProcessorError> {
         let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
-        self.send_value(sink, key.as_ref(), Some(value.into_vec()))
+        let headers = self.record.headers;
+        self.send_value(sink, key.as_ref(), Some(value.into_vec()), headers)
+    }
+
+    /// Sends `message` as [`Context::send`] does, but without headers: for what has to be sent
+    /// even if the headers of the record are too large to be passed on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Context::send`], if key and value alone are too large.
+    pub fn send_without_headers<T: Encode>(
+        &mut self,
+        sink: Sink<T>,
+        key: impl AsRef<[u8]>,
+        message: &T,
+    ) -> Result<(), ProcessorError> {
+        let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
+        self.send_value(sink, key.as_ref(), Some(value.into_vec()), &[])
     }
 
     /// Sends a record without a value, a tombstone: in a compacted topic it removes what was sent
@@ -211,7 +229,7 @@ impl Context<'_> {
         sink: Sink<T>,
         key: impl AsRef<[u8]>,
     ) -> Result<(), ProcessorError> {
-        self.send_value(sink, key.as_ref(), None)
+        self.send_value(sink, key.as_ref(), None, self.record.headers)
     }
 
     fn send_value<T>(
@@ -219,6 +237,7 @@ impl Context<'_> {
         sink: Sink<T>,
         key: &[u8],
         value: Option<Vec<u8>>,
+        headers: &[Header],
     ) -> Result<(), ProcessorError> {
         let index = sink.index_in(self.core.topology.key);
         let found = index.and_then(|index| self.core.plan.sinks.get(index));
@@ -230,7 +249,7 @@ impl Context<'_> {
         bounds::check_sent(
             "the record to send",
             bytes,
-            self.record.headers,
+            headers,
             target.record_bytes_max,
         )?;
         let output = OutputRecord {
@@ -238,7 +257,7 @@ impl Context<'_> {
             partition: partition_of(key, target.partitions),
             key: Some(key.to_vec()),
             value,
-            headers: self.record.headers.to_vec(),
+            headers: headers.to_vec(),
             timestamp: bounds::sendable(self.record.timestamp, self.record.now),
         };
         self.core.outputs.push(output);

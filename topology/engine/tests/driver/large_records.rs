@@ -1,10 +1,12 @@
 //! What is too large to be passed on is a dead letter, and never what stops an instance.
 
+use std::collections::BTreeMap;
+
 use turnstile_engine::record::Header;
 use turnstile_engine::task::Processed;
-use turnstile_engine::{ErrorPolicy, Partition};
+use turnstile_engine::{ErrorPolicy, Partition, TopologyTestDriver};
 
-use super::script::{driver, pipe, sent};
+use super::script::{driver, pipe, sent, topology};
 
 const MIB: usize = 1 << 20;
 
@@ -58,6 +60,42 @@ fn headers_that_would_be_passed_on_are_bounded() {
     assert_eq!(letters.len(), 2);
     assert_eq!(letters[0].value_text(), "send a text");
     assert!(letters[0].header("h").is_some());
+}
+
+#[test]
+fn what_is_sent_without_headers_has_to_fit_without_them() {
+    let (topology, _) = topology(ErrorPolicy::DeadLetter);
+    let counts = ["scripts", "out"].map(|topic| (topic.to_owned(), 1));
+    let limits = BTreeMap::from([("out".to_owned(), 100)]);
+    let driver = TopologyTestDriver::with_limits(topology, counts, &limits);
+    let mut driver = driver.expect("the topology fits its topics");
+    let too_long = format!("bare a {}", "x".repeat(100));
+    for (script, header, expected) in [
+        ("send a with", 50, Processed::Done),
+        ("bare a without", 50, Processed::Done),
+        ("send a text", 100, TOO_LARGE),
+        ("bare a fits", 256 << 10, Processed::Done),
+        (too_long.as_str(), 0, TOO_LARGE),
+    ] {
+        let headers: Vec<Header> = vec![("h".to_owned(), Some(vec![b'x'; header]))];
+        let value = Some(script.as_bytes());
+        driver.pipe_to("scripts", Partition(0), None, value, &headers);
+        driver.run().unwrap();
+        assert_eq!(
+            driver.results("scripts").last(),
+            Some(&expected),
+            "{script}"
+        );
+    }
+    let sent = driver.take("out").into_iter();
+    let sent = sent.map(|record| (record.value_text(), record.header("h").is_some()));
+    let expected = [
+        ("main with", true),
+        ("main without", false),
+        ("main fits", false),
+    ];
+    let expected = expected.map(|(text, has_header)| (text.to_owned(), has_header));
+    assert_eq!(sent.collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | `put K TEXT` | sets the row K of the store of texts |
 //! | `drop K` | deletes that row |
 //! | `send K TEXT` | sends `<processor> TEXT` under the key K |
+//! | `bare K TEXT` | does so without headers |
 //! | `set K MS` | sets the timer K in MS milliseconds |
 //! | `unset K` | cancels it |
 //! | `on K SCRIPT` | what the timer K does when it fires, its commands parted by `,` |
@@ -86,6 +87,10 @@ impl Interpreter {
             .try_for_each(|command| self.command(context, command.trim()))
     }
 
+    fn says(&self, text: &str) -> Text {
+        Text(format!("{} {text}", self.name))
+    }
+
     fn command(&self, context: &mut Context<'_>, command: &str) -> Result<(), ProcessorError> {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
         let (key, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -101,11 +106,8 @@ impl Interpreter {
             }
             "put" => context.put(self.handles.texts, &key.to_owned(), &text.to_owned()),
             "drop" => context.delete(self.handles.texts, &key.to_owned()),
-            "send" => context.send(
-                self.handles.out,
-                key,
-                &Text(format!("{} {text}", self.name)),
-            ),
+            "send" => context.send(self.handles.out, key, &self.says(text)),
+            "bare" => context.send_without_headers(self.handles.out, key, &self.says(text)),
             "set" => {
                 let deadline = context.now().plus(Duration::from_millis(number()?));
                 context.schedule(key.as_bytes(), deadline)

@@ -1,6 +1,9 @@
 //! What the two halves of Orders hand to each other, through topics of their own.
 
-use turnstile_engine::{DecodeError, Decoded, Encode, InputRecord, Sink, Stream, TopologyBuilder};
+use turnstile_engine::{
+    Context, DecodeError, Decoded, Encode, InputRecord, ProcessorError, Sink, Stream,
+    TopologyBuilder,
+};
 
 use super::order::OrderedTicket;
 use crate::events::UNKNOWN_TYPE;
@@ -31,6 +34,23 @@ pub(super) fn placed(builder: &mut TopologyBuilder) -> (Sink<Placed>, Stream<Pla
 /// From the life cycle to the reservations.
 pub(super) fn released(builder: &mut TopologyBuilder) -> (Sink<Released>, Stream<Released>) {
     builder.repartition("released", topics::ORDERS_TICKETS, Released::decode)
+}
+
+/// Sends `message` for either half: rather without the headers of the record than not at all.
+///
+/// What one half does may be committed when the other half comes to it. If that had to reject it
+/// because headers that `orders` does not accept came with it, a ticket would be given to an order
+/// that never exists.
+pub(super) fn send<T: Encode>(
+    context: &mut Context<'_>,
+    sink: Sink<T>,
+    key: &str,
+    message: &T,
+) -> Result<(), ProcessorError> {
+    match context.send(sink, key, message) {
+        Err(ProcessorError::Rejected { .. }) => context.send_without_headers(sink, key, message),
+        sent => sent,
+    }
 }
 
 impl Placed {

@@ -12,7 +12,7 @@ use turnstile_engine::{
 };
 
 use super::OrdersStores;
-use super::hand_off::{Placed, Released};
+use super::hand_off::{self, Placed, Released};
 use super::order::{Order, OrderByUser};
 use super::parked::{Letter, PARKED, ParkedEvent, ParkedEvents};
 use super::rules::{self, Changed, Fact};
@@ -255,7 +255,7 @@ impl LifeCycle {
             released,
         } = changed;
         context.put(self.stores.orders, &order.id, &order)?;
-        context.send(self.published, order.id.as_str(), &event)?;
+        hand_off::send(context, self.published, order.id.as_str(), &event)?;
         if let Some(released) = released {
             self.release(context, &released)?;
         }
@@ -267,7 +267,12 @@ impl LifeCycle {
         context: &mut Context<'_>,
         released: &Released,
     ) -> Result<(), ProcessorError> {
-        context.send(self.released, released.ticket_id.as_str(), released)
+        hand_off::send(
+            context,
+            self.released,
+            released.ticket_id.as_str(),
+            released,
+        )
     }
 
     fn park(&self, context: &mut Context<'_>, happened: Happened) -> Result<(), ProcessorError> {

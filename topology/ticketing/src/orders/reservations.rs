@@ -23,7 +23,7 @@ use turnstile_engine::{
 
 use super::OrdersStores;
 use super::catalog::{AwaitedTicket, CatalogEntry, Given, ListedTerms, ListedTicket};
-use super::hand_off::{Placed, Released};
+use super::hand_off::{self, Placed, Released};
 use super::order::OrderedTicket;
 use crate::commands::{Command, OrderCreate, TicketCommand};
 use crate::events::TicketEvent;
@@ -244,7 +244,7 @@ impl Reservations {
             ticket_id,
             &CatalogEntry::Listed(listed),
         )?;
-        context.send(self.placed, order_id.as_str(), &placed)
+        hand_off::send(context, self.placed, order_id.as_str(), &placed)
     }
 
     fn wait(

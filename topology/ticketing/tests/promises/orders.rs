@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use turnstile_engine::partitioner::partition_of;
 use turnstile_ticketing::Service;
 use turnstile_ticketing::outcome::{Answer, Conflict};
-use turnstile_ticketing::topics::{EXPIRATION, ORDERS, PAYMENTS, TICKET_COMMANDS, TICKETS};
+use turnstile_ticketing::topics::{
+    EXPIRATION, ORDER_COMMANDS, ORDERS, PAYMENTS, TICKET_COMMANDS, TICKETS,
+};
 
-use crate::said::{expired, order_create, payment, ticket_create};
+use crate::said::{expired, order_cancel, order_create, payment, ticket_create, with_id};
 use crate::world::World;
 
 /// Orders alone, with a ticket; what the other services say is said by the test.
@@ -52,6 +54,49 @@ fn a_ticket_is_given_to_one_of_all_who_want_it() {
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1);
     assert_eq!(statuses.iter().filter(|status| **status == 409).count(), 19);
     assert_eq!(world.holders("t"), [world.reserved_for("t").unwrap()]);
+}
+
+#[test]
+fn a_ticket_is_not_given_to_an_order_that_its_topic_does_not_accept() {
+    // `orders` accepts less than the topics of the hand-off.
+    const LIMIT: usize = 64 << 10;
+    let order = |order| with_id(order_create("t", order), order);
+    // An order for a ticket that is listed.
+    let mut world = World::limited(&Service::ALL, ORDERS, LIMIT);
+    world.create_ticket("t");
+    // More headers than are passed on at all.
+    world.event_with_header(TICKET_COMMANDS, "t", &order("first"), 256 << 10);
+    assert_eq!(world.types(ORDERS, "first"), ["created"]);
+    world.event_with_header(
+        ORDER_COMMANDS,
+        "first",
+        &with_id(order_cancel("first", "buyer"), "c"),
+        256 << 10,
+    );
+    assert_eq!(world.types(ORDERS, "first"), ["created", "cancelled"]);
+    world.event_with_header(TICKET_COMMANDS, "t", &order("second"), LIMIT);
+    world.event_with_header(PAYMENTS, "second", &payment("failed", "second", "p"), LIMIT);
+    assert_eq!(world.types(ORDERS, "second"), ["created", "failed"]);
+    world.event_with_header(TICKET_COMMANDS, "t", &order("third"), 100);
+    assert_eq!(world.reserved_for("t").as_deref(), Some("third"));
+    assert_eq!(world.holders("t"), ["third"]);
+    assert!(world.dead_letters().is_empty());
+    // What fits is passed on.
+    let last = world.driver.all(ORDERS).pop().unwrap();
+    assert!(last.header("trace").is_some());
+
+    // An order that waits for its ticket, which comes with the header.
+    for bytes in [LIMIT, 256 << 10] {
+        let mut world = World::limited(&[Service::Orders], ORDERS, LIMIT);
+        world.create_ticket("t");
+        world.event(TICKET_COMMANDS, "t", &order("o"));
+        let ticket = json!({"type": "ticket.created", "id": "t", "title": "Concert",
+            "price": 10.5, "userId": "owner", "version": 0});
+        world.event_with_header(TICKETS, "t", &ticket, bytes);
+        assert_eq!(world.types(ORDERS, "o"), ["created"]);
+        assert_eq!(world.reserved_for("t").as_deref(), Some("o"));
+        assert!(world.dead_letters().is_empty());
+    }
 }
 
 #[test]

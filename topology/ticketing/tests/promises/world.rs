@@ -62,12 +62,31 @@ impl World {
 
     /// What is configured so, on topics with these partition counts.
     pub(crate) fn with(config: &TicketingConfig, partitions: &BTreeMap<String, i32>) -> Self {
+        Self::within(config, partitions, &BTreeMap::new())
+    }
+
+    /// Some services, where one topic accepts no larger records than this.
+    pub(crate) fn limited(services: &[Service], topic: &str, record_bytes_max: usize) -> Self {
+        let config = TicketingConfig {
+            services: services.iter().copied().collect(),
+            ..TicketingConfig::default()
+        };
+        let limits = BTreeMap::from([(topic.to_owned(), record_bytes_max)]);
+        Self::within(&config, &partitions(3), &limits)
+    }
+
+    fn within(
+        config: &TicketingConfig,
+        partitions: &BTreeMap<String, i32>,
+        record_bytes_max: &BTreeMap<String, usize>,
+    ) -> Self {
         let ticketing = topology(config).expect("the declaration has no fault");
         let topics = ticketing.topology.external_topics();
         let counts = topics
             .into_iter()
             .map(|topic| (topic.to_owned(), partitions[topic]));
-        let driver = TopologyTestDriver::with_topics(ticketing.topology.clone(), counts);
+        let topology = ticketing.topology.clone();
+        let driver = TopologyTestDriver::with_limits(topology, counts, record_bytes_max);
         let mut driver = driver.expect("the topology fits its topics");
         driver.set_now(START);
         Self {
