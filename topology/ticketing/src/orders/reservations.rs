@@ -272,7 +272,8 @@ impl Reservations {
         self.await_on(context, command.body.ticket_id.clone(), awaited)
     }
 
-    /// Orders that have waited long enough for `ticket` learn that there is none.
+    /// Orders that have waited long enough for `ticket` learn that there is none. One that was
+    /// announced may come yet: others may wait for it.
     fn give_up(&self, context: &mut Context<'_>, ticket: TicketId) -> Result<(), ProcessorError> {
         let Some(CatalogEntry::Awaited(mut awaited)) = context.get(self.stores.catalog, &ticket)?
         else {
@@ -284,7 +285,7 @@ impl Reservations {
                     .keep(context, undecided, &command, Answer::NotFound)?;
             }
         }
-        if awaited.orders.is_empty() {
+        if awaited.orders.is_empty() && !awaited.announced {
             return context.delete(self.stores.catalog, &ticket);
         }
         self.await_on(context, ticket, awaited)

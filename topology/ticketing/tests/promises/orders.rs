@@ -117,6 +117,23 @@ fn who_finds_too_many_waiting_for_an_announced_ticket_finds_it_reserved() {
 }
 
 #[test]
+fn a_ticket_stays_announced_when_those_who_waited_for_it_have_given_up() {
+    let mut world = World::of(&[Service::Orders]);
+    world.create_ticket("t");
+    let first = world.order("t", "first");
+    world.advance(Duration::from_hours(24));
+    assert_eq!(
+        world.reservation_answer("t", &first),
+        Some(Answer::NotFound)
+    );
+    let second = world.order("t", "second");
+    world.advance(Duration::from_hours(1));
+    assert_eq!(world.reservation_answer("t", &second), None);
+    ticket_said(&mut world, "t", 0, "Concert");
+    assert_eq!(world.types(ORDERS, "second"), ["created"]);
+}
+
+#[test]
 fn an_order_that_has_ended_leaves_no_more_than_the_documented_bytes() {
     const ORDERS: usize = 50;
     // docs/operating.md
