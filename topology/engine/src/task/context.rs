@@ -12,12 +12,19 @@ use crate::timer::Timers;
 use crate::topology::{Outlet, OutletDef, PlanSink, ProcessorDef, Sink, Store};
 use crate::{TaskId, TimestampMs};
 
+/// The record that a task has read, and for which others may have been sent to it since.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cause<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) key: Option<&'a [u8]>,
+}
+
 /// The record that is being processed, or the absence of one.
 pub(crate) struct RecordContext<'a> {
     pub(super) timestamp: TimestampMs,
     pub(super) headers: &'a [Header],
     pub(super) key: Option<&'a [u8]>,
-    pub(super) origin: Option<&'a Origin>,
+    pub(super) cause: Option<Cause<'a>>,
     pub(super) now: TimestampMs,
     pub(super) stream_time: Option<TimestampMs>,
 }
@@ -29,7 +36,7 @@ impl RecordContext<'static> {
             timestamp: now,
             headers: &[],
             key: None,
-            origin: None,
+            cause: None,
             now,
             stream_time,
         }
@@ -78,7 +85,14 @@ impl Context<'_> {
     /// that caused it to be sent.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
-        self.record.origin
+        self.record.cause.map(|cause| cause.origin)
+    }
+
+    /// The key of the record at [`Context::origin`]. It differs from [`Context::key`] where the
+    /// record has skipped a repartition topic, which would have given it another one.
+    #[must_use]
+    pub fn origin_key(&self) -> Option<&[u8]> {
+        self.record.cause.and_then(|cause| cause.key)
     }
 
     /// The task that runs the processor.

@@ -27,6 +27,8 @@ mod restore;
 mod scratch;
 mod status;
 mod task_core;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use turnstile_state::{Backend, Batch, StoreId};
 
 pub(crate) use changelog::ChangelogRecords;
+pub(crate) use context::Cause;
 pub use context::Context;
 pub(crate) use dispatch::Dispatch;
 pub use error::TaskError;
@@ -167,7 +170,11 @@ impl Task {
         now: TimestampMs,
     ) -> Result<Processed, TaskError> {
         let origin = self.origin(source, record.offset);
-        match self.handle(source, record, &origin, now)? {
+        let cause = Cause {
+            origin: &origin,
+            key: record.key,
+        };
+        match self.handle(source, record, cause, now)? {
             Ok(processed) => Ok(processed),
             Err(error) => self.reject(source, &origin, record, error, now),
         }
@@ -175,8 +182,8 @@ impl Task {
 
     /// Handles one record that another task has sent to the source at `source`, without a detour
     /// through its topic: as a whole, or not at all if it is rejected. Then there is no result, and
-    /// the record has to come through the topic, whose coordinates its dead letter needs. `origin`
-    /// is where the record that caused it to be sent was read.
+    /// the record has to come through the topic, whose coordinates its dead letter needs. `cause`
+    /// is the record that caused it to be sent.
     ///
     /// # Errors
     ///
@@ -185,7 +192,7 @@ impl Task {
         &mut self,
         source: usize,
         record: &OutputRecord,
-        origin: &Origin,
+        cause: Cause<'_>,
         now: TimestampMs,
     ) -> Result<Option<Processed>, TaskError> {
         let input = InputRecord {
@@ -193,17 +200,17 @@ impl Task {
             value: record.value.as_deref(),
             headers: &record.headers,
             timestamp: record.timestamp,
-            offset: origin.offset,
+            offset: cause.origin.offset,
             decoded: None,
         };
-        match self.handle(source, &input, origin, now)? {
+        match self.handle(source, &input, cause, now)? {
             Ok(processed) => Ok(Some(processed)),
             Err(
                 HandlingError::Decode(_)
                 | HandlingError::Processor(ProcessorError::Rejected { .. }),
             ) => Ok(None),
             Err(HandlingError::Processor(error)) => {
-                Err(TaskError::of_processor(self.id, origin, error))
+                Err(TaskError::of_processor(self.id, cause.origin, error))
             }
         }
     }
@@ -224,12 +231,12 @@ impl Task {
         &mut self,
         source: usize,
         record: &InputRecord<'_>,
-        origin: &Origin,
+        cause: Cause<'_>,
         now: TimestampMs,
     ) -> Result<Result<Processed, HandlingError>, TaskError> {
         self.assert_running();
-        TaskError::unless_panic(self.id, origin, || {
-            self.handle_or_undo(source, record, origin, now)
+        TaskError::unless_panic(self.id, cause.origin, || {
+            self.handle_or_undo(source, record, cause, now)
         })
     }
 
@@ -237,7 +244,7 @@ impl Task {
         &mut self,
         source: usize,
         record: &InputRecord<'_>,
-        origin: &Origin,
+        cause: Cause<'_>,
         now: TimestampMs,
     ) -> Result<Processed, HandlingError> {
         let plan = self.core.plan.clone();
@@ -260,7 +267,7 @@ impl Task {
                 timestamp: record.timestamp,
                 headers: record.headers,
                 key: record.key,
-                origin: Some(origin),
+                cause: Some(cause),
                 now,
                 stream_time: punctuations.stream_time(),
             };

@@ -283,6 +283,12 @@ impl LifeCycle {
         } = happened;
         let origin = context.origin().cloned();
         let origin = origin.expect("an event is parked while its record is processed");
+        // Not the key that it was given to get here: the dead letter has the coordinates of the
+        // record as it was first read, and should have its key.
+        let letter = Letter {
+            key: context.origin_key().map(<[u8]>::to_vec),
+            ..letter
+        };
         let mut parked = context.get(self.parked, &order)?.unwrap_or_default();
         let until = context.now().plus(PARKED);
         let is_first = parked.events.is_empty();

@@ -10,9 +10,9 @@ use super::readings::Reader;
 use super::shortcuts::Shortcuts;
 use super::slot::{SourcePosition, TaskSlot};
 use super::{ThreadFault, ThreadSetup};
-use crate::record::{Origin, OutputRecord};
+use crate::record::OutputRecord;
 use crate::runtime::kafka::{KafkaFault, Outbox, Position, Slot, Slots, TopicPartition};
-use crate::task::{Task, TaskError};
+use crate::task::{Cause, Task, TaskError};
 use crate::{InputRecord, Offset, Partition, TaskId, TaskStatus, TimestampMs, clock};
 
 /// Timers that one task fires in one turn, so that a million due timers never starve the records.
@@ -90,17 +90,21 @@ impl<'a> Work<'a> {
         slot.take_outputs_into(&mut self.sent);
         if !self.sent.is_empty() {
             let origin = slot.task.origin(source, record.offset);
-            self.pass_on(&origin, now)?;
+            let cause = Cause {
+                origin: &origin,
+                key: record.key,
+            };
+            self.pass_on(cause, now)?;
         }
         Ok(true)
     }
 
     /// Passes what was sent for one record to its readers, and what those send in turn; or produces
     /// it.
-    fn pass_on(&mut self, origin: &Origin, now: TimestampMs) -> Result<(), ThreadFault> {
+    fn pass_on(&mut self, cause: Cause<'_>, now: TimestampMs) -> Result<(), ThreadFault> {
         let mut taken_over = 0;
         while let Some(output) = self.sent.pop_front() {
-            if taken_over < TAKEN_OVER_PER_RECORD && self.take_over(&output, origin, now)? {
+            if taken_over < TAKEN_OVER_PER_RECORD && self.take_over(&output, cause, now)? {
                 taken_over += 1;
             } else {
                 self.produce(output);
@@ -113,7 +117,7 @@ impl<'a> Work<'a> {
     fn take_over(
         &mut self,
         output: &OutputRecord,
-        origin: &Origin,
+        cause: Cause<'_>,
         now: TimestampMs,
     ) -> Result<bool, ThreadFault> {
         let Some((task, source)) = self.shortcuts.reader(&output.topic, output.partition) else {
@@ -123,7 +127,7 @@ impl<'a> Work<'a> {
         let Some(slot) = slot.filter(|slot| slot.task.status() == TaskStatus::Running) else {
             return Ok(false);
         };
-        let Some(processed) = slot.task.take_over(source, output, origin, now)? else {
+        let Some(processed) = slot.task.take_over(source, output, cause, now)? else {
             return Ok(false);
         };
         slot.count(source, processed);
