@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::http::Request;
+use axum::http::{Request, Version};
 use axum::{BoxError, Router};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
@@ -25,6 +25,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tower::Service;
+
+use super::limits::Streams;
 
 /// How long a client may take to leave after it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -48,8 +50,12 @@ impl Connection {
         } = self;
         let activity = Arc::new(Activity::new());
         let requests = activity.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
+        let streams = Streams::new();
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let under_way = requests.begin();
+            if request.version() == Version::HTTP_2 {
+                request.extensions_mut().insert(streams.clone());
+            }
             let answer = router.clone().call(request);
             answer.inspect(move |_| drop(under_way))
         });

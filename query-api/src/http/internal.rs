@@ -13,6 +13,7 @@ use turnstile_engine::runtime::StoreRead;
 
 use super::Api;
 use super::body::Body;
+use super::limits::Room;
 use super::page::LIMIT_MAX;
 use super::problem::{Problem, ProblemKind};
 use crate::peers::wire::{CALLER_HEADER, HOP, HOP_HEADER, REQUEST_ID_HEADER, decode, encode};
@@ -87,7 +88,7 @@ fn bound(read: &mut StoreRead) {
 }
 
 async fn answer(api: &Api, read: &ReadRequest) -> ReadReply {
-    let Some(_place) = api.shared.peer_room.take() else {
+    let Some(_place) = Room::take(&api.shared.peer_room) else {
         return ReadReply::Refusal(Refusal::Busy);
     };
     match api.instance().application() {

@@ -79,7 +79,7 @@ impl Measures {
             refused: IntCounterVec::new(
                 Opts::new(
                     "ticketing_http_refused_total",
-                    "Requests to the API that were turned away as there were too many, by what there was too much of",
+                    "Requests that were turned away as there were too many, by what there was too much of",
                 ),
                 &["reason"],
             )?,
@@ -106,7 +106,7 @@ impl Measures {
         registry.register(Box::new(measures.commands.clone()))?;
         registry.register(Box::new(measures.command_seconds.clone()))?;
         // From the start: Prometheus sees no increase from nothing to 1.
-        for reason in [Refused::Requests, Refused::Connections] {
+        for reason in [Refused::Requests, Refused::Connections, Refused::Streams] {
             measures.refused.with_label_values(&[reason.name()]);
         }
         Ok(measures)
@@ -210,6 +210,8 @@ pub(super) enum Refused {
     Requests,
     /// `MAX_CONNECTIONS` are open.
     Connections,
+    /// So many requests of one HTTP/2 connection are under way, or their answers not sent.
+    Streams,
 }
 
 impl Refused {
@@ -217,6 +219,7 @@ impl Refused {
         match self {
             Self::Requests => "requests",
             Self::Connections => "connections",
+            Self::Streams => "streams",
         }
     }
 }
@@ -263,6 +266,7 @@ mod tests {
             "request_duration_seconds_count{method=\"GET\",route=\"none\"} 1",
             "refused_total{reason=\"requests\"} 0",
             "refused_total{reason=\"connections\"} 0",
+            "refused_total{reason=\"streams\"} 0",
         ] {
             let line = format!("ticketing_http_{line}");
             assert!(

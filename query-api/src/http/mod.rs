@@ -9,7 +9,8 @@
 //! - [`reads`]: how a row is read while tasks move; [`staleness`]: how stale it may be.
 //! - [`internal`]: what other instances ask.
 //! - `observe`: what is counted and logged of each request; `failure_log`: how much of that.
-//! - `surround`: what is done with every request, whatever its route.
+//! - `surround`: what is done with every request, whatever its route; `limits`: what requests may
+//!   cost; `unsent`: how long an answer counts.
 //! - [`server`]: connections, and how they end; `connection`: one of them.
 
 pub mod body;
@@ -40,6 +41,7 @@ mod surround;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
+mod unsent;
 
 use std::sync::Arc;
 use std::time::Duration;

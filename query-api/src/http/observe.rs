@@ -15,6 +15,7 @@ use super::Api;
 use super::failure_log::{FailureKind, FailureLog};
 use super::measures::RouteMeasures;
 use super::problem::FailureCause;
+use crate::peers::wire::READ_PATH;
 
 /// The route of requests that match none.
 const NO_ROUTE: &str = "none";
@@ -49,6 +50,11 @@ impl Observed {
     /// Whether it is to a route of the API.
     pub(super) fn is_of_api(&self) -> bool {
         self.route().starts_with(API)
+    }
+
+    /// Whether only other instances ask for it.
+    pub(super) fn is_of_instances(&self) -> bool {
+        self.route() == READ_PATH
     }
 
     /// Counts, times and logs it, now that it is answered with `response`.

@@ -28,7 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Concurrent requests on one HTTP/2 connection: another instance has all its reads on one,
-/// and how many are admitted is decided where they are answered.
+/// and how many are admitted is decided where they are answered (of clients, fewer: `limits`).
 const STREAMS_MAX: u32 = 16_384;
 
 /// How many requests of a connection may be reset before they were looked at: those whose

@@ -1,7 +1,9 @@
 //! What surrounds every route, from outside in:
 //!
 //! 1. The request gets an id, which its answer carries, and is counted as in flight.
-//! 2. If it is to the API, it is admitted, or turned away at once.
+//! 2. If it is to the API, it is admitted, or turned away at once. So is whatever comes over
+//!    HTTP/2, except for what other instances ask. Over HTTP/2 it has its place until its answer
+//!    is sent, since a connection has many answers at a time.
 //! 3. It is answered within a limited time, even if something panics.
 //! 4. It is counted, timed and logged by its route.
 //!
@@ -20,10 +22,12 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tower::{Layer, Service};
 
+use super::limits::{Room, Streams};
 use super::measures::RouteMeasures;
 use super::observe::Observed;
+use super::problem::Problem;
 use super::server::Crowded;
-use super::{Api, limits, request_id};
+use super::{Api, limits, request_id, unsent};
 use crate::application::BoxFuture;
 use crate::peers::origin::Origin;
 use crate::peers::wire::HOP_HEADER;
@@ -71,6 +75,15 @@ struct Around {
     measures: RouteMeasures,
 }
 
+/// The room for requests to the API.
+struct ApiRoom(Arc<Around>);
+
+impl AsRef<Room> for ApiRoom {
+    fn as_ref(&self) -> &Room {
+        &self.0.api.shared.room
+    }
+}
+
 impl<S> Service<Request> for Surrounded<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
@@ -84,12 +97,13 @@ where
         self.route.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let around = self.around.clone();
         // 1.
         let id = request_id::of(request.headers());
         let observed = Observed::begin(&request);
         let is_crowded = request.extensions().get::<Crowded>().is_some();
+        let streams = request.extensions_mut().remove::<Streams>();
         let has_hopped = request.headers().contains_key(HOP);
         let origin = Origin::new(id.clone(), has_hopped);
         let answer = self.route.call(request);
@@ -98,17 +112,26 @@ where
             let answer = pin!(answer);
             let _in_flight = api.measures().in_flight();
             // 2.
-            let place = if observed.is_of_api() {
-                limits::admit(api, is_crowded).map(Some)
-            } else {
-                Ok(None)
+            let streams = streams.filter(|_| !observed.is_of_instances());
+            let admitted = || {
+                let place = observed.is_of_api().then(|| limits::admit(api, is_crowded));
+                let place = place.transpose()?;
+                let stream = streams.map(|streams| limits::admit_stream(api, streams));
+                Ok::<_, Problem>((place, stream.transpose()?))
             };
             // 3.
-            let mut response = match place {
-                Ok(_place) => {
+            let mut response = match admitted() {
+                Ok((place, stream)) => {
                     let bounded = limits::bounded(api, answer);
                     let caught = AssertUnwindSafe(origin.scope(bounded)).catch_unwind();
-                    caught.await.unwrap_or_else(limits::panicked)
+                    let response = caught.await.unwrap_or_else(limits::panicked);
+                    match stream {
+                        Some(stream) => {
+                            let place = place.map(|place| place.kept_in(ApiRoom(around.clone())));
+                            response.map(|body| unsent::holding(body, (place, stream)))
+                        }
+                        None => response,
+                    }
                 }
                 Err(overloaded) => overloaded.into_response(),
             };

@@ -1,15 +1,23 @@
-//! Connections that are idle end, and others do not; heads are bounded.
+//! Connections that are idle end, and others do not; heads, and answers that nobody reads, are
+//! bounded.
+
+use std::net::SocketAddr;
 
 use prometheus::IntGauge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::*;
+use crate::http::limits::CLIENT_STREAMS_MAX;
 use crate::http::server::{ServerConfig, serve};
 
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_millis(100);
+
+/// How long a stop waits.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Longer than anything takes that has to happen.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -28,16 +36,26 @@ fn open_connections() -> IntGauge {
 
 /// The same, where `open` counts the open connections.
 async fn connect_counted(served: &Served, open: IntGauge) -> (TcpStream, watch::Sender<bool>) {
+    let (address, go_on, _) = listen(served, IDLE, open).await;
+    (TcpStream::connect(address).await.unwrap(), go_on)
+}
+
+/// Serves on an address until the sender is dropped, and then says whether all was answered.
+async fn listen(
+    served: &Served,
+    idle_timeout: Duration,
+    open: IntGauge,
+) -> (SocketAddr, watch::Sender<bool>, JoinHandle<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = ServerConfig {
-        max_connections: 1,
-        idle_timeout: IDLE,
-        drain_timeout: Duration::ZERO,
+        max_connections: 2,
+        idle_timeout,
+        drain_timeout: DRAIN,
     };
     let (go_on, stop) = watch::channel(false);
-    tokio::spawn(serve(listener, served.router.clone(), config, open, stop));
-    (TcpStream::connect(address).await.unwrap(), go_on)
+    let server = tokio::spawn(serve(listener, served.router.clone(), config, open, stop));
+    (address, go_on, server)
 }
 
 /// What the server sends until it closes the connection.
@@ -148,4 +166,74 @@ async fn a_connection_counts_as_open_until_it_ends() {
         }
     };
     tokio::time::timeout(LIMIT, gone).await.unwrap();
+}
+
+/// A client that has so many bytes of each answer sent to it before it reads any.
+fn http2_client(window_bytes: u32) -> reqwest::Client {
+    let client = reqwest::Client::builder()
+        .http2_prior_knowledge()
+        .http2_initial_stream_window_size(window_bytes)
+        .no_proxy();
+    client.build().unwrap()
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_count_as_requests() {
+    const MAX_REQUESTS: usize = 4;
+    for window_bytes in [0, 1] {
+        let served = Served::of(&Service::ALL, MAX_REQUESTS);
+        served.ticket("Concert").await;
+        let (address, _go_on, _) = listen(&served, LIMIT, open_connections()).await;
+        let client = http2_client(window_bytes);
+        let get = async || {
+            let url = format!("http://{address}/api/tickets?limit=200");
+            client.get(url).send().await.unwrap()
+        };
+        let mut unread = Vec::new();
+        for _ in 0..MAX_REQUESTS {
+            let answer = get().await;
+            assert_eq!(answer.status(), 200);
+            unread.push(answer);
+        }
+        assert_eq!(get().await.status(), 503, "window: {window_bytes}");
+        // On other connections too.
+        let other = http2_client(1 << 20);
+        let url = format!("http://{address}/api/tickets");
+        let refused = other.get(&url).send().await.unwrap();
+        assert_eq!(refused.status(), 503);
+        drop(unread);
+        let answered = async {
+            while other.get(&url).send().await.unwrap().status() != 200 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let answered = tokio::time::timeout(LIMIT, answered).await;
+        answered.expect("there is room again");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_has_so_many_answers_that_nobody_reads_and_no_more() {
+    let served = Served::new();
+    let (address, _go_on, _) = listen(&served, LIMIT, open_connections()).await;
+    let client = http2_client(0);
+    let get = async |client: &reqwest::Client| {
+        let url = format!("http://{address}/health/live");
+        client.get(url).send().await.unwrap()
+    };
+    let mut unread = Vec::new();
+    for _ in 0..CLIENT_STREAMS_MAX {
+        let answer = get(&client).await;
+        assert_eq!(answer.status(), 200);
+        unread.push(answer);
+    }
+    assert_eq!(get(&client).await.status(), 503);
+    let shown = served.get("", "/metrics").await.text;
+    let refused = "ticketing_http_refused_total{reason=\"streams\"} 1\n";
+    assert!(shown.contains(refused), "{shown}");
+    // What instances ask for does not count here; without their key it is refused as such.
+    let url = format!("http://{address}/internal/v1/read");
+    let internal = client.post(url).send().await.unwrap();
+    assert_eq!(internal.status(), 401);
+    assert_eq!(get(&http2_client(0)).await.status(), 200);
 }
