@@ -59,7 +59,7 @@ impl Api {
         &self,
         submission: Submission<'_, B>,
     ) -> Result<Answer, Problem> {
-        let begun = Instant::now();
+        let undecided = self.measures().command(submission.name);
         let (name, key, caller) = (submission.name, submission.key, submission.caller);
         let not_found = submission.not_found;
         let answer = self
@@ -76,7 +76,7 @@ impl Api {
             .as_ref()
             .err()
             .map_or("ok", |problem| problem.kind().slug());
-        self.measures().command(name, result, begun.elapsed());
+        undecided.end(result);
         answer
     }
 

@@ -1,7 +1,7 @@
 //! What the process counts and times outside the engine: HTTP, and itself.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 #[cfg(target_os = "linux")]
@@ -63,13 +63,13 @@ impl Measures {
             requests: IntCounterVec::new(
                 Opts::new(
                     "ticketing_http_requests_total",
-                    "HTTP requests that were answered",
+                    "HTTP requests that were answered, or given up by their clients before that (status 499)",
                 ),
                 &["method", "route", "status"],
             )?,
             request_seconds: histogram(
                 "ticketing_http_request_duration_seconds",
-                "Time from a request's head to its answer's",
+                "Time from a request's head to its answer's, or until its client gave up",
                 &["method", "route"],
             )?,
             in_flight: IntGauge::new(
@@ -88,12 +88,15 @@ impl Measures {
                 "Connections that are open, those of other instances and probes included",
             )?,
             commands: IntCounterVec::new(
-                Opts::new("ticketing_commands_total", "Commands over HTTP by outcome"),
+                Opts::new(
+                    "ticketing_commands_total",
+                    "Commands over HTTP by outcome; abandoned: the client gave up before there was one",
+                ),
                 &["command", "result"],
             )?,
             command_seconds: histogram(
                 "ticketing_command_duration_seconds",
-                "Time from a command's arrival to its outcome",
+                "Time from a command's arrival to its outcome, or until its client gave up",
                 &["command"],
             )?,
         };
@@ -150,11 +153,14 @@ impl Measures {
         self.request_seconds.with_label_values(&[method, route])
     }
 
-    pub(super) fn command(&self, command: &str, result: &str, took: Duration) {
-        self.commands.with_label_values(&[command, result]).inc();
-        self.command_seconds
-            .with_label_values(&[command])
-            .observe(took.as_secs_f64());
+    /// Times a command, and counts it with its result, or as abandoned if the guard is dropped.
+    pub(super) fn command(&self, name: &'static str) -> Undecided<'_> {
+        Undecided {
+            measures: self,
+            name,
+            begun: Instant::now(),
+            result: "abandoned",
+        }
     }
 
     /// Counts a request that is turned away.
@@ -171,6 +177,36 @@ impl Measures {
     pub(super) fn in_flight(&self) -> InFlight<'_> {
         self.in_flight.inc();
         InFlight(&self.in_flight)
+    }
+}
+
+/// A command that is being decided.
+pub(super) struct Undecided<'m> {
+    measures: &'m Measures,
+    name: &'static str,
+    begun: Instant,
+    result: &'static str,
+}
+
+impl Undecided<'_> {
+    /// It is decided, or will not be.
+    pub(super) fn end(mut self, result: &'static str) {
+        self.result = result;
+    }
+}
+
+impl Drop for Undecided<'_> {
+    fn drop(&mut self) {
+        let (name, took) = (self.name, self.begun.elapsed());
+        let Measures {
+            commands,
+            command_seconds,
+            ..
+        } = self.measures;
+        commands.with_label_values(&[name, self.result]).inc();
+        command_seconds
+            .with_label_values(&[name])
+            .observe(took.as_secs_f64());
     }
 }
 

@@ -1,5 +1,7 @@
 //! One log line and a few metrics for each request. Failures are logged at `info`, unless there
 //! were too many of their kind (`failure_log`); the rest, and all probes and scrapes, at `debug`.
+//! A request whose client goes away before it is answered counts as a failure: if clients wait for
+//! less long than this side does, nothing else shows that the API fails.
 //!
 //! Requests are counted by the route they matched, never by their path: ids are not labels,
 //! and a stranger's paths cannot fill the memory.
@@ -17,6 +19,15 @@ use super::measures::RouteMeasures;
 use super::problem::FailureCause;
 use crate::peers::wire::READ_PATH;
 
+/// What counts as the status of a request that its client gave up: that of nginx.
+const ABANDONED: u16 = 499;
+
+/// The same as what went wrong.
+const ABANDONMENT: FailureCause = FailureCause {
+    slug: "abandoned",
+    detail: None,
+};
+
 /// The route of requests that match none.
 const NO_ROUTE: &str = "none";
 
@@ -24,7 +35,7 @@ const NO_ROUTE: &str = "none";
 /// the instance, and other instances.
 const API: &str = "/api/";
 
-/// What is logged and counted of a request once it is answered.
+/// What is logged and counted of a request once it is answered or given up.
 pub(super) struct Observed {
     begun: Instant,
     method: &'static str,
@@ -57,25 +68,24 @@ impl Observed {
         self.route() == READ_PATH
     }
 
-    /// Counts, times and logs it, now that it is answered with `response`.
-    pub(super) fn end(
-        self,
+    /// Counts, times and logs it.
+    fn end(
+        &self,
         api: &Api,
         measures: &RouteMeasures,
         id: &HeaderValue,
-        response: &Response,
+        (status, cause): (u16, Option<&FailureCause>),
     ) {
         let (took, method, route) = (self.begun.elapsed(), self.method, self.route());
-        let status = response.status();
         api.measures()
-            .request(measures, (method, route), status.as_u16(), took);
-        let (failed, status) = (status.is_server_error(), status.as_u16());
+            .request(measures, (method, route), status, took);
+        // An instance gives up what it has found elsewhere meanwhile.
+        let failed = status >= 500 || (status == ABANDONED && !self.is_of_instances());
         let is_of_callers = !is_probe_or_scrape(route);
         if failed || !is_of_callers {
             // Probes and scrapes keep coming even if nothing fails any more.
             say_left_out(&api.shared.failure_log);
         }
-        let cause = response.extensions().get::<FailureCause>();
         let problem = cause.map(|cause| cause.slug);
         let is_logged = failed && is_of_callers && {
             let kind = FailureKind {
@@ -111,6 +121,33 @@ impl Observed {
                 "request"
             );
         }
+    }
+}
+
+/// A request that is not answered yet; its client has given up if it is dropped.
+pub(super) struct Unanswered<'a> {
+    pub(super) observed: &'a Observed,
+    pub(super) api: &'a Api,
+    pub(super) measures: &'a RouteMeasures,
+    pub(super) id: &'a HeaderValue,
+}
+
+impl Unanswered<'_> {
+    /// It is answered with `response`.
+    pub(super) fn end(self, response: &Response) {
+        let cause = response.extensions().get::<FailureCause>();
+        self.note((response.status().as_u16(), cause));
+        std::mem::forget(self);
+    }
+
+    fn note(&self, end: (u16, Option<&FailureCause>)) {
+        self.observed.end(self.api, self.measures, self.id, end);
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.note((ABANDONED, Some(&ABANDONMENT)));
     }
 }
 

@@ -5,7 +5,7 @@
 //!    HTTP/2, except for what other instances ask. Over HTTP/2 it has its place until its answer
 //!    is sent, since a connection has many answers at a time.
 //! 3. It is answered within a limited time, even if something panics.
-//! 4. It is counted, timed and logged by its route.
+//! 4. It is counted, timed and logged by its route, be it answered or given up by its client.
 //!
 //! All of it is one service with one future: as separate layers these four would cost
 //! every request several allocations and copies each.
@@ -24,7 +24,7 @@ use tower::{Layer, Service};
 
 use super::limits::{Room, Streams};
 use super::measures::RouteMeasures;
-use super::observe::Observed;
+use super::observe::{Observed, Unanswered};
 use super::problem::Problem;
 use super::server::Crowded;
 use super::{Api, limits, request_id, unsent};
@@ -111,6 +111,12 @@ where
             let Around { api, measures } = around.as_ref();
             let answer = pin!(answer);
             let _in_flight = api.measures().in_flight();
+            let unanswered = Unanswered {
+                observed: &observed,
+                api,
+                measures,
+                id: &id,
+            };
             // 2.
             let streams = streams.filter(|_| !observed.is_of_instances());
             let admitted = || {
@@ -139,7 +145,7 @@ where
                 .headers_mut()
                 .insert(request_id::HEADER, id.clone());
             // 4.
-            observed.end(api, measures, &id, &response);
+            unanswered.end(&response);
             Ok(response)
         })
     }

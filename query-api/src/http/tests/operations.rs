@@ -82,6 +82,29 @@ async fn requests_and_commands_are_counted_by_route_and_result() {
 }
 
 #[tokio::test]
+async fn who_gives_up_is_counted_as_not_answered() {
+    let served = Served::new();
+    served.application.plant(Fault::Deaf);
+    let body = json!({"title": "A", "price": 1});
+    let asked = served.send("u", "POST", "/api/tickets", &body);
+    let given_up = tokio::time::timeout(Duration::from_millis(20), asked).await;
+    assert!(given_up.is_err());
+    let metrics = served.get("", "/metrics").await.text;
+    for line in [
+        "ticketing_http_requests_total{method=\"POST\",route=\"/api/tickets\",status=\"499\"} 1",
+        "ticketing_http_request_duration_seconds_count{method=\"POST\",route=\"/api/tickets\"} 1",
+        "ticketing_commands_total{command=\"ticket.create\",result=\"abandoned\"} 1",
+        "ticketing_command_duration_seconds_count{command=\"ticket.create\"} 1",
+        "ticketing_http_requests_in_flight 1",
+    ] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line} is in\n{metrics}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_topology_comes_in_the_form_that_is_asked_for() {
     let served = Served::new();
     for (accept, content_type, body) in [
