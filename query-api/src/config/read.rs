@@ -14,6 +14,10 @@ use super::{Authentication, Config, ConfigError, Layers, LogFormat, pieces};
 
 const MIB: usize = 1 << 20;
 
+/// The most commits that a request waits for one after the other: for a payment, those of Payments,
+/// of Orders, and of the ticket that a decline frees.
+const COMMITS_OF_A_WRITE: u32 = 3;
+
 impl Config {
     /// The effective configuration by `layers`, whether or not callers can be authenticated.
     ///
@@ -26,6 +30,9 @@ impl Config {
             Some(id) => id,
             None => host_name().ok_or(ConfigError::NoInstanceId)?,
         };
+        let command_timeout = from.read(&setting::COMMAND_TIMEOUT, |text| {
+            duration(text, "100ms", "10m")
+        })?;
         Ok(Self {
             kafka_brokers: from.read(&setting::KAFKA_BROKERS, brokers)?,
             kafka_properties: from.read(&setting::KAFKA_PROPERTIES, |text| {
@@ -48,7 +55,8 @@ impl Config {
                 duration(text, "0s", "365d")
             })?,
             commit_interval: from.read(&setting::COMMIT_INTERVAL, |text| {
-                duration(text, "1ms", "10m")
+                let interval = duration(text, "1ms", "10m")?;
+                is_short_enough(interval, command_timeout)
             })?,
             order_ttl: from.read(&setting::ORDER_TTL, |text| duration(text, "1ms", "365d"))?,
             session_timeout: from.read(&setting::SESSION_TIMEOUT, |text| {
@@ -63,9 +71,7 @@ impl Config {
             block_cache_bytes: from.read(&setting::BLOCK_CACHE, |text| size(text, MIB))?,
             write_buffer_bytes: from.read(&setting::WRITE_BUFFERS, |text| size(text, 4 * MIB))?,
             uncommitted_bytes_max: from.read(&setting::UNCOMMITTED_MAX, |text| size(text, MIB))?,
-            command_timeout: from.read(&setting::COMMAND_TIMEOUT, |text| {
-                duration(text, "100ms", "10m")
-            })?,
+            command_timeout,
             drain_timeout: from
                 .read(&setting::DRAIN_TIMEOUT, |text| duration(text, "0s", "10m"))?,
             max_requests: from.read(&setting::MAX_REQUESTS, |text| number(text, 1..=1_000_000))?,
@@ -252,6 +258,19 @@ fn duration(text: &str, min: &str, max: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("it takes a duration from {min} to {max}, as 120s or 100ms"))
 }
 
+/// The interval, if a request does not give up before what it waits for is committed.
+fn is_short_enough(interval: Duration, command_timeout: Duration) -> Result<Duration, String> {
+    let least = interval * COMMITS_OF_A_WRITE;
+    if least <= command_timeout {
+        return Ok(interval);
+    }
+    Err(format!(
+        "a write waits for up to {COMMITS_OF_A_WRITE} commits, so with a COMMAND_TIMEOUT of {} all would be answered 504 under load: lower it, or raise COMMAND_TIMEOUT to {} or more",
+        humantime::format_duration(command_timeout),
+        humantime::format_duration(least),
+    ))
+}
+
 fn size(text: &str, min: usize) -> Result<usize, String> {
     let size = text
         .parse::<ByteSize>()
@@ -365,6 +384,26 @@ mod tests {
             let waits = config.ticketing().arrival_wait;
             assert_eq!(waits, Duration::from_millis(wait));
         }
+    }
+
+    #[test]
+    fn an_interval_of_commits_that_writes_cannot_wait_for_is_refused() {
+        let read = |interval: &str, timeout: &str| {
+            let flags = [("commit-interval", interval), ("command-timeout", timeout)];
+            Config::read(&layers(&flags)).map(|config| config.commit_interval)
+        };
+        for (interval, timeout) in [("3s", "10s"), ("100ms", "300ms"), ("200s", "10m")] {
+            assert!(read(interval, timeout).is_ok(), "{interval}");
+        }
+        assert_eq!(
+            read("30s", "10s").unwrap_err().to_string(),
+            "--commit-interval is \"30s\": a write waits for up to 3 commits, so with a COMMAND_TIMEOUT of 10s all would be answered 504 under load: lower it, or raise COMMAND_TIMEOUT to 1m 30s or more"
+        );
+        let short = refusal("command-timeout", "200ms");
+        assert!(
+            short.starts_with("the default of COMMIT_INTERVAL is \"100ms\": "),
+            "{short}"
+        );
     }
 
     #[test]
