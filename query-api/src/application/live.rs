@@ -11,7 +11,7 @@ use turnstile_engine::runtime::{
 use turnstile_engine::{Plan, TopologyFaults};
 use turnstile_ticketing::topology;
 
-use super::{Application, BoxFuture, Rows, SendFailure, Stores, TopologyForm};
+use super::{Application, BoxFuture, Rows, SendFailure, Stores, TopologyForm, address};
 use crate::config::Config;
 use crate::peers::Peers;
 
@@ -82,6 +82,9 @@ pub struct LiveApplication {
     /// `None` once they have stopped.
     streams: RwLock<Option<Streams>>,
     plan: Arc<Plan>,
+    instance_id: String,
+    /// Whether the others are told where to ask it.
+    has_address: bool,
     rows: Rows,
     producer: EventProducer,
 }
@@ -115,6 +118,8 @@ impl LiveApplication {
         let stores = Stores::new(streams.queries(), owners, peers);
         Ok(Self {
             plan: streams.plan(),
+            instance_id: config.instance_id.clone(),
+            has_address: config.advertised_addr.is_some(),
             rows: Rows::new(ticketing, stores),
             producer,
             streams: RwLock::new(Some(streams)),
@@ -138,7 +143,14 @@ impl Application for LiveApplication {
 
     fn status(&self) -> InstanceStatus {
         match &*self.streams.read() {
-            Some(streams) => streams.status(),
+            Some(streams) => {
+                let status = streams.status();
+                if self.has_address {
+                    status
+                } else {
+                    address::checked(status, &self.instance_id, &self.rows.instances())
+                }
+            }
             None => {
                 let problems = vec!["the stream threads have stopped".to_owned()];
                 InstanceStatus {

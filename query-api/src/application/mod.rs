@@ -6,6 +6,7 @@
 //! - [`Application`]: the rest, as a trait so that the routes can be tested without a
 //!   broker.
 
+mod address;
 mod answering;
 mod found;
 mod live;

@@ -305,6 +305,7 @@ impl Stores {
             )));
         }
         let Some(address) = &host.address else {
+            self.peers.measures().sent("no_address", None);
             return Ok(Err(format!("instance {instance} has no ADVERTISED_ADDR")));
         };
         let request = ReadRequest {

@@ -142,6 +142,10 @@ async fn where_nobody_answers_it_is_503_after_a_bounded_time() {
         let path = format!("/api/tickets/{here}");
         assert_eq!(a.served.get("", &path).await.status, 200);
     }
+    // Also where nobody could be asked.
+    let metrics = a.served.get("", "/metrics").await.text;
+    let counted = "ticketing_peer_requests_sent_total{result=\"no_address\"} ";
+    assert!(metrics.contains(counted), "{metrics}");
     // The edits were not written.
     give(&[&a], 1, &a);
     let path = format!("/api/tickets/{there}");
