@@ -12,6 +12,7 @@ mod found;
 mod live;
 #[cfg(test)]
 pub(crate) mod memory;
+mod missing;
 mod outcomes;
 mod owners;
 mod rows;

@@ -7,7 +7,8 @@
 //!    those elsewhere, the freshest first.
 //!
 //! If none of them answers, all of this is repeated after a short pause, since the owner may
-//! be changing, until the reader's patience is over. Local rows are read at once.
+//! be changing, until the reader's patience is over. Local rows are read at once. So it is if the
+//! store of the owner fails: its instance may end, and a standby can answer meanwhile.
 //! A request that another instance made is never passed on.
 
 use std::sync::Arc;
@@ -18,11 +19,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use turnstile_engine::runtime::{Host, Queries, QueryError, StoreAnswer, StoreRead, StoreRequest};
 use turnstile_engine::{Codec, CodecError, Partition, Store, TaskId};
 
+use super::missing::{Missing, RETRY_PAUSE};
 use super::{Found, Owners, Patience, Staleness, Unavailable};
 use crate::peers::{Fingerprint, PeerFailure, Peers, ReadRequest, Refusal, Wait, origin};
-
-/// How long to wait before all of it is repeated.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often a watched row is polled without a notification: a watch ends silently when
 /// its task moves away.
@@ -91,7 +90,7 @@ impl Stores {
     ) -> Result<Found<Option<V>>, Unavailable> {
         match self.queries.get(store, partition_key, key) {
             Ok(value) => return Ok(Found::current(value)),
-            Err(error) => absence(error)?,
+            Err(error) => Missing::of(error).or_give_up(patience.max_stale)?,
         };
         let request = self.request_of(store, partition_key, key)?;
         let answer = self.read(&request, patience).await?;
@@ -151,7 +150,7 @@ impl Stores {
                 }
                 Err(error) => {
                     drop(watch);
-                    absence(error)?;
+                    Missing::of(error).or_give_up(None)?;
                     let row = match &mut elsewhere {
                         Some(row) => row,
                         none => none.insert(Elsewhere {
@@ -186,15 +185,18 @@ impl Stores {
         });
         let task = self.queries.task_of(&row.request).map_err(failed)?;
         let limit = peer_timeout(deadline);
-        let asked = self.ask_owner(task, &row.request, wait, limit).await?;
-        if let Ok(answer) = asked {
-            let known = Some(Fingerprint::of_row(&answer));
-            if row.known != known {
-                row.known = known;
-                return Ok(Some(answer));
+        let pause = match self.ask_owner(task, &row.request, wait, limit).await {
+            Ok(answer) => {
+                let known = Some(Fingerprint::of_row(&answer));
+                if row.known != known {
+                    row.known = known;
+                    return Ok(Some(answer));
+                }
+                RETRY_PAUSE
             }
-        }
-        sleep_until(deadline.min(Instant::now() + RETRY_PAUSE)).await;
+            Err(missing) => missing.map_or(RETRY_PAUSE, |missing| missing.pause()),
+        };
+        sleep_until(deadline.min(Instant::now() + pause)).await;
         Ok(None)
     }
 
@@ -209,32 +211,30 @@ impl Stores {
             // 1.
             let here = match look(&self.queries, request, None).await {
                 Ok(answer) => return Ok(Found::current(answer)),
-                Err(error) => absence(error)?,
+                Err(error) => Missing::of(error).or_give_up(patience.max_stale)?,
             };
             // 2.
             let limit = match patience.max_stale {
                 Some(_) => AT_ONCE,
                 None => peer_timeout(patience.deadline),
             };
-            let there = match self.ask_owner(task, request, None, limit).await? {
+            let there = match self.ask_owner(task, request, None, limit).await {
                 Ok(answer) => return Ok(Found::current(answer)),
-                Err(why) => why,
+                Err(missing) => missing,
             };
             // 3.
             if let Some(max_stale) = patience.max_stale
-                && let Some(found) = self.ask_standbys(task, request, max_stale).await?
+                && let Some(found) = self.ask_standbys(task, request, max_stale).await
             {
                 self.peers.measures().standby_read();
                 return Ok(found);
             }
             let now = Instant::now();
+            let missing = there.unwrap_or(here);
             if now >= patience.deadline {
-                return Err(Unavailable::NotYet {
-                    partition: request.partition,
-                    why: there.unwrap_or(here),
-                });
+                return Err(missing.unavailable(request.partition));
             }
-            sleep_until(patience.deadline.min(now + RETRY_PAUSE)).await;
+            sleep_until(patience.deadline.min(now + missing.pause())).await;
         }
     }
 
@@ -246,15 +246,11 @@ impl Stores {
         request: &StoreRequest,
         wait: Option<Wait>,
         limit: Duration,
-    ) -> Result<Result<StoreAnswer, Option<String>>, Unavailable> {
+    ) -> Result<StoreAnswer, Option<Missing>> {
         let owner = self.owners.owner(task);
-        match owner.filter(|owner| !owner.is_local) {
-            Some(owner) => {
-                let answer = self.ask(&owner, request, wait, None, limit).await?;
-                Ok(answer.map_err(Some))
-            }
-            None => Ok(Err(None)),
-        }
+        let owner = owner.filter(|owner| !owner.is_local).ok_or(None)?;
+        let answer = self.ask(&owner, request, wait, None, limit).await;
+        answer.map_err(Some)
     }
 
     /// The answer of the freshest standby that is fresh enough.
@@ -263,7 +259,7 @@ impl Stores {
         task: TaskId,
         request: &StoreRequest,
         max_stale: Duration,
-    ) -> Result<Option<Found<StoreAnswer>>, Unavailable> {
+    ) -> Option<Found<StoreAnswer>> {
         let standbys = self.owners.standbys(task);
         let found = |answer: StoreAnswer, records_behind| {
             let staleness = answer.stale.map(|age| Staleness {
@@ -278,15 +274,15 @@ impl Stores {
         if let Ok(answer) = look(&self.queries, request, Some(max_stale)).await {
             let own = standbys.iter().find(|(host, _)| host.is_local);
             let records_behind = own.map(|(_, report)| report.records_behind);
-            return Ok(found(answer, records_behind));
+            return found(answer, records_behind);
         }
         for (host, report) in standbys.iter().filter(|(host, _)| !host.is_local) {
             let asked = self.ask(host, request, None, Some(max_stale), AT_ONCE);
-            if let Ok(answer) = asked.await? {
-                return Ok(found(answer, Some(report.records_behind)));
+            if let Ok(answer) = asked.await {
+                return found(answer, Some(report.records_behind));
             }
         }
-        Ok(None)
+        None
     }
 
     /// The answer of an instance, or why it has none.
@@ -297,37 +293,37 @@ impl Stores {
         wait: Option<Wait>,
         max_stale: Option<Duration>,
         limit: Duration,
-    ) -> Result<Result<StoreAnswer, String>, Unavailable> {
+    ) -> Result<StoreAnswer, Missing> {
         let instance = &host.instance;
         if !origin::may_ask() {
-            return Ok(Err(format!(
+            return Err(Missing::NotYet(format!(
                 "instance {instance} has it, and another instance asks already"
             )));
         }
         let Some(address) = &host.address else {
             self.peers.measures().sent("no_address", None);
-            return Ok(Err(format!("instance {instance} has no ADVERTISED_ADDR")));
+            let why = format!("instance {instance} has no ADVERTISED_ADDR");
+            return Err(Missing::NotYet(why));
         };
         let request = ReadRequest {
             request: request.clone(),
             wait,
             max_stale,
         };
-        match self.peers.read(address, &request, limit).await {
-            Ok(answer) => Ok(Ok(answer)),
-            Err(PeerFailure::Refused(Refusal::Failed(why))) => Err(Unavailable::Failed(
-                format!("instance {instance}: {why}").into(),
-            )),
-            Err(failure) => {
-                tracing::debug!(
-                    %instance,
-                    %address,
-                    error = &failure as &dyn std::error::Error,
-                    "another instance has not answered"
-                );
-                Ok(Err(format!("instance {instance}: {failure}")))
+        let answer = self.peers.read(address, &request, limit).await;
+        answer.map_err(|failure| {
+            tracing::debug!(
+                %instance,
+                %address,
+                error = &failure as &dyn std::error::Error,
+                "another instance has not answered"
+            );
+            let why = format!("instance {instance}: {failure}");
+            match failure {
+                PeerFailure::Refused(Refusal::Failed(_)) => Missing::Failed(why.into()),
+                _ => Missing::NotYet(why),
             }
-        }
+        })
     }
 
     fn request_of<K: Codec, V>(
@@ -391,16 +387,6 @@ fn value_of<V: Codec>(
 fn unreadable(request: &StoreRequest, source: CodecError) -> Unavailable {
     let store = request.store.clone();
     failed(QueryError::UnreadableRow { store, source })
-}
-
-/// Why a task cannot be read here, if it may be readable elsewhere.
-fn absence(error: QueryError) -> Result<String, Unavailable> {
-    match error {
-        QueryError::NotOwned { .. } | QueryError::NotRunning { .. } => Ok(error.to_string()),
-        QueryError::UnknownStore(_) | QueryError::State(_) | QueryError::UnreadableRow { .. } => {
-            Err(failed(error))
-        }
-    }
 }
 
 fn failed(error: QueryError) -> Unavailable {

@@ -10,7 +10,9 @@
 //! 3. The command is written with acks=all.
 //! 4. Its outcome is awaited.
 //!
-//! If 3. or 4. is not done in time, the answer is 504 and names the key to retry with.
+//! If 3. or 4. is not done in time, the answer is 504 and names the key to retry with. So it is if
+//! anything fails after 3.: the command is written, and whoever repeated it under another key would
+//! have it done twice.
 //!
 //! Giving up never takes a command back: if it is in the topic, or still gets there, it is
 //! decided.
@@ -24,7 +26,7 @@ use turnstile_ticketing::outcome::{Answer, Outcome, OutcomeKey, Reply};
 use super::Api;
 use super::idempotency::{IdempotencyKey, KeyUse, new_attempt};
 use super::problem::{Problem, ProblemKind};
-use crate::application::{Decider, SendFailure};
+use crate::application::{Decider, SendFailure, Unavailable};
 
 /// A command as a route asks for it.
 pub(super) struct Submission<'a, B> {
@@ -162,7 +164,8 @@ impl Api {
             .await_outcome(decider, &outcome_key, deadline, |outcome| {
                 outcome.as_ref().and_then(answer_in)
             })
-            .await?;
+            .await
+            .map_err(|failure| unknown(outcome_unreadable(name, &failure)))?;
         answer.unwrap_or_else(|| Err(unknown(outcome_pending())))
     }
 }
@@ -171,6 +174,16 @@ impl Api {
 pub(super) fn outcome_pending() -> Problem {
     let detail = "the command may be decided yet; ask again with this Idempotency-Key";
     Problem::with_detail(ProblemKind::OutcomePending, detail)
+}
+
+/// The answer to a command that is written, if it cannot be read what became of it.
+pub(super) fn outcome_unreadable(command: &'static str, failure: &Unavailable) -> Problem {
+    tracing::error!(
+        command,
+        error = failure as &dyn std::error::Error,
+        "what became of a command cannot be read"
+    );
+    outcome_pending()
 }
 
 /// An outcome that the command cannot have.

@@ -21,7 +21,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use super::Api;
 use super::body::Body;
 use super::caller::Caller;
-use super::commands::{Submission, outcome_pending, unexpected_answer};
+use super::commands::{Submission, outcome_pending, outcome_unreadable, unexpected_answer};
 use super::idempotency::IdempotencyKey;
 use super::json::Json;
 use super::page::{Page, PageQuery, Reading};
@@ -176,7 +176,7 @@ pub async fn create(
         return Err(unexpected_answer("order.create"));
     };
     let order = rows.await_order(&id, deadline, |order| order).await;
-    let order = order.map_err(Problem::from).map_err(ask_again)?;
+    let order = order.map_err(|failure| ask_again(outcome_unreadable("order.create", &failure)))?;
     let order = order.ok_or_else(|| ask_again(outcome_pending()))?;
     if for_another_ticket(&order) {
         return Err(Problem::new(ProblemKind::IdempotencyKeyReused));

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::body::Body;
 use super::caller::Caller;
-use super::commands::{Submission, outcome_pending};
+use super::commands::{Submission, outcome_pending, outcome_unreadable};
 use super::idempotency::IdempotencyKey;
 use super::json::Json;
 use super::page::{Page, PageQuery, Reading};
@@ -265,7 +265,7 @@ async fn written(
     };
     match api.decide(submission).await? {
         Answer::TicketCreated(ticket) | Answer::TicketUpdated(ticket) => {
-            orderable(api, &ticket, deadline)
+            orderable(api, name, &ticket, deadline)
                 .await
                 .map_err(|problem| problem.ask_again_with(key.as_str()))?;
             Ok(ticket.into())
@@ -275,11 +275,17 @@ async fn written(
 }
 
 /// Waits until Orders knows the ticket as it is now.
-async fn orderable(api: &Api, ticket: &Ticket, deadline: Instant) -> Result<(), Problem> {
+async fn orderable(
+    api: &Api,
+    name: &'static str,
+    ticket: &Ticket,
+    deadline: Instant,
+) -> Result<(), Problem> {
     if !api.instance().runs(Service::Orders) {
         return Ok(());
     }
-    let application = api.application()?;
+    // The command is written: whatever is wrong now, it is not to be repeated as another.
+    let application = api.application().map_err(|_| outcome_pending())?;
     let is_current = |listed: Option<ListedTicket>| {
         let terms = listed?.terms;
         let is_current = terms.covers(ticket.version, &ticket.title, ticket.price);
@@ -288,6 +294,7 @@ async fn orderable(api: &Api, ticket: &Ticket, deadline: Instant) -> Result<(), 
     let waited = application
         .rows()
         .await_listed_ticket(&ticket.id, deadline, is_current)
-        .await?;
+        .await
+        .map_err(|failure| outcome_unreadable(name, &failure))?;
     waited.ok_or_else(outcome_pending)
 }

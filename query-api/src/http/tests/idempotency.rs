@@ -334,3 +334,27 @@ async fn a_store_that_is_broken_is_500() {
         problem(500, "internal")
     );
 }
+
+#[tokio::test]
+async fn a_command_whose_outcome_cannot_be_read_is_504_and_names_the_key() {
+    let served = Served::new();
+    let ticket = served.ticket("Concert").await;
+    served.application.plant(Fault::Deaf);
+    let fails = async {
+        while !served.application.anyone_waits() {
+            tokio::task::yield_now().await;
+        }
+        served.application.plant(Fault::Broken);
+    };
+    let (reply, ()) = tokio::join!(served.order("u", &ticket), fails);
+    assert_eq!(reply.problem(), problem(504, "outcome-pending"));
+    let key = reply.field("idempotencyKey");
+    assert_eq!(reply.headers["idempotency-key"], key);
+    served.application.plant(Fault::Healthy);
+    served.application.run();
+    let body = json!({"ticketId": ticket});
+    let again = served
+        .send_keyed("u", "POST", "/api/orders", &body, Some(&key))
+        .await;
+    assert_eq!(again.status, 201, "{}", again.text);
+}

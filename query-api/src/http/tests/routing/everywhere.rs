@@ -82,6 +82,31 @@ async fn a_command_is_answered_though_its_owner_changes_while_it_waits() {
 }
 
 #[tokio::test]
+async fn a_command_is_answered_though_the_store_of_its_owner_fails_while_it_waits() {
+    let (world, a, b) = two();
+    let ticket = tickets(&a.served).await.remove(1);
+    b.application().plant(Fault::Deaf);
+    (0..PARTITIONS).for_each(|partition| give(&[&a, &b], partition, &b));
+    let path = format!("/api/tickets/{ticket}");
+    let edit = json!({"title": "Gala", "price": 2});
+    let edited = a.served.send("seller", "PUT", &path, &edit);
+    let changes = async {
+        eventually("b is asked", || b.application().anyone_waits()).await;
+        b.application().plant(Fault::Broken);
+        let failed = "ticketing_peer_requests_sent_total{result=\"failed\"} ";
+        let begun = Instant::now();
+        while !a.served.get("", "/metrics").await.text.contains(failed) {
+            assert!(begun.elapsed() < LIMIT, "b is not asked again");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        (0..PARTITIONS).for_each(|partition| give(&[&a, &b], partition, &a));
+        world.run();
+    };
+    let (edited, ()) = tokio::join!(edited, changes);
+    assert_eq!(edited.status, 200, "{}", edited.text);
+}
+
+#[tokio::test]
 async fn a_read_waits_for_the_next_owner_of_a_dead_one() {
     let (_, a, mut b) = two();
     let id = tickets(&a.served).await.remove(1);

@@ -63,3 +63,30 @@ async fn a_standby_answers_only_who_bears_with_it() {
     assert_eq!(list.json()["missingPartitions"], json!([1, 3]));
     assert!(!list.headers.contains_key(header::AGE));
 }
+
+#[tokio::test]
+async fn a_standby_answers_where_the_store_of_the_owner_fails() {
+    let (world, a, b) = two();
+    let c = Member::new(&world, "c");
+    let ids = tickets(&a.served).await;
+    c.application().follow(0, Duration::ZERO);
+    c.application().follow(1, Duration::ZERO);
+    let standbys = |of: &Member| vec![(c.host(of), 1)];
+    a.application().believe_in_standbys(1, standbys(&a));
+    b.application().plant(Fault::Broken);
+    // Of one that fails here too.
+    a.application().plant(Fault::Broken);
+    a.application().leave(1);
+    a.application().believe_in_standbys(0, standbys(&a));
+    for id in [&ids[0], &ids[1]] {
+        let path = format!("/api/tickets/{id}");
+        assert_eq!(
+            a.served.get("", &path).await.problem(),
+            problem(500, "internal")
+        );
+        let request = Request::get(&path).header(header::CACHE_CONTROL, "max-stale");
+        let read = a.served.ask(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(read.status, 200, "{}", read.text);
+        assert!(read.headers.contains_key(header::AGE));
+    }
+}
