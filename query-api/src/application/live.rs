@@ -178,7 +178,10 @@ impl Application for LiveApplication {
     ) -> BoxFuture<'a, Result<(), SendFailure>> {
         Box::pin(async move {
             let sent = self.producer.send(topic, key, command).await;
-            sent.map_err(|error| SendFailure(Box::new(error)))
+            sent.map_err(|error| SendFailure {
+                may_be_written: error.may_be_written,
+                source: Box::new(error),
+            })
         })
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     Mute,
     /// Whether commands are written stays unknown.
     Stalled,
+    /// Commands are written, and the producer does not hear of it. They are not decided.
+    Unacknowledged,
     /// Reading panics.
     Panics,
 }
@@ -225,7 +227,11 @@ impl MemoryApplication {
                 Fault::NotYet => self.rehearsal.restore(task),
                 Fault::Broken => self.rehearsal.run(task, Arc::new(Broken { panics: false })),
                 Fault::Panics => self.rehearsal.run(task, Arc::new(Broken { panics: true })),
-                Fault::Healthy | Fault::Deaf | Fault::Mute | Fault::Stalled => {
+                Fault::Healthy
+                | Fault::Deaf
+                | Fault::Mute
+                | Fault::Stalled
+                | Fault::Unacknowledged => {
                     self.rehearsal.run(task, backend);
                 }
             }
@@ -288,16 +294,22 @@ impl Application for MemoryApplication {
         command: Vec<u8>,
     ) -> BoxFuture<'a, Result<(), SendFailure>> {
         let fault = *self.world.fault.lock();
+        let failure = |may_be_written| SendFailure {
+            may_be_written,
+            source: "no broker".into(),
+        };
         match fault {
-            Fault::Mute => return Box::pin(async { Err(SendFailure("no broker".into())) }),
+            Fault::Mute => return Box::pin(async move { Err(failure(false)) }),
             Fault::Stalled => return Box::pin(std::future::pending()),
             _ => {}
         }
         let mut driver = self.world.driver.lock();
         driver.pipe(topic, Some(key), Some(&command));
         drop(driver);
-        if fault != Fault::Deaf {
-            self.run();
+        match fault {
+            Fault::Unacknowledged => return Box::pin(async move { Err(failure(true)) }),
+            Fault::Deaf => {}
+            _ => self.run(),
         }
         Box::pin(async { Ok(()) })
     }

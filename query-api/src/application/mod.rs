@@ -91,7 +91,13 @@ pub enum Unavailable {
 /// Why a command is not known to be written.
 #[derive(Debug, Error)]
 #[error("the command could not be written to Kafka")]
-pub struct SendFailure(#[source] pub Box<dyn Error + Send + Sync>);
+pub struct SendFailure {
+    /// Whether it may be written all the same, or still be.
+    pub may_be_written: bool,
+    /// What the producer says.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
 
 /// The running application.
 pub trait Application: Send + Sync {

@@ -11,8 +11,9 @@
 //! 4. Its outcome is awaited.
 //!
 //! If 3. or 4. is not done in time, the answer is 504 and names the key to retry with. So it is if
-//! anything fails after 3.: the command is written, and whoever repeated it under another key would
-//! have it done twice.
+//! anything fails after 3., or if 3. fails and the command may be written all the same: whoever
+//! repeated it under another key would have it done twice. Only what was certainly not written is
+//! 503.
 //!
 //! Giving up never takes a command back: if it is in the topic, or still gets there, it is
 //! decided.
@@ -195,9 +196,13 @@ pub(super) fn unexpected_answer(command: &'static str) -> Problem {
 fn not_written(command: &'static str, failure: &SendFailure) -> Problem {
     tracing::warn!(
         command,
+        may_be_written = failure.may_be_written,
         error = failure as &dyn std::error::Error,
         "a command could not be written"
     );
+    if failure.may_be_written {
+        return outcome_pending();
+    }
     Problem::with_detail(ProblemKind::Unavailable, "the command could not be written")
 }
 

@@ -358,3 +358,25 @@ async fn a_command_whose_outcome_cannot_be_read_is_504_and_names_the_key() {
         .await;
     assert_eq!(again.status, 201, "{}", again.text);
 }
+
+#[tokio::test]
+async fn a_command_that_may_be_written_is_504_and_one_that_is_not_is_503() {
+    let served = Served::new();
+    let body = json!({"title": "A", "price": 1});
+    let post = async |key: Option<&str>| {
+        served
+            .send_keyed("u", "POST", "/api/tickets", &body, key)
+            .await
+    };
+    served.application.plant(Fault::Mute);
+    assert_eq!(post(None).await.problem(), problem(503, "unavailable"));
+    served.application.plant(Fault::Unacknowledged);
+    let unknown = post(None).await;
+    assert_eq!(unknown.problem(), problem(504, "outcome-pending"));
+    let key = unknown.field("idempotencyKey");
+    served.application.plant(Fault::Healthy);
+    let again = post(Some(&key)).await;
+    assert_eq!(again.status, 201, "{}", again.text);
+    let tickets = served.get("u", "/api/tickets").await.json();
+    assert_eq!(tickets["items"].as_array().unwrap().len(), 1);
+}

@@ -17,6 +17,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -31,6 +32,9 @@ use crate::runtime::StreamsConfig;
 pub struct SendError {
     /// The topic.
     pub topic: String,
+    /// Whether it may have been written all the same: brokers may have it if the client has sent
+    /// it and got no answer.
+    pub may_be_written: bool,
     /// What the client says.
     #[source]
     source: KafkaError,
@@ -130,7 +134,11 @@ impl EventProducer {
         let acknowledged = self.hand_over(topic, key, Some(value.as_slice()))?;
         // The client tells what became of each event, unless it is gone.
         let acknowledged = acknowledged.await.unwrap_or(Err(KafkaError::Canceled));
-        acknowledged.map_err(|source| failed(topic, source))
+        acknowledged.map_err(|source| SendError {
+            topic: topic.to_owned(),
+            may_be_written: !is_refused(&source),
+            source,
+        })
     }
 
     /// Hands an event to the client without waiting for the cluster. It is lost if the cluster does
@@ -162,7 +170,11 @@ impl EventProducer {
             None => record,
         };
         let sent = self.client().send(record);
-        sent.map_err(|(source, _)| failed(topic, source))?;
+        sent.map_err(|(source, _)| SendError {
+            topic: topic.to_owned(),
+            may_be_written: false,
+            source,
+        })?;
         Ok(acknowledged)
     }
 
@@ -194,11 +206,18 @@ fn served_client(config: &ClientConfig) -> Result<Client, KafkaFault> {
     Ok(client)
 }
 
-fn failed(topic: &str, source: KafkaError) -> SendError {
-    SendError {
-        topic: topic.to_owned(),
-        source,
-    }
+/// Whether brokers, or the client, have refused an event as such, so that it was never written.
+fn is_refused(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::InvalidRecord
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }
 
 #[cfg(test)]
@@ -221,11 +240,29 @@ mod tests {
         send().await.expect("brokers take it");
         let lost = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
         brokers.request_errors(RDKafkaApiKey::Produce, &[lost]);
-        send()
-            .await
-            .expect_err("nobody knows whether it is written once");
+        let error = send().await;
+        let error = error.expect_err("nobody knows whether it is written once");
+        assert!(error.may_be_written);
         let before = producer.client.read().clone();
         assert!(before.client().fatal_error().is_some());
         send().await.expect("another client writes it");
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_was_not_written() {
+        let brokers = MockCluster::new(1).expect("a mock can be made");
+        brokers
+            .create_topic("events", 1, 1)
+            .expect("a topic can be made");
+        let config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
+        let producer = EventProducer::new(&config).expect("a producer can be made");
+        // The client takes no more than its `message.max.bytes`, a million.
+        for bytes in [1, 2_000_000] {
+            let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+            brokers.request_errors(RDKafkaApiKey::Produce, &[refused]);
+            let sent = producer.send("events", "k", vec![0; bytes]).await;
+            let error = sent.expect_err("it is refused");
+            assert!(!error.may_be_written, "{error:?}");
+        }
     }
 }
