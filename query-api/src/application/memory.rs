@@ -104,12 +104,15 @@ fn ticketing(services: &[Service]) -> Ticketing {
     topology(&config).expect("the topology is right")
 }
 
+/// The standbys of a partition, and how far they are behind, if that is known.
+type BelievedStandbys = Vec<(Host, Option<u64>)>;
+
 /// What an instance believes of the others.
 #[derive(Default)]
 pub(crate) struct Beliefs {
     /// Instance and address, by partition.
     owners: Mutex<BTreeMap<i32, Host>>,
-    standbys: Mutex<BTreeMap<i32, Vec<(Host, u64)>>>,
+    standbys: Mutex<BTreeMap<i32, BelievedStandbys>>,
 }
 
 impl Owners for Beliefs {
@@ -210,8 +213,8 @@ impl MemoryApplication {
         }
     }
 
-    /// This instance believes in these standbys of a partition, and how far they are behind.
-    pub(crate) fn believe_in_standbys(&self, partition: i32, standbys: Vec<(Host, u64)>) {
+    /// This instance believes in these standbys of a partition.
+    pub(crate) fn believe_in_standbys(&self, partition: i32, standbys: BelievedStandbys) {
         self.beliefs.standbys.lock().insert(partition, standbys);
     }
 

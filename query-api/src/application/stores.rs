@@ -273,13 +273,13 @@ impl Stores {
         };
         if let Ok(answer) = look(&self.queries, request, Some(max_stale)).await {
             let own = standbys.iter().find(|(host, _)| host.is_local);
-            let records_behind = own.map(|(_, report)| report.records_behind);
+            let records_behind = own.and_then(|(_, report)| report.records_behind);
             return found(answer, records_behind);
         }
         for (host, report) in standbys.iter().filter(|(host, _)| !host.is_local) {
             let asked = self.ask(host, request, None, Some(max_stale), AT_ONCE);
             if let Ok(answer) = asked.await {
-                return found(answer, Some(report.records_behind));
+                return found(answer, report.records_behind);
             }
         }
         None

@@ -122,7 +122,7 @@ fn a_failover_restores_the_tail_only() {
                         && of
                             .standbys
                             .iter()
-                            .all(|standby| standby.records_behind == 0)
+                            .all(|standby| standby.records_behind == Some(0))
                 })
         },
     );

@@ -26,7 +26,7 @@ async fn a_standby_answers_only_who_bears_with_it() {
     a.application().follow(1, Duration::from_secs(7));
     c.application().follow(1, Duration::from_secs(3));
     a.application()
-        .believe_in_standbys(1, vec![(c.host(&a), 12), (a.host(&a), 34)]);
+        .believe_in_standbys(1, vec![(c.host(&a), Some(12)), (a.host(&a), Some(34))]);
     for path in &paths {
         assert_eq!(get(path, "").await.problem(), problem(503, "unavailable"));
         let none = get(path, "max-stale=2").await;
@@ -48,6 +48,16 @@ async fn a_standby_answers_only_who_bears_with_it() {
         }
     }
     assert!(a.counted("ticketing_standby_reads_total 6").await);
+    // What nobody knows is not said.
+    a.application()
+        .believe_in_standbys(1, vec![(c.host(&a), None), (a.host(&a), None)]);
+    for cache_control in ["max-stale", "max-stale=6"] {
+        let read = get(&paths[0], cache_control).await;
+        assert!(read.headers.contains_key(header::AGE));
+        assert!(!read.headers.contains_key("x-records-behind"));
+    }
+    a.application()
+        .believe_in_standbys(1, vec![(c.host(&a), Some(12)), (a.host(&a), Some(34))]);
     // The caller's rights do not depend on who answers.
     let request = Request::get(&paths[1])
         .header("x-user-id", "other")
@@ -71,7 +81,7 @@ async fn a_standby_answers_where_the_store_of_the_owner_fails() {
     let ids = tickets(&a.served).await;
     c.application().follow(0, Duration::ZERO);
     c.application().follow(1, Duration::ZERO);
-    let standbys = |of: &Member| vec![(c.host(of), 1)];
+    let standbys = |of: &Member| vec![(c.host(of), Some(1))];
     a.application().believe_in_standbys(1, standbys(&a));
     b.application().plant(Fault::Broken);
     // Of one that fails here too.

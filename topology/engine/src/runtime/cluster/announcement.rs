@@ -34,13 +34,13 @@ pub(crate) struct Claim {
 }
 
 /// A task whose stores an instance keeps up to date without running it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct StandbyReport {
     /// The task.
     pub task: TaskId,
     /// How many offsets its stores are behind the end of their changelog partition, including those
-    /// of other tasks and of markers; the maximum while unknown.
-    pub records_behind: u64,
+    /// of other tasks and of markers; `None` while unknown.
+    pub records_behind: Option<u64>,
     /// How long ago it had everything, in milliseconds; `None`: not yet.
     pub stale_ms: Option<u64>,
 }
@@ -65,11 +65,52 @@ pub(crate) struct Announcement {
     pub(crate) topology: String,
     #[serde(default)]
     pub(crate) tasks: Vec<Claim>,
-    #[serde(default)]
+    #[serde(default, with = "reports")]
     pub(crate) standbys: Vec<StandbyReport>,
     /// Over how many partitions each store is divided, including stores of earlier topologies.
     #[serde(default)]
     pub(crate) partitions: BTreeMap<String, i32>,
+}
+
+/// Reports as they are announced: the maximum stands for what is not known, as there has to be a
+/// number for builds that know of no other way to say so.
+mod reports {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::StandbyReport;
+    use crate::TaskId;
+
+    const UNKNOWN: u64 = u64::MAX;
+
+    #[derive(Serialize, Deserialize)]
+    struct Announced {
+        task: TaskId,
+        records_behind: u64,
+        stale_ms: Option<u64>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        reports: &[StandbyReport],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(reports.iter().map(|report| Announced {
+            task: report.task,
+            records_behind: report.records_behind.unwrap_or(UNKNOWN),
+            stale_ms: report.stale_ms,
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<StandbyReport>, D::Error> {
+        let announced = Vec::<Announced>::deserialize(deserializer)?.into_iter();
+        let report = |of: Announced| StandbyReport {
+            task: of.task,
+            records_behind: Some(of.records_behind).filter(|records| *records != UNKNOWN),
+            stale_ms: of.stale_ms,
+        };
+        Ok(announced.map(report).collect())
+    }
 }
 
 impl Announcement {
@@ -118,7 +159,7 @@ mod tests {
             }],
             standbys: vec![StandbyReport {
                 task: "2_3".parse().unwrap(),
-                records_behind: 4,
+                records_behind: Some(4),
                 stale_ms: None,
             }],
             partitions: BTreeMap::from([("orders".to_owned(), 4)]),
@@ -130,5 +171,16 @@ mod tests {
         let read = Announcement::decode(json.to_string().as_bytes()).unwrap();
         assert_eq!(read, written);
         assert!(Announcement::decode(b"{}").is_err());
+
+        // What is not known is a number to others, and none to those who ask.
+        let mut unknown = written;
+        let report = unknown.standbys.first_mut().unwrap();
+        report.records_behind = None;
+        let shown = serde_json::to_value(*report).unwrap();
+        assert_eq!(shown["records_behind"], serde_json::Value::Null);
+        let json: serde_json::Value = serde_json::from_slice(&unknown.encode()).unwrap();
+        assert_eq!(json["standbys"][0]["records_behind"], u64::MAX);
+        let read = Announcement::decode(&unknown.encode()).unwrap();
+        assert_eq!(read, unknown);
     }
 }

@@ -152,7 +152,11 @@ impl Directory {
             })
             .collect();
         found.sort_by_key(|(_, report)| {
-            (report.stale_ms.unwrap_or(u64::MAX), report.records_behind)
+            let unless_unknown = |number: Option<u64>| number.unwrap_or(u64::MAX);
+            (
+                unless_unknown(report.stale_ms),
+                unless_unknown(report.records_behind),
+            )
         });
         found
     }
@@ -319,9 +323,12 @@ mod tests {
     fn standbys_come_freshest_first() {
         let (mut directory, now) = (Directory::default(), Instant::now());
         let task: TaskId = "0_0".parse().unwrap();
-        for (name, stale_ms, records_behind) in
-            [("a", None, 0), ("b", Some(50), 9), ("c", Some(5), 10)]
-        {
+        for (name, stale_ms, records_behind) in [
+            ("a", None, Some(0)),
+            ("b", Some(50), None),
+            ("c", Some(50), Some(9)),
+            ("d", Some(5), Some(10)),
+        ] {
             let mut said = says(1, &[]);
             said.standbys.push(StandbyReport {
                 task,
@@ -332,6 +339,6 @@ mod tests {
         }
         let found = directory.standbys(task, now);
         let names: Vec<&str> = found.iter().map(|(of, _)| of.name.as_ref()).collect();
-        assert_eq!(names, ["c", "b", "a"]);
+        assert_eq!(names, ["d", "c", "b", "a"]);
     }
 }

@@ -252,7 +252,7 @@ impl Follower {
             let stale = standby.as_of.map(|as_of| as_of.elapsed().as_millis());
             reports.push(StandbyReport {
                 task: *task,
-                records_behind: standby.behind().unwrap_or(u64::MAX),
+                records_behind: standby.behind(),
                 stale_ms: stale.map(|stale| stale.try_into().unwrap_or(u64::MAX)),
             });
         }
