@@ -61,7 +61,9 @@ impl Sweep {
                 return Ok(());
             }
             Self::Resting(until) if now < until => {
-                *self = Self::Resting(until);
+                // A pass that began while the wall clock was ahead would be followed by the next
+                // one only at that time. None has to wait longer than outcomes are kept.
+                *self = Self::Resting(until.min(now.plus(OUTCOME_KEPT)));
                 return Ok(());
             }
             Self::Resting(_) => Pass {

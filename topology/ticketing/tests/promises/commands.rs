@@ -232,6 +232,22 @@ fn many_outcomes_are_forgotten_some_at_a_time_and_younger_ones_are_kept() {
     assert_eq!(left(&world), 0);
 }
 
+#[test]
+fn outcomes_are_forgotten_though_the_clock_was_a_year_ahead_for_a_moment() {
+    let mut world = World::new();
+    world.create_ticket("t");
+    let now = world.driver.now();
+    world.advance(Duration::from_hours(365 * 24));
+    world.advance(Duration::from_secs(1));
+    world.driver.set_now(now);
+    world.run();
+    let refused = with_id(order_create("unknown", "o"), "refused");
+    world.event(TICKET_COMMANDS, "unknown", &refused);
+    assert_eq!(world.rows("reservation-outcomes"), 1);
+    hours_later(&mut world, 49);
+    assert_eq!(world.rows("reservation-outcomes"), 0);
+}
+
 /// What HTTP does for `POST /api/orders`: sends a command in an attempt of its own and
 /// looks at the outcome.
 fn attempt(world: &mut World, ticket: &str, order: &str, attempt: &str) -> Option<Outcome> {
