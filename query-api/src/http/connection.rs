@@ -5,7 +5,8 @@
 //! last request was answered. So a connection is idle that never sends a byte, whose head
 //! does not end or whose answer is not read, and so is an HTTP/2 connection without streams,
 //! whether or not its client answers pings. A client that is idle for too long is told so, if
-//! the protocol allows it, and is disconnected a moment later.
+//! the protocol allows it, and is disconnected a moment later. So is every client when the server
+//! stops, as soon as it is idle.
 //!
 //! Each connection has one timer, which most requests do not touch: they only note the time.
 
@@ -21,6 +22,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -29,7 +31,7 @@ use tower::Service;
 use super::limits::Streams;
 
 /// How long a client may take to leave after it was told to.
-const GOODBYE: Duration = Duration::from_secs(5);
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A connection that was accepted.
 pub(super) struct Connection {
@@ -37,6 +39,19 @@ pub(super) struct Connection {
     pub(super) router: Router,
     pub(super) idle_timeout: Duration,
     pub(super) stop: watch::Receiver<bool>,
+    pub(super) draining: Arc<Draining>,
+}
+
+/// The connections that were open when the server was stopped.
+#[derive(Default)]
+pub(super) struct Draining(Mutex<Vec<Arc<Activity>>>);
+
+impl Draining {
+    /// Whether a request is under way on any of them.
+    pub(super) fn any_under_way(&self) -> bool {
+        let connections = self.0.lock();
+        connections.iter().any(|activity| activity.is_under_way())
+    }
 }
 
 impl Connection {
@@ -47,6 +62,7 @@ impl Connection {
             router,
             idle_timeout,
             mut stop,
+            draining,
         } = self;
         let activity = Arc::new(Activity::new());
         let requests = activity.clone();
@@ -61,22 +77,19 @@ impl Connection {
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        let is_idle = tokio::select! {
+        tokio::select! {
             biased;
             ended = connection.as_mut() => return note(ended),
-            () = activity.idle_for(idle_timeout) => true,
-            _ = stop.wait_for(|stop| *stop) => false,
-        };
-        connection.as_mut().graceful_shutdown();
-        if !is_idle {
-            // How long a stop waits is up to the server.
-            return note(connection.await);
+            () = activity.idle_for(idle_timeout, activity.taken) => {}
+            _ = stop.wait_for(|stop| *stop) => draining.0.lock().push(activity.clone()),
         }
-        // A request may have come meanwhile: it is still answered.
+        connection.as_mut().graceful_shutdown();
+        // What is under way, or has come meanwhile, is still answered. How long a stop waits for
+        // that is up to the server.
         tokio::select! {
             biased;
             ended = connection => note(ended),
-            () = activity.idle_for(idle_timeout + GOODBYE) => {
+            () = activity.idle_for(GOODBYE, Instant::now()) => {
                 tracing::debug!("a connection that was idle has not gone by itself");
             }
         }
@@ -90,7 +103,7 @@ fn note(ended: Result<(), BoxError>) {
 }
 
 /// What is under way on a connection.
-struct Activity {
+pub(super) struct Activity {
     taken: Instant,
     requests: AtomicUsize,
     /// When the last request ended, in milliseconds since it was accepted.
@@ -111,14 +124,19 @@ impl Activity {
         UnderWay(self.clone())
     }
 
-    /// Returns once nothing has been under way for `limit`.
-    async fn idle_for(&self, limit: Duration) {
+    fn is_under_way(&self) -> bool {
+        // The end of a request notes the time before it decrements the number.
+        self.requests.load(Ordering::Acquire) > 0
+    }
+
+    /// Returns once nothing has been under way for `limit`, counted from `from` at the earliest.
+    async fn idle_for(&self, limit: Duration, from: Instant) {
         loop {
-            // The end of a request notes the time before it decrements the number.
-            let is_idle = self.requests.load(Ordering::Acquire) == 0;
+            let is_idle = !self.is_under_way();
             let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
             let now = Instant::now();
-            let due = if is_idle { self.taken + since } else { now } + limit;
+            let since = from.max(self.taken + since);
+            let due = if is_idle { since } else { now } + limit;
             if due <= now {
                 return;
             }

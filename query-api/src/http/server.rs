@@ -5,7 +5,8 @@
 //!    other however many clients there are. Beyond that, connections wait in the system's
 //!    backlog. A connection that is idle for too long is closed (`connection`).
 //! 2. When it is to stop, it accepts no more, closes idle connections, and lets each
-//!    request under way end, for a limited time.
+//!    request under way end, for a limited time. Whoever has sent half a request, or does not read
+//!    an answer, is idle.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,7 +20,7 @@ use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use super::connection::Connection;
+use super::connection::{Connection, Draining};
 
 /// How often an HTTP/2 connection on which nothing comes is pinged.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -84,6 +85,7 @@ pub async fn serve(
         reserved_idle_timeout,
     );
     reserved.builder.http1().keep_alive(false);
+    let draining = Arc::new(Draining::default());
     // Nothing is sent: when the last connection drops its sender, all have ended.
     let (under_way, mut ended) = mpsc::channel::<Infallible>(1);
 
@@ -116,6 +118,7 @@ pub async fn serve(
             router: kind.router.clone(),
             idle_timeout: kind.idle_timeout,
             stop: stop.clone(),
+            draining: draining.clone(),
         };
         let (builder, under_way) = (kind.builder.clone(), under_way.clone());
         let counted = Counted::new(open_connections.clone());
@@ -126,9 +129,8 @@ pub async fn serve(
     }
     // 2.
     drop((listener, under_way));
-    tokio::time::timeout(drain_timeout, ended.recv())
-        .await
-        .is_ok()
+    let ended = tokio::time::timeout(drain_timeout, ended.recv()).await;
+    ended.is_ok() || !draining.any_under_way()
 }
 
 /// Counts a connection as open until it is dropped.

@@ -16,11 +16,11 @@ use crate::http::server::{ServerConfig, serve};
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// How long a stop waits.
-const DRAIN: Duration = Duration::from_secs(10);
-
 /// Longer than anything takes that has to happen.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a stop waits: longer than any test does.
+const DRAIN: Duration = Duration::from_secs(60);
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP2_EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -36,7 +36,7 @@ fn open_connections() -> IntGauge {
 
 /// The same, where `open` counts the open connections.
 async fn connect_counted(served: &Served, open: IntGauge) -> (TcpStream, watch::Sender<bool>) {
-    let (address, go_on, _) = listen(served, IDLE, open).await;
+    let (address, go_on, _) = listen(served, IDLE, DRAIN, open).await;
     (TcpStream::connect(address).await.unwrap(), go_on)
 }
 
@@ -44,6 +44,7 @@ async fn connect_counted(served: &Served, open: IntGauge) -> (TcpStream, watch::
 async fn listen(
     served: &Served,
     idle_timeout: Duration,
+    drain_timeout: Duration,
     open: IntGauge,
 ) -> (SocketAddr, watch::Sender<bool>, JoinHandle<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -51,7 +52,7 @@ async fn listen(
     let config = ServerConfig {
         max_connections: 2,
         idle_timeout,
-        drain_timeout: DRAIN,
+        drain_timeout,
     };
     let (go_on, stop) = watch::channel(false);
     let server = tokio::spawn(serve(listener, served.router.clone(), config, open, stop));
@@ -183,7 +184,7 @@ async fn answers_that_nobody_reads_count_as_requests() {
     for window_bytes in [0, 1] {
         let served = Served::of(&Service::ALL, MAX_REQUESTS);
         served.ticket("Concert").await;
-        let (address, _go_on, _) = listen(&served, LIMIT, open_connections()).await;
+        let (address, _go_on, _) = listen(&served, LIMIT, DRAIN, open_connections()).await;
         let client = http2_client(window_bytes);
         let get = async || {
             let url = format!("http://{address}/api/tickets?limit=200");
@@ -215,7 +216,7 @@ async fn answers_that_nobody_reads_count_as_requests() {
 #[tokio::test]
 async fn a_connection_has_so_many_answers_that_nobody_reads_and_no_more() {
     let served = Served::new();
-    let (address, _go_on, _) = listen(&served, LIMIT, open_connections()).await;
+    let (address, _go_on, _) = listen(&served, LIMIT, DRAIN, open_connections()).await;
     let client = http2_client(0);
     let get = async |client: &reqwest::Client| {
         let url = format!("http://{address}/health/live");
@@ -236,4 +237,48 @@ async fn a_connection_has_so_many_answers_that_nobody_reads_and_no_more() {
     let internal = client.post(url).send().await.unwrap();
     assert_eq!(internal.status(), 401);
     assert_eq!(get(&http2_client(0)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_half_a_request_or_for_who_does_not_read() {
+    let served = Served::new();
+    let (address, go_on, server) = listen(&served, LIMIT, DRAIN, open_connections()).await;
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(&head(100)).await.unwrap();
+    let url = format!("http://{address}/health/live");
+    let unread = http2_client(0).get(url).send().await.unwrap();
+    assert_eq!(unread.status(), 200);
+    go_on.send(true).unwrap();
+    let stopped = tokio::time::timeout(LIMIT, server).await;
+    assert!(stopped.expect("it does not wait").unwrap());
+}
+
+#[tokio::test]
+async fn a_stop_that_has_no_time_tells_whether_requests_were_under_way() {
+    for is_under_way in [false, true] {
+        let served = Served::new();
+        served.application.plant(Fault::Deaf);
+        let (address, go_on, server) = listen(
+            &served,
+            LIMIT,
+            Duration::from_millis(50),
+            open_connections(),
+        )
+        .await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        if is_under_way {
+            let body = r#"{"title":"A","price":1}"#;
+            let head = "POST /api/tickets HTTP/1.1\r\nHost: a\r\nX-User-Id: u\r\nContent-Length:";
+            let request = format!("{head} {}\r\n\r\n{body}", body.len());
+            stream.write_all(request.as_bytes()).await.unwrap();
+            while !served.application.anyone_waits() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        } else {
+            stream.write_all(&head(100)).await.unwrap();
+        }
+        go_on.send(true).unwrap();
+        let stopped = tokio::time::timeout(LIMIT, server).await;
+        assert_eq!(stopped.unwrap().unwrap(), !is_under_way);
+    }
 }
