@@ -20,6 +20,16 @@ pub(crate) enum Hold {
     Partial(BTreeSet<Arc<str>>),
 }
 
+/// Why no task reads a partition that a group has assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// The topology does not read the topic in this group: the assignment was made for what an
+    /// earlier process with the same member subscribed to.
+    Topic,
+    /// The topic has more partitions than when the topology was resolved.
+    BeyondPlan,
+}
+
 /// What the groups of one thread have assigned to it.
 pub(crate) struct Ownership {
     plan: Arc<Plan>,
@@ -67,21 +77,24 @@ impl Ownership {
             .collect()
     }
 
-    /// The first of `partitions` that no task reads: its topic has more partitions than when the
-    /// topology was resolved.
-    pub(crate) fn beyond_plan<'p>(
+    /// The first of `partitions` that no task reads in this group, and why.
+    pub(crate) fn unread<'p>(
         &self,
         group: &Arc<str>,
         partitions: &'p [TopicPartition],
-    ) -> Option<&'p TopicPartition> {
-        let read = |place: &TopicPartition| {
-            self.plan.subtopologies.iter().any(|subtopology| {
+    ) -> Option<(&'p TopicPartition, Unread)> {
+        let unread = |place: &TopicPartition| {
+            let readers = self.plan.subtopologies.iter().filter(|subtopology| {
                 let mut sources = subtopology.sources.iter();
-                place.partition.0 < subtopology.partitions
-                    && sources.any(|of| of.group == *group && of.topic == place.topic)
-            })
+                sources.any(|of| of.group == *group && of.topic == place.topic)
+            });
+            let Some(widest) = readers.map(|of| of.partitions).max() else {
+                return Some(Unread::Topic);
+            };
+            (place.partition.0 >= widest).then_some(Unread::BeyondPlan)
         };
-        partitions.iter().find(|place| !read(place))
+        let mut found = partitions.iter();
+        found.find_map(|place| Some((place, unread(place)?)))
     }
 
     /// Whether a group has assigned what the task reads in it, but not here.
@@ -207,8 +220,14 @@ mod tests {
         );
         assert!(ownership.all_groups_assigned());
         let more = [place("a", 1), place("a", 2)];
-        assert_eq!(ownership.beyond_plan(&g1, &more), Some(&place("a", 2)));
-        assert_eq!(ownership.beyond_plan(&g1, &more[..1]), None);
+        let beyond = place("a", 2);
+        let expected = Some((&beyond, Unread::BeyondPlan));
+        assert_eq!(ownership.unread(&g1, &more), expected);
+        assert_eq!(ownership.unread(&g1, &more[..1]), None);
+        // The topic is read in the other group.
+        let foreign = [place("a", 0), place("b", 0)];
+        let expected = Some((&foreign[1], Unread::Topic));
+        assert_eq!(ownership.unread(&g1, &foreign), expected);
         ownership.revoke(&g1);
         assert_eq!(
             ownership.holds(),

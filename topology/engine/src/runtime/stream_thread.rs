@@ -11,7 +11,9 @@
 //! 1. All its clients connect, and the producers fence this member's predecessor. That takes
 //!    nothing from anybody else, so it need not wait for 2 and 3.
 //! 2. Everything that instances have announced is read, and no instance in the groups runs another
-//!    topology: such an instance would get tasks that are not what it takes them for.
+//!    topology: such an instance would get tasks that are not what it takes them for. Members that
+//!    an earlier process of this instance has left there with another topology have been dropped:
+//!    this one would be given what was assigned to them.
 //! 3. Once in the life of the thread: the tasks that others run and it is going to own are
 //!    restored, so that it joins warm.
 //! 4. The fence stands. Only then may tasks be assigned: their committed positions and the ends of
@@ -38,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use self::clients::Clients;
 use self::membership::Membership;
-use super::cluster::{Cluster, InstancePhase, member_id};
+use super::cluster::{Cluster, InstancePhase, end_of, member_id};
 use super::fence::Fence;
 use super::kafka::{Ends, KafkaFault};
 use super::lag::LagBoard;
@@ -94,6 +96,9 @@ enum ThreadFault {
     /// Wipe this task's stores, then join anew.
     #[error("{error}")]
     Wipe { task: TaskId, error: TaskError },
+    /// Drop all tasks, wait until the groups have dropped this member too, then join anew.
+    #[error("{0}")]
+    Outdated(String),
     /// Stop the instance.
     #[error("{0}")]
     Stop(StreamsFailure),
@@ -176,11 +181,6 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether this instance knows the others, and fits those that are in the groups.
-fn may_join(setup: &ThreadSetup) -> bool {
-    setup.cluster.wait_until_complete(Duration::from_secs(1)) && setup.cluster.may_join()
-}
-
 /// Restores what this instance is going to own while others still run it, so that joining
 /// interrupts nobody's tasks for longer than a moment. The time is limited: a changelog that grows
 /// faster than it is restored must not keep the instance out.
@@ -238,10 +238,14 @@ fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFau
     while !setup.stopping() {
         end_if_superseded(setup)?;
         setup.board.confirm(setup.number);
-        if !may_join(setup) {
-            setup.waker.wait(PAUSE_MIN);
-        } else if let Some(fault) = setup.cluster.partition_fault() {
+        if !setup.cluster.wait_until_complete(Duration::from_secs(1)) {
+            continue;
+        }
+        if let Some(fault) = setup.cluster.partition_fault() {
             return Err(ThreadFault::Stop(StreamsFailure::Misconfigured(fault)));
+        }
+        if !setup.cluster.may_join() {
+            setup.waker.wait(PAUSE_MIN);
         } else if *warm {
             return Ok(true);
         } else {
@@ -330,6 +334,7 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
                 }
                 "corrupted"
             }
+            ThreadFault::Outdated(_) => "outdated",
             ThreadFault::Rejoin(KafkaFault::Fenced { .. }) => "fenced",
             ThreadFault::Rejoin(_) => "retriable",
         };
@@ -337,12 +342,23 @@ pub(crate) fn run(setup: &ThreadSetup) -> Result<(), StreamsFailure> {
         setup.metrics.rejoins.with_label_values(&[reason]).inc();
         let problem = format!("joining anew: {fault}");
         setup.board.set_thread(setup.number, without_tasks(problem));
-        if !setup.stopping() {
+        if let ThreadFault::Outdated(_) = fault {
+            wait_until_dropped(setup);
+        } else if !setup.stopping() {
             setup.waker.wait(pause);
         }
         pause = (pause * 2).min(PAUSE_MAX);
     }
     Ok(())
+}
+
+/// Waits until the groups have dropped this member, which has just ended.
+fn wait_until_dropped(setup: &ThreadSetup) {
+    let dropped = Instant::now() + end_of(setup.config.session_timeout);
+    while !setup.stopping() && Instant::now() < dropped {
+        setup.board.confirm(setup.number);
+        setup.waker.wait(PAUSE_MIN);
+    }
 }
 
 #[cfg(test)]

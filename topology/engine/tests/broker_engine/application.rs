@@ -104,6 +104,16 @@ impl Processor for Counter {
     }
 }
 
+/// What of the application an instance runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    Today,
+    /// Its processor has another name.
+    Tomorrow,
+    /// It reads one more topic in the group of the words.
+    Letters,
+}
+
 /// A running instance of the application.
 pub(crate) struct Counting {
     application: String,
@@ -135,17 +145,7 @@ impl Counting {
         instance: &str,
         configure: impl FnOnce(&mut StreamsConfig),
     ) -> Self {
-        Self::launch_release(cluster, instance, "counter", configure)
-    }
-
-    /// Starts an instance of another release, whose processor has this name.
-    pub(crate) fn launch_release(
-        cluster: &Cluster,
-        instance: &str,
-        processor: &str,
-        configure: impl FnOnce(&mut StreamsConfig),
-    ) -> Self {
-        let started = Self::try_launch(cluster, instance, processor, configure);
+        let started = Self::try_launch(cluster, instance, configure);
         started.expect("the instance starts")
     }
 
@@ -153,11 +153,25 @@ impl Counting {
     pub(crate) fn try_launch(
         cluster: &Cluster,
         instance: &str,
-        processor: &str,
+        configure: impl FnOnce(&mut StreamsConfig),
+    ) -> Result<Self, StartError> {
+        Self::try_launch_release(cluster, instance, Release::Today, configure)
+    }
+
+    /// Starts an instance of another release.
+    pub(crate) fn launch_release(cluster: &Cluster, instance: &str, release: Release) -> Self {
+        let started = Self::try_launch_release(cluster, instance, release, |_| {});
+        started.expect("the instance starts")
+    }
+
+    fn try_launch_release(
+        cluster: &Cluster,
+        instance: &str,
+        release: Release,
         configure: impl FnOnce(&mut StreamsConfig),
     ) -> Result<Self, StartError> {
         let application = cluster.application();
-        let (topology, store) = topology(&application, processor);
+        let (topology, store) = topology(&application, release);
         let mut config = StreamsConfig::new(
             &application,
             cluster.brokers(),
@@ -167,7 +181,7 @@ impl Counting {
         config.session_timeout = Duration::from_secs(6);
         config.purge_interval = Duration::from_secs(1);
         configure(&mut config);
-        let topics = ["words", "resets", "counts"].map(|name| TopicSpec {
+        let topics = ["words", "resets", "counts", "letters"].map(|name| TopicSpec {
             name: format!("{application}-{name}"),
             partitions: PARTITIONS,
         });
@@ -200,6 +214,11 @@ impl Counting {
 
     pub(crate) fn words(&self) -> String {
         format!("{}-words", self.application)
+    }
+
+    /// What [`Release::Letters`] counts besides.
+    pub(crate) fn letters(&self) -> String {
+        format!("{}-letters", self.application)
     }
 
     pub(crate) fn resets(&self) -> String {
@@ -301,7 +320,7 @@ impl Counting {
 }
 
 /// One subtopology that is read in two groups.
-fn topology(application: &str, processor: &str) -> (Arc<Topology>, Store<String, u64>) {
+fn topology(application: &str, release: Release) -> (Arc<Topology>, Store<String, u64>) {
     let mut builder = TopologyBuilder::new();
     let store = builder.store("counts");
     let counts = builder.sink(format!("{application}-counts"));
@@ -314,14 +333,22 @@ fn topology(application: &str, processor: &str) -> (Arc<Topology>, Store<String,
     let resets = Source::new(format!("{application}-resets"), group("resets"), decode)
         .keyed_by("resets", |input: &Input| input.word().as_bytes().to_vec());
     let resets = builder.source(resets);
-    builder
-        .processor(processor, move || Counter { store, counts })
+    let letters = (release == Release::Letters).then(|| {
+        let topic = format!("{application}-letters");
+        builder.source(Source::new(topic, group("words"), decode))
+    });
+    let name = match release {
+        Release::Today | Release::Letters => "counter",
+        Release::Tomorrow => "counter-of-tomorrow",
+    };
+    let mut counter = builder
+        .processor(name, move || Counter { store, counts })
         .input(words)
-        .input(resets)
-        .store(store)
-        .sink(counts)
-        .timers()
-        .done();
+        .input(resets);
+    if let Some(letters) = letters {
+        counter = counter.input(letters);
+    }
+    counter.store(store).sink(counts).timers().done();
     (
         Arc::new(builder.build().expect("the topology is sound")),
         store,

@@ -15,7 +15,7 @@ use turnstile_engine::runtime::{
 use turnstile_engine::{Offset, Partition, TaskId};
 use turnstile_state::{StateDir, TaskDirName};
 
-use crate::application::Counting;
+use crate::application::{Counting, Release};
 use crate::cluster::{Cluster, eventually};
 use crate::crash::PARTITIONS;
 
@@ -306,7 +306,7 @@ fn a_new_instance_joins_when_its_time_is_over() {
 fn an_instance_of_another_release_waits_for_those_before_it() {
     let cluster = Cluster::new("releases");
     let old = Counting::start(&cluster, "a");
-    let new = Counting::launch_release(&cluster, "b", "counter-of-tomorrow", |_| {});
+    let new = Counting::launch_release(&cluster, "b", Release::Tomorrow);
     eventually("it says why it waits", LIMIT, || {
         new.problems()
             .iter()

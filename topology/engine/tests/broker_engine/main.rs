@@ -13,6 +13,7 @@ mod shared_changelog;
 mod shared_topic;
 mod slow_backlog;
 mod timer_transaction;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -147,7 +148,7 @@ fn a_new_application_does_not_go_on_where_another_has_stopped() {
     let (group, topic) = (counting.group("words"), counting.words());
     counting.stop();
     let renamed = || {
-        Counting::try_launch(&cluster, "b", "counter", |config| {
+        Counting::try_launch(&cluster, "b", |config| {
             config.application_id = format!("{}-renamed", config.application_id);
         })
     };

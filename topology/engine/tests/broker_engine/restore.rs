@@ -15,7 +15,7 @@ use turnstile_state::{
     StoreSpec, TaskDirName,
 };
 
-use crate::application::Counting;
+use crate::application::{Counting, Release};
 use crate::cluster::{Cluster, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -310,7 +310,7 @@ fn stores_of_another_release_are_restored_without_a_new_membership() {
     cluster.read_committed(&counting.counts(), 20);
     counting.stop();
     // The stores of timers are named after their processor.
-    let counting = Counting::launch_release(&cluster, "a", "counter-of-tomorrow", |_| {});
+    let counting = Counting::launch_release(&cluster, "a", Release::Tomorrow);
     counting.wait_until_ready("a");
     assert_eq!(counting.stored("w3"), Some(1));
     assert!(counting.rejoins() < 1.0, "it has joined anew");

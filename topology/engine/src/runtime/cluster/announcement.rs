@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::former_members::FormerMembers;
 use crate::{TaskId, TimestampMs};
 
 /// The version that is written. A newer one is read as far as it is known.
@@ -70,6 +71,9 @@ pub(crate) struct Announcement {
     /// Over how many partitions each store is divided, including stores of earlier topologies.
     #[serde(default)]
     pub(crate) partitions: BTreeMap<String, i32>,
+    /// The members in the groups that it has not replaced yet; `None`: they are its own, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) former_members: Option<FormerMembers>,
 }
 
 /// Reports as they are announced: the maximum stands for what is not known, as there has to be a
@@ -163,6 +167,7 @@ mod tests {
                 stale_ms: None,
             }],
             partitions: BTreeMap::from([("orders".to_owned(), 4)]),
+            former_members: None,
         };
         let mut json: serde_json::Value = serde_json::from_slice(&written.encode()).unwrap();
         assert_eq!(json["tasks"][0]["task"], "0_1");

@@ -195,6 +195,7 @@ mod tests {
                 .collect(),
             standbys: Vec::new(),
             partitions: BTreeMap::new(),
+            former_members: None,
         }
     }
 

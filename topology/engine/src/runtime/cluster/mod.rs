@@ -10,6 +10,7 @@
 //! - [`directory`]: what is known from it.
 //! - [`assignment`]: where the assignor puts tasks.
 //! - [`partitioning`]: over how many partitions its stores are divided.
+//! - [`former_members`]: what an earlier process of the instance has left in the groups.
 //! - [`messenger`]: the thread that speaks and listens.
 //!
 //! Nothing here decides who may write: the consumer groups and their fences do. Announcements can
@@ -20,6 +21,7 @@
 mod announcement;
 mod assignment;
 mod directory;
+mod former_members;
 mod messenger;
 mod partitioning;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod tests;
 
 pub use announcement::{InstancePhase, StandbyReport};
 pub(crate) use assignment::{member_id, owners};
+pub(crate) use former_members::end_of;
 pub(crate) use messenger::{MessengerFault, start as start_messenger};
 
 use std::collections::BTreeSet;
@@ -38,6 +41,7 @@ use serde::Serialize;
 
 use self::announcement::{Announcement, Claim};
 use self::directory::{Directory, Neighbour};
+use self::former_members::LeftBehind;
 use self::partitioning::Partitioning;
 use super::StreamsConfig;
 use super::queries::{Process, Queries};
@@ -114,6 +118,8 @@ struct Shared {
     phase: Mutex<InstancePhase>,
     standbys: Mutex<Vec<StandbyReport>>,
     partitioning: Mutex<Partitioning>,
+    /// What is in the groups under the name of this instance until it joins them.
+    left_behind: Mutex<Option<LeftBehind>>,
     /// Whether everything that was there at start has been read.
     complete: Mutex<bool>,
     completed: Condvar,
@@ -159,6 +165,7 @@ impl Cluster {
                 phase: Mutex::new(InstancePhase::Joining),
                 standbys: Mutex::default(),
                 partitioning: Mutex::default(),
+                left_behind: Mutex::default(),
                 complete: Mutex::default(),
                 completed: Condvar::new(),
                 news,
@@ -226,6 +233,12 @@ impl Cluster {
             ));
         }
         problems.extend(self.superseded());
+        problems.extend(self.until_former_members_end().map(|left| {
+            format!(
+                "the process before, of another topology or the same on other topics, has left its members in the groups: this one joins when their session has ended, in {} s",
+                left.as_secs() + 1
+            )
+        }));
         let outdone = self.shared.queries.outdone().into_iter();
         problems.extend(outdone.map(|(task, instance)| {
             format!(
@@ -306,6 +319,9 @@ impl Cluster {
 
     /// Whether this instance may join the groups: nobody in them differs from it.
     pub(crate) fn may_join(&self) -> bool {
+        if self.until_former_members_end().is_some() {
+            return false;
+        }
         let directory = self.shared.directory.read();
         self.elders_that_differ(&directory, Instant::now())
             .next()
@@ -342,6 +358,7 @@ impl Cluster {
     /// Sets what this instance is doing from now on.
     pub(crate) fn enter(&self, phase: InstancePhase) {
         if phase == InstancePhase::Running {
+            *self.shared.left_behind.lock() = None;
             let planned = self.shared.plan.store_partitions();
             self.shared.partitioning.lock().hear(&planned);
         }
@@ -464,6 +481,12 @@ impl Cluster {
             tasks: tasks.map(|(task, since)| Claim { task, since }).collect(),
             standbys: self.shared.standbys.lock().clone(),
             partitions: self.shared.partitioning.lock().known().clone(),
+            former_members: self
+                .shared
+                .left_behind
+                .lock()
+                .as_ref()
+                .map(|of| of.members().clone()),
         }
     }
 
@@ -485,6 +508,9 @@ impl Cluster {
             self.shared.partitioning.lock().hear(&said.partitions);
         }
         let others = said.as_ref().filter(|said| !is_own(said));
+        if let Some(said) = others.filter(|_| *name == *own.name) {
+            self.hear_process_before(said, heard);
+        }
         let claimed = others.map(|said| (said.started, said.claims()));
         let counts = self.shared.directory.write().hear(name, said, heard, live);
         if let Some((started, claims)) = claimed.filter(|_| counts) {

@@ -1,3 +1,5 @@
+mod former_members;
+
 use std::collections::BTreeMap;
 
 use turnstile_state::{Backend, MemoryBackend};
@@ -65,6 +67,7 @@ fn says(name: &str, started: i64, since: Option<TimestampMs>) -> Announcement {
             .collect(),
         standbys: Vec::new(),
         partitions: BTreeMap::new(),
+        former_members: None,
     }
 }
 

@@ -24,8 +24,8 @@ use super::slot::SourcePosition;
 use super::works::Works;
 use super::{ThreadFault, ThreadSetup};
 use crate::runtime::StreamsFailure;
-use crate::runtime::kafka::{Fetcher, GroupConsumer, GroupEvent, KafkaFault};
-use crate::runtime::ownership::{Hold, Ownership};
+use crate::runtime::kafka::{Fetcher, GroupConsumer, GroupEvent, KafkaFault, TopicPartition};
+use crate::runtime::ownership::{Hold, Ownership, Unread};
 use crate::runtime::restorer::Restorer;
 use crate::runtime::status::ThreadReport;
 use crate::task::TaskError;
@@ -199,12 +199,8 @@ impl<'a> Membership<'a> {
             None => return Ok(false),
             Some(GroupEvent::Assigned(partitions)) => {
                 tracing::info!(thread = self.setup.number, %group, partitions = partitions.len(), "partitions are assigned");
-                if let Some(place) = self.ownership.beyond_plan(&group, &partitions) {
-                    let more = format!(
-                        "topic {} has got more partitions (there is a number {}) while the application runs: keys have moved away from their tasks and stores; stop all instances; to begin anew, use another application id, and have the groups read from the start (kafka-consumer-groups.sh --reset-offsets --to-earliest)",
-                        place.topic, place.partition
-                    );
-                    return Err(ThreadFault::Stop(StreamsFailure::Misconfigured(more)));
+                if let Some((place, why)) = self.ownership.unread(&group, &partitions) {
+                    return Err(unread(&group, place, why));
                 }
                 consumer.assign(&partitions)?;
                 self.ownership.assign(&group, partitions);
@@ -433,5 +429,18 @@ impl<'a> Membership<'a> {
         for consumer in &mut self.consumers {
             consumer.begin_to_leave();
         }
+    }
+}
+
+/// What to do about a partition that a group has assigned and no task reads.
+fn unread(group: &str, place: &TopicPartition, why: Unread) -> ThreadFault {
+    let TopicPartition { topic, partition } = place;
+    match why {
+        Unread::Topic => ThreadFault::Outdated(format!(
+            "group {group} has assigned partition {partition} of topic {topic}, which this topology does not read in it: that was for an earlier process with another topology"
+        )),
+        Unread::BeyondPlan => ThreadFault::Stop(StreamsFailure::Misconfigured(format!(
+            "topic {topic} has got more partitions (there is a number {partition}) while the application runs: keys have moved away from their tasks and stores; stop all instances; to begin anew, use another application id, and have the groups read from the start (kafka-consumer-groups.sh --reset-offsets --to-earliest)"
+        ))),
     }
 }
