@@ -16,8 +16,10 @@
 //!    this one would be given what was assigned to them.
 //! 3. Once in the life of the thread: the tasks that others run and it is going to own are
 //!    restored, so that it joins warm.
-//! 4. The fence stands. Only then may tasks be assigned: their committed positions and the ends of
-//!    their changelogs are final only once no predecessor can commit any more.
+//! 4. It has announced that it runs, and has heard that before any instance with another topology
+//!    has said the same. Meanwhile the fence is waited for. Only then may tasks be assigned: their
+//!    committed positions and the ends of their changelogs are final only once no predecessor can
+//!    commit any more.
 //! 5. All groups are joined at once; a task is restored and runs when all of them have assigned it,
 //!    together with the tasks that it shares a changelog partition with.
 
@@ -40,7 +42,7 @@ use std::time::{Duration, Instant};
 
 use self::clients::Clients;
 use self::membership::Membership;
-use super::cluster::{Cluster, InstancePhase, end_of, member_id};
+use super::cluster::{Admission, Cluster, end_of, member_id};
 use super::fence::Fence;
 use super::kafka::{Ends, KafkaFault};
 use super::lag::LagBoard;
@@ -245,6 +247,7 @@ fn wait_for_turn(setup: &ThreadSetup, warm: &mut bool) -> Result<bool, ThreadFau
             return Err(ThreadFault::Stop(StreamsFailure::Misconfigured(fault)));
         }
         if !setup.cluster.may_join() {
+            setup.cluster.step_back();
             setup.waker.wait(PAUSE_MIN);
         } else if *warm {
             return Ok(true);
@@ -287,14 +290,39 @@ fn join_and_work(
 ) -> Result<(), ThreadFault> {
     end_if_superseded(setup)?;
     // 1.
-    let clients = Clients::connect(setup)?;
+    let mut clients = Clients::connect(setup)?;
     // 2. and 3.
     if !wait_for_turn(setup, warm)? {
         return Ok(());
     }
-    setup.cluster.enter(InstancePhase::Running);
-    // 4. and 5.
-    Membership::join(setup, clients)?.work(worked)
+    // 4.
+    setup.cluster.begin_to_enter();
+    let committers = clients.fence()?;
+    let fenced = Instant::now();
+    let Some(_admission) = wait_for_admission(setup, warm)? else {
+        return Ok(());
+    };
+    tracing::debug!(thread = setup.number, waited = ?fenced.elapsed(), "admitted to the groups");
+    // 5.
+    Membership::join(setup, clients, committers)?.work(worked)
+}
+
+/// Waits until this instance may be in the groups, having begun to enter; returns `None` if the
+/// instance stops before that.
+fn wait_for_admission(
+    setup: &ThreadSetup,
+    warm: &mut bool,
+) -> Result<Option<Admission>, ThreadFault> {
+    loop {
+        if let Some(admission) = setup.cluster.admission(PAUSE_MIN) {
+            return Ok(Some(admission));
+        }
+        // Another one was first, or it has not heard itself yet.
+        if !wait_for_turn(setup, warm)? {
+            return Ok(None);
+        }
+        setup.cluster.begin_to_enter();
+    }
 }
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 pub enum InstancePhase {
     /// It restores what it is going to own, and is in no group yet.
     Joining,
-    /// It is a member of the groups.
+    /// It is a member of the groups, or about to be.
     Running,
     /// It has committed and closed its tasks. Its members stay in the groups until their
     /// session ends, so that it can come back to the same tasks.

@@ -60,8 +60,8 @@ impl LeftBehind {
     }
 
     /// What to repeat of them.
-    pub(super) fn members(&self) -> &FormerMembers {
-        &self.members
+    pub(super) fn into_members(self) -> FormerMembers {
+        self.members
     }
 
     /// How long a process with `topology` has to wait for the end of their session; `None`: it can
@@ -95,7 +95,7 @@ impl Cluster {
     /// Hears what another process says under the name of this instance.
     pub(super) fn hear_process_before(&self, said: &Announcement, heard: Instant) {
         // Its members have been replaced once this instance runs.
-        if *self.shared.phase.lock() != InstancePhase::Joining {
+        if self.shared.entry.is_inside() {
             return;
         }
         if let Some(left_behind) = LeftBehind::by(said, heard) {

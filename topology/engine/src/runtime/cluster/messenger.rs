@@ -2,8 +2,8 @@
 //!
 //! 1. Reads the topic from its start. What is there already was said some time ago. Until it has
 //!    read that it says nothing: that would replace what the process before it said.
-//! 2. Announces a change at once, but at most every 20 ms; and every second that it is alive, or
-//!    four times a session if that is shorter.
+//! 2. Announces a change at once, but at most every 20 ms unless it is of the phase, which is waited
+//!    for; and every second that it is alive, or four times a session if that is shorter.
 //! 3. Removes instances that were silent for a day: any instance may write their tombstones, and a
 //!    duplicate does no harm.
 //! 4. At the end announces that it has stopped.
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::announcement::Announcement;
-use super::{Cluster, InstancePhase, instances_topic};
+use super::{Cluster, instances_topic};
 use crate::runtime::StreamsConfig;
 use crate::runtime::background::Background;
 use crate::runtime::kafka::{
@@ -57,7 +57,7 @@ pub(crate) fn start(
             topic: instances_topic(&config.application_id).into(),
             partition: Partition(0),
         },
-        producer: EventProducer::new(&config)?,
+        producer: EventProducer::of_repeatable(&config)?,
         log_ends: log_ends.within(config.request_timeout),
         heartbeat: HEARTBEAT_MAX.min(config.session_timeout / 4),
         has_heard_all: false,
@@ -113,7 +113,7 @@ impl Messages {
             }
         }
         // 4.
-        self.cluster.enter(InstancePhase::Stopped);
+        self.cluster.stop();
         if self.has_heard_all {
             self.say(self.cluster.announcement());
             self.producer.flush(FAREWELL_LIMIT);
@@ -176,7 +176,7 @@ impl Messages {
             return;
         }
         self.renewed = Instant::now();
-        match EventProducer::new(&self.config) {
+        match EventProducer::of_repeatable(&self.config) {
             Ok(another) => self.producer = another,
             Err(fault) => tracing::error!(%fault, "there is no other producer for announcements"),
         }
@@ -245,7 +245,13 @@ impl Messages {
                 said: last.said,
                 ..announcement.clone()
             } == *last;
-            let pause = if same { self.heartbeat } else { PAUSE_MIN };
+            let pause = if same {
+                self.heartbeat
+            } else if announcement.phase != last.phase {
+                Duration::ZERO
+            } else {
+                PAUSE_MIN
+            };
             let left = pause.saturating_sub(at.elapsed());
             if !left.is_zero() {
                 return left;

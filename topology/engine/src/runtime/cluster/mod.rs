@@ -10,6 +10,7 @@
 //! - [`directory`]: what is known from it.
 //! - [`assignment`]: where the assignor puts tasks.
 //! - [`partitioning`]: over how many partitions its stores are divided.
+//! - [`entry`]: who goes into the groups if others run another topology.
 //! - [`former_members`]: what an earlier process of the instance has left in the groups.
 //! - [`messenger`]: the thread that speaks and listens.
 //!
@@ -21,6 +22,7 @@
 mod announcement;
 mod assignment;
 mod directory;
+mod entry;
 mod former_members;
 mod messenger;
 mod partitioning;
@@ -29,6 +31,7 @@ mod tests;
 
 pub use announcement::{InstancePhase, StandbyReport};
 pub(crate) use assignment::{member_id, owners};
+pub(crate) use entry::Admission;
 pub(crate) use former_members::end_of;
 pub(crate) use messenger::{MessengerFault, start as start_messenger};
 
@@ -41,6 +44,7 @@ use serde::Serialize;
 
 use self::announcement::{Announcement, Claim};
 use self::directory::{Directory, Neighbour};
+use self::entry::Entry;
 use self::former_members::LeftBehind;
 use self::partitioning::Partitioning;
 use super::StreamsConfig;
@@ -115,7 +119,7 @@ struct Shared {
     queries: Queries,
     board: StatusBoard,
     directory: RwLock<Directory>,
-    phase: Mutex<InstancePhase>,
+    entry: Arc<Entry>,
     standbys: Mutex<Vec<StandbyReport>>,
     partitioning: Mutex<Partitioning>,
     /// What is in the groups under the name of this instance until it joins them.
@@ -162,7 +166,7 @@ impl Cluster {
                 queries,
                 board,
                 directory: RwLock::default(),
-                phase: Mutex::new(InstancePhase::Joining),
+                entry: Arc::default(),
                 standbys: Mutex::default(),
                 partitioning: Mutex::default(),
                 left_behind: Mutex::default(),
@@ -246,7 +250,12 @@ impl Cluster {
             )
         }));
         let directory = self.shared.directory.read();
-        problems.extend(self.elders_that_differ(&directory, now).map(|of| {
+        let differing: Vec<&Neighbour> = if self.shared.entry.is_inside() {
+            self.elders_that_differ(&directory, now).collect()
+        } else {
+            self.in_the_way(&directory, now).collect()
+        };
+        problems.extend(differing.into_iter().map(|of| {
             format!(
                 "instance {} runs another topology, or the same on other topics: it goes first; this one joins when it has stopped or runs the same",
                 of.name
@@ -277,6 +286,12 @@ impl Cluster {
         })
     }
 
+    /// Whether another instance was there first.
+    fn is_elder(&self, of: &Neighbour) -> bool {
+        let own = &self.shared.own;
+        (of.said.started, &of.name) < (own.started, &own.name)
+    }
+
     /// Other instances that are alive and were there first.
     fn elders<'a>(
         &'a self,
@@ -284,14 +299,12 @@ impl Cluster {
         now: Instant,
     ) -> impl Iterator<Item = &'a Neighbour> {
         let own = &self.shared.own;
-        directory.alive(now).filter(|of| {
-            let is_elder = (of.said.started, &of.name) < (own.started, &own.name);
-            of.name != own.name && is_elder
-        })
+        let others = directory.alive(now).filter(|of| of.name != own.name);
+        others.filter(|of| self.is_elder(of))
     }
 
-    /// Those that were there first and run another topology: in the groups with them, this instance
-    /// would read and write what belongs to other tasks.
+    /// Those that were there first and run another topology, although this instance runs: it was
+    /// cut off from them.
     fn elders_that_differ<'a>(
         &'a self,
         directory: &'a Directory,
@@ -315,17 +328,6 @@ impl Cluster {
         self.elders(directory, now).filter(move |of| {
             address.is_some() && of.address.as_deref() == address && !of.has_stopped()
         })
-    }
-
-    /// Whether this instance may join the groups: nobody in them differs from it.
-    pub(crate) fn may_join(&self) -> bool {
-        if self.until_former_members_end().is_some() {
-            return false;
-        }
-        let directory = self.shared.directory.read();
-        self.elders_that_differ(&directory, Instant::now())
-            .next()
-            .is_none()
     }
 
     /// Waits until everything that was announced before has been read; returns whether it has.
@@ -353,17 +355,6 @@ impl Cluster {
     pub(crate) fn left_stores(&self) -> Vec<String> {
         let planned = self.shared.plan.store_partitions();
         self.shared.partitioning.lock().left(&planned)
-    }
-
-    /// Sets what this instance is doing from now on.
-    pub(crate) fn enter(&self, phase: InstancePhase) {
-        if phase == InstancePhase::Running {
-            *self.shared.left_behind.lock() = None;
-            let planned = self.shared.plan.store_partitions();
-            self.shared.partitioning.lock().hear(&planned);
-        }
-        *self.shared.phase.lock() = phase;
-        self.shared.news.wake();
     }
 
     /// Sets what this instance has standbys of, from now on.
@@ -464,12 +455,16 @@ impl Cluster {
     fn announcement(&self) -> Announcement {
         let Shared { own, .. } = &*self.shared;
         let tasks = self.shared.queries.claims().into_iter();
+        let phase = self.shared.entry.phase();
+        let left_behind = self.shared.left_behind.lock().clone();
+        // Those that would make it wait are gone when it says that it runs.
+        let left_behind = left_behind.filter(|_| phase != InstancePhase::Running);
         Announcement {
             version: Announcement::VERSION,
             instance: own.name.to_string(),
             started: own.started,
             said: clock::now(),
-            phase: *self.shared.phase.lock(),
+            phase,
             address: own.address.clone(),
             threads: own.threads,
             session_timeout_ms: own
@@ -481,12 +476,7 @@ impl Cluster {
             tasks: tasks.map(|(task, since)| Claim { task, since }).collect(),
             standbys: self.shared.standbys.lock().clone(),
             partitions: self.shared.partitioning.lock().known().clone(),
-            former_members: self
-                .shared
-                .left_behind
-                .lock()
-                .as_ref()
-                .map(|of| of.members().clone()),
+            former_members: left_behind.map(LeftBehind::into_members),
         }
     }
 
@@ -512,7 +502,13 @@ impl Cluster {
             self.hear_process_before(said, heard);
         }
         let claimed = others.map(|said| (said.started, said.claims()));
+        let runs = said
+            .as_ref()
+            .is_some_and(|said| is_own(said) && said.phase == InstancePhase::Running);
         let counts = self.shared.directory.write().hear(name, said, heard, live);
+        if runs {
+            self.hear_that_it_runs();
+        }
         if let Some((started, claims)) = claimed.filter(|_| counts) {
             let instance = name.into();
             let process = Process { instance, started };

@@ -1,3 +1,4 @@
+mod entry;
 mod former_members;
 
 use std::collections::BTreeMap;

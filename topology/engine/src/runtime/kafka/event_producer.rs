@@ -85,9 +85,23 @@ impl EventProducer {
     ///
     /// When the configuration is not usable.
     pub fn new(config: &StreamsConfig) -> Result<Self, KafkaFault> {
+        Self::with(config, &[("enable.idempotence", "true")])
+    }
+
+    /// A producer of events that may be written twice, in the order in which they are handed over.
+    /// An idempotent one first gets an id from a broker, for which it asks again only after half a
+    /// second if it has no connection yet.
+    pub(crate) fn of_repeatable(config: &StreamsConfig) -> Result<Self, KafkaFault> {
+        let one_by_one = ("max.in.flight.requests.per.connection", "1");
+        Self::with(config, &[("enable.idempotence", "false"), one_by_one])
+    }
+
+    fn with(config: &StreamsConfig, properties: &[(&str, &str)]) -> Result<Self, KafkaFault> {
         let mut client = settings::client(config, "events");
+        for (name, value) in properties {
+            client.set(*name, *value);
+        }
         client
-            .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "1")
             .set("partitioner", "murmur2")

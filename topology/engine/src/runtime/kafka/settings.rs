@@ -92,6 +92,8 @@ pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -
     client
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "50")
+        // Of a topic that was just made, the first fetch often fails.
+        .set("fetch.error.backoff.ms", "20")
         .set("fetch.queue.backoff.ms", "2")
         .set("queued.max.messages.kbytes", "2048");
     with_user_properties(client, config)

@@ -4,17 +4,20 @@
 //! still waits for its turn to join. None of that makes it a member: it takes nobody's partitions,
 //! and an instance that may not join can wait with them.
 
+use std::mem;
+
+use super::commit::Committers;
 use super::{ThreadFault, ThreadSetup};
 use crate::runtime::kafka::{
-    FencingProducer, Fetcher, GroupConsumer, Slots, TransactionalProducer,
+    FencingProducer, Fetcher, GroupConsumer, KafkaFault, Slots, TransactionalProducer,
 };
 use crate::runtime::restorer::Restorer;
 use crate::runtime::transactions::Transaction;
 
 /// The clients of one membership, on their way to the brokers.
 pub(super) struct Clients {
-    /// By transaction.
-    pub(super) producers: Vec<(Transaction, FencingProducer)>,
+    /// By transaction; none once the fence stands.
+    producers: Vec<(Transaction, FencingProducer)>,
     pub(super) slots: Slots,
     // Fields are dropped in this order: the restorer holds clients of the groups.
     pub(super) restorer: Restorer,
@@ -58,5 +61,17 @@ impl Clients {
             consumers,
             fetcher,
         })
+    }
+    /// Waits until this member's predecessor is fenced.
+    pub(super) fn fence(&mut self) -> Result<Committers, ThreadFault> {
+        let producers = mem::take(&mut self.producers).into_iter();
+        // All of them, whatever happens to one: one that goes on fencing would fence its successor.
+        let producers = producers.map(|(of, producer)| (of, producer.wait()));
+        let producers: Vec<_> = producers.collect();
+        let producers = producers
+            .into_iter()
+            .map(|(of, producer)| Ok((of, producer?)));
+        let producers = producers.collect::<Result<Vec<_>, KafkaFault>>()?;
+        Ok(Committers::new(producers))
     }
 }

@@ -84,15 +84,11 @@ struct Partial {
 
 impl<'a> Membership<'a> {
     /// Joins all groups, once this member's predecessor is fenced.
-    pub(super) fn join(setup: &'a ThreadSetup, clients: Clients) -> Result<Self, ThreadFault> {
-        let producers = clients.producers.into_iter();
-        // All of them, whatever happens to one: one that goes on fencing would fence its successor.
-        let producers = producers.map(|(of, producer)| (of, producer.wait()));
-        let producers: Vec<_> = producers.collect();
-        let producers = producers
-            .into_iter()
-            .map(|(of, producer)| Ok((of, producer?)));
-        let committers = Committers::new(producers.collect::<Result<Vec<_>, KafkaFault>>()?);
+    pub(super) fn join(
+        setup: &'a ThreadSetup,
+        clients: Clients,
+        committers: Committers,
+    ) -> Result<Self, ThreadFault> {
         let subscriptions = setup.plan.subscriptions();
         for consumer in &clients.consumers {
             let topics = subscriptions.get(&consumer.group).into_iter().flatten();

@@ -86,12 +86,13 @@ fn what_was_left_behind_is_not_forgotten_in_restarts_before_it_joins() {
     let left = fixture.cluster.until_former_members_end().unwrap();
     assert!(left <= end_of(MINUTE) - SESSION, "{left:?}");
     // One that stops before it has joined leaves nothing of its own.
-    fixture.cluster.enter(InstancePhase::Stopped);
+    fixture.cluster.stop();
     let fixture = fixture.restart();
     assert!(!fixture.cluster.may_join());
 
     // Once it has joined, the members are its own.
-    fixture.cluster.enter(InstancePhase::Running);
+    fixture.cluster.begin_to_enter();
+    fixture.hear_itself();
     let fixture = fixture.restart();
     assert!(fixture.cluster.may_join());
 }
