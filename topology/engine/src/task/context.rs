@@ -211,9 +211,7 @@ impl Context<'_> {
         key: impl AsRef<[u8]>,
         message: &T,
     ) -> Result<(), ProcessorError> {
-        let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
-        let headers = self.record.headers;
-        self.send_value(sink, key.as_ref(), Some(value.into_vec()), headers)
+        self.send_with(sink, key.as_ref(), message, self.record.headers)
     }
 
     /// Sends `message` as [`Context::send`] does, but without headers: for what has to be sent
@@ -228,8 +226,7 @@ impl Context<'_> {
         key: impl AsRef<[u8]>,
         message: &T,
     ) -> Result<(), ProcessorError> {
-        let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
-        self.send_value(sink, key.as_ref(), Some(value.into_vec()), &[])
+        self.send_with(sink, key.as_ref(), message, &[])
     }
 
     /// Sends a record without a value, a tombstone: in a compacted topic it removes what was sent
@@ -244,6 +241,17 @@ impl Context<'_> {
         key: impl AsRef<[u8]>,
     ) -> Result<(), ProcessorError> {
         self.send_value(sink, key.as_ref(), None, self.record.headers)
+    }
+
+    fn send_with<T: Encode>(
+        &mut self,
+        sink: Sink<T>,
+        key: &[u8],
+        message: &T,
+        headers: &[Header],
+    ) -> Result<(), ProcessorError> {
+        let value = self.core.scratch.boxed(|bytes| message.encode(bytes));
+        self.send_value(sink, key, Some(value.into_vec()), headers)
     }
 
     fn send_value<T>(

@@ -111,24 +111,20 @@ impl<K: Clone + Ord + Hash> TimerWheel<K> {
     /// if there is no timer. Calling [`advance`](Self::advance) at each such time fires every timer
     /// at its deadline, after at most one call per level.
     pub(crate) fn next_deadline_hint(&self) -> Option<TimestampMs> {
-        let due = self.due.first().map(|(deadline, _)| *deadline);
-        let next = due.or_else(|| {
-            self.slots
-                .first_occupied()
-                .map(|place| place.start(self.cursor))
-        });
-        next.map(Tick::timestamp)
+        self.next_deadline(Place::start)
     }
 
     /// A time no earlier than the earliest pending timer, and at most a slot after it; `None` if
     /// there is no timer.
     pub(crate) fn next_deadline_at_latest(&self) -> Option<TimestampMs> {
+        self.next_deadline(Place::end)
+    }
+
+    /// The deadline of the earliest timer if the cursor has reached it, or else this bound of its slot.
+    fn next_deadline(&self, bound: fn(Place, Tick) -> Tick) -> Option<TimestampMs> {
         let due = self.due.first().map(|(deadline, _)| *deadline);
-        let next = due.or_else(|| {
-            self.slots
-                .first_occupied()
-                .map(|place| place.end(self.cursor))
-        });
+        let slot = || self.slots.first_occupied();
+        let next = due.or_else(|| slot().map(|place| bound(place, self.cursor)));
         next.map(Tick::timestamp)
     }
 

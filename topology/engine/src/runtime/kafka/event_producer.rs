@@ -237,19 +237,26 @@ fn is_refused(error: &KafkaError) -> bool {
 #[cfg(test)]
 mod tests {
     use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
 
-    /// The client's own mock of brokers, as no broker loses records when it is told to.
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_any_more_is_replaced() {
+    /// The client's own mock of brokers, as no broker loses records when it is told to, and a
+    /// producer for it.
+    fn on_mock() -> (MockCluster<'static, DefaultProducerContext>, EventProducer) {
         let brokers = MockCluster::new(1).expect("a mock can be made");
         brokers
             .create_topic("events", 1, 1)
             .expect("a topic can be made");
         let config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
         let producer = EventProducer::new(&config).expect("a producer can be made");
+        (brokers, producer)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_any_more_is_replaced() {
+        let (brokers, producer) = on_mock();
         let send = async || producer.send("events", "k", b"v".to_vec()).await;
         send().await.expect("brokers take it");
         let lost = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
@@ -264,12 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_refused_was_not_written() {
-        let brokers = MockCluster::new(1).expect("a mock can be made");
-        brokers
-            .create_topic("events", 1, 1)
-            .expect("a topic can be made");
-        let config = StreamsConfig::new("mock", brokers.bootstrap_servers(), "a", "unused");
-        let producer = EventProducer::new(&config).expect("a producer can be made");
+        let (brokers, producer) = on_mock();
         // The client takes no more than its `message.max.bytes`, a million.
         for bytes in [1, 2_000_000] {
             let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
