@@ -87,7 +87,7 @@ pub enum CommitStep {
 /// What a user cannot set: with other values, records of aborted transactions are read, positions
 /// are committed past what was processed, tasks have two owners, or a task is read where it was
 /// after its session has ended.
-const RESERVED_PROPERTIES: [&str; 16] = [
+const RESERVED_PROPERTIES: [&str; 17] = [
     "auto.commit.enable",
     "auto.offset.reset",
     "enable.auto.commit",
@@ -103,6 +103,8 @@ const RESERVED_PROPERTIES: [&str; 16] = [
     "partition.assignment.strategy",
     "partitioner",
     "session.timeout.ms",
+    // Statistics that nobody takes are kept for ever.
+    "statistics.interval.ms",
     "transactional.id",
 ];
 

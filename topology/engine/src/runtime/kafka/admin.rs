@@ -1,6 +1,8 @@
 //! Topics of the cluster: which ones exist, their partitions and settings.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
@@ -8,12 +10,13 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::{Offset as ClientOffset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset as ClientOffset, TopicPartitionList};
 
 use super::Position;
 use super::client_log::ClientLog;
 use super::consumer::watermarks;
 use super::fault::KafkaFault;
+use super::replaceable::Replaceable;
 use super::settings;
 use crate::runtime::StreamsConfig;
 use crate::{Offset, Partition};
@@ -58,26 +61,44 @@ const CREATE: &str = "create topics";
 
 /// Looks at and creates topics. Its calls block.
 pub(crate) struct Admin {
-    client: AdminClient<ClientLog>,
+    client: Replaceable<Client>,
     runtime: tokio::runtime::Runtime,
     replication_factor: i32,
     limit: Duration,
 }
 
+struct Client {
+    admin: AdminClient<ClientLog>,
+    /// Whether it was asked in vain: it may know no broker any more.
+    unanswered: AtomicBool,
+}
+
+impl Client {
+    fn new(config: &ClientConfig) -> Result<Self, KafkaFault> {
+        let admin = config.create_with_context(ClientLog::default());
+        Ok(Self {
+            admin: admin.map_err(|error| KafkaFault::of(CONNECT, &error))?,
+            unanswered: AtomicBool::new(false),
+        })
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        unanswered.then(|| "it got no answer".to_owned())
+    }
+}
+
+const CONNECT: &str = "create an admin client";
+
 impl Admin {
     pub(crate) fn connect(config: &StreamsConfig) -> Result<Self, KafkaFault> {
-        const ACTION: &str = "create an admin client";
-        let mut client = settings::with_user_properties(settings::client(config, "admin"), config);
-        // Nobody takes statistics from this client, which would keep them for ever.
-        client.set("statistics.interval.ms", "0");
-        let client = client
-            .create_with_context(ClientLog)
-            .map_err(|error| KafkaFault::of(ACTION, &error))?;
+        let client = settings::with_user_properties(settings::client(config, "admin"), config);
+        let client = Replaceable::new(move || Client::new(&client).map(Arc::new), Client::trouble)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| KafkaFault::Fatal {
-            action: ACTION,
+            action: CONNECT,
             reason: error.to_string(),
         })?;
         Ok(Self {
@@ -105,7 +126,11 @@ impl Admin {
     ) -> Result<BTreeMap<String, i32>, KafkaFault> {
         const ACTION: &str = "list the topics of the cluster";
         let limit = limit.min(self.limit);
-        let metadata = self.client.inner().fetch_metadata(None, limit);
+        let client = self.client.get();
+        let metadata = client.admin.inner().fetch_metadata(None, limit);
+        client
+            .unanswered
+            .store(metadata.is_err(), Ordering::Relaxed);
         let metadata = metadata.map_err(|error| KafkaFault::of(ACTION, &error))?;
         let mut counts = BTreeMap::new();
         for topic in metadata.topics() {
@@ -142,7 +167,7 @@ impl Admin {
             .request_timeout(Some(self.limit));
         let created = self
             .runtime
-            .block_on(self.client.create_topics(&new, &options));
+            .block_on(self.client.get().admin.create_topics(&new, &options));
         for result in created.map_err(|error| KafkaFault::of(CREATE, &error))? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -184,7 +209,12 @@ impl Admin {
 
     /// The offset after the last record of a partition.
     pub(crate) fn end(&self, topic: &str, partition: Partition) -> Result<Offset, KafkaFault> {
-        let (_, end) = watermarks(self.client.inner(), topic, partition, self.limit)?;
+        let (_, end) = watermarks(
+            self.client.get().admin.inner(),
+            topic,
+            partition,
+            self.limit,
+        )?;
         Ok(end)
     }
 
@@ -203,7 +233,7 @@ impl Admin {
         let options = AdminOptions::new().operation_timeout(Some(self.limit));
         let deleted = self
             .runtime
-            .block_on(self.client.delete_records(&list, &options));
+            .block_on(self.client.get().admin.delete_records(&list, &options));
         let deleted = deleted.map_err(|error| KafkaFault::of(ACTION, &error))?;
         for element in deleted.elements() {
             element.error().map_err(|error| {
@@ -228,9 +258,12 @@ impl Admin {
             .map(|topic| ResourceSpecifier::Topic(topic))
             .collect();
         let options = AdminOptions::new().request_timeout(Some(self.limit));
-        let described = self
-            .runtime
-            .block_on(self.client.describe_configs(&resources, &options));
+        let described = self.runtime.block_on(
+            self.client
+                .get()
+                .admin
+                .describe_configs(&resources, &options),
+        );
         let mut values = BTreeMap::new();
         for result in described.map_err(|error| KafkaFault::of(ACTION, &error))? {
             let resource = result.map_err(|code| KafkaFault::Fatal {

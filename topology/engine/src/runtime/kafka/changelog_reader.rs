@@ -63,7 +63,7 @@ impl ChangelogReader {
         let fault = |error: KafkaError| KafkaFault::of(ACTION, &error);
         let consumer: BaseConsumer<ClientLog> =
             settings::reader(config, "restore", Isolation::ReadCommitted)
-                .create_with_context(ClientLog)
+                .create_with_context(ClientLog::default())
                 .map_err(fault)?;
         let consumer = Arc::new(consumer);
         let mut list = TopicPartitionList::with_capacity(positions.len());
@@ -134,7 +134,10 @@ impl ChangelogReader {
         self.waker.wait(limit);
         // Serves the client's own events; records come through the partitions' queues.
         match self.consumer.poll(Duration::ZERO) {
-            None => Ok(()),
+            None => {
+                let known = self.consumer.context().brokers.check();
+                known.map_err(|fault| fault.of_what(&self.reader))
+            }
             Some(Ok(message)) => Err(KafkaFault::Retriable {
                 action: ACTION,
                 reason: format!(
@@ -170,5 +173,22 @@ impl ChangelogReader {
             .position()
             .map_err(|error| KafkaFault::of(ACTION, &error))?;
         Ok(super::consumer::positions(&list))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::kafka::mock::MockBroker;
+
+    #[test]
+    fn a_reader_that_knows_no_broker_any_more_is_given_up() {
+        let broker = MockBroker::start();
+        let starts = [(broker.events.clone(), None)];
+        let reader = ChangelogReader::start(&broker.config, &starts, Waker::default()).unwrap();
+        reader.wait(Duration::ZERO).unwrap();
+        reader.consumer.context().brokers.forget_all();
+        let fault = reader.wait(Duration::ZERO).unwrap_err();
+        assert!(matches!(fault, KafkaFault::Retriable { .. }), "{fault}");
     }
 }

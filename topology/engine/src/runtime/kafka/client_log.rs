@@ -8,11 +8,14 @@ use rdkafka::config::RDKafkaLogLevel as Level;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::known_brokers::KnownBrokers;
 use crate::runtime::said::is_new;
 
 /// The context of clients that need nothing but a log.
-#[derive(Clone, Copy, Default)]
-pub(super) struct ClientLog;
+#[derive(Default)]
+pub(super) struct ClientLog {
+    pub(super) brokers: KnownBrokers,
+}
 
 impl ClientContext for ClientLog {
     fn log(&self, level: Level, facility: &str, line: &str) {
@@ -21,6 +24,10 @@ impl ClientContext for ClientLog {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self::error(&error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.brokers.take_in(statistics);
     }
 }
 

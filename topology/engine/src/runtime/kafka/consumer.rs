@@ -28,6 +28,7 @@ use rdkafka::{ClientContext, Offset as ClientOffset, TopicPartitionList};
 use super::client_errors::ClientErrors;
 use super::client_log;
 use super::fault::KafkaFault;
+use super::known_brokers::KnownBrokers;
 use super::settings;
 use super::{Position, TopicPartition};
 use crate::runtime::StreamsConfig;
@@ -47,6 +48,7 @@ pub(crate) enum GroupEvent {
 }
 
 struct GroupContext {
+    brokers: KnownBrokers,
     rebalances: Mutex<VecDeque<GroupEvent>>,
     closing: AtomicBool,
 }
@@ -58,6 +60,10 @@ impl ClientContext for GroupContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         client_log::error(&error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.brokers.take_in(statistics);
     }
 }
 
@@ -114,6 +120,7 @@ impl GroupConsumer {
     ) -> Result<Self, KafkaFault> {
         let client = settings::member(config, &group, member);
         let context = GroupContext {
+            brokers: KnownBrokers::default(),
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
         };
@@ -178,7 +185,12 @@ impl GroupConsumer {
                 return Ok(Some(rebalance));
             }
             match polled {
-                None => return Ok(None),
+                None => {
+                    let known = self.consumer().context().brokers.check();
+                    return known
+                        .map(|()| None)
+                        .map_err(|fault| fault.of_what(&self.group));
+                }
                 // Fetched between the assignment and its pause, and not by the client that reads
                 // it.
                 Some(Ok(_)) => {}
@@ -505,5 +517,16 @@ mod tests {
             .committed(slice::from_ref(&events), limit, limit);
         let start = GroupPosition::LogStart(Offset(0));
         assert_eq!(committed, Ok(Some(vec![(events, start)])));
+    }
+
+    #[test]
+    fn a_member_that_knows_no_broker_any_more_is_given_up() {
+        let broker = MockBroker::start();
+        let waker = Waker::default();
+        let member = GroupConsumer::connect(&broker.config, "group".into(), "a-0", waker).unwrap();
+        assert!(matches!(member.poll(), Ok(None)));
+        member.consumer().context().brokers.forget_all();
+        let fault = member.poll().err().unwrap();
+        assert!(matches!(fault, KafkaFault::Retriable { .. }), "{fault}");
     }
 }

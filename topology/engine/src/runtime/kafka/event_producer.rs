@@ -5,14 +5,13 @@
 //! burns the last millisecond of each wait.)
 //!
 //! A client that can no longer tell what was written once, as after brokers have lost records,
-//! accepts nothing from then on. Whoever wanted to write then gets an error; the next caller gets a
-//! new client.
+//! accepts nothing from then on, and one that knows no broker any more writes nothing. Whoever
+//! wanted to write then gets an error; the next caller gets a new client.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -23,6 +22,8 @@ use tokio::sync::oneshot;
 
 use super::client_log;
 use super::fault::KafkaFault;
+use super::known_brokers::{KnownBrokers, reported};
+use super::replaceable::Replaceable;
 use super::settings;
 use crate::runtime::StreamsConfig;
 
@@ -41,7 +42,10 @@ pub struct SendError {
 }
 
 /// Tells each sender the outcome of its event.
-struct Acknowledgements;
+#[derive(Default)]
+struct Acknowledgements {
+    brokers: KnownBrokers,
+}
 
 impl ClientContext for Acknowledgements {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
@@ -50,6 +54,10 @@ impl ClientContext for Acknowledgements {
 
     fn error(&self, error: KafkaError, reason: &str) {
         client_log::error(&error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.brokers.take_in(statistics);
     }
 }
 
@@ -66,13 +74,12 @@ impl ProducerContext for Acknowledgements {
     }
 }
 
-type Client = Arc<BaseProducer<Acknowledgements>>;
+type Client = BaseProducer<Acknowledgements>;
 
 /// Writes events; cheap to clone.
 #[derive(Clone)]
 pub struct EventProducer {
-    config: Arc<ClientConfig>,
-    client: Arc<RwLock<Client>>,
+    client: Arc<Replaceable<Client>>,
 }
 
 /// How long the serving thread outlives the last sender, at most.
@@ -109,34 +116,11 @@ impl EventProducer {
                 "message.timeout.ms",
                 config.request_timeout.as_millis().to_string(),
             );
-        let config = settings::with_user_properties(client, config);
-        let client = RwLock::new(served_client(&config)?);
+        let client = reported(settings::with_user_properties(client, config));
+        let client = Replaceable::new(move || served_client(&client), trouble)?;
         Ok(Self {
-            config: Arc::new(config),
             client: Arc::new(client),
         })
-    }
-
-    /// The client, or a new one in place of one that accepts nothing any more.
-    fn client(&self) -> Client {
-        let is_usable = |client: &Client| client.client().fatal_error().is_none();
-        let client = self.client.read().clone();
-        if is_usable(&client) {
-            return client;
-        }
-        let mut client = self.client.write();
-        if !is_usable(&client) {
-            let reason = client.client().fatal_error().map(|(_, reason)| reason);
-            tracing::warn!(
-                reason,
-                "a producer takes nothing any more: going on with another"
-            );
-            match served_client(&self.config) {
-                Ok(another) => *client = another,
-                Err(fault) => tracing::error!(%fault, "there is no other producer"),
-            }
-        }
-        client.clone()
     }
 
     /// Writes `value` under `key` and waits until all replicas have it.
@@ -183,7 +167,7 @@ impl EventProducer {
             Some(value) => record.payload(value),
             None => record,
         };
-        let sent = self.client().send(record);
+        let sent = self.client.get().send(record);
         sent.map_err(|(source, _)| SendError {
             topic: topic.to_owned(),
             may_be_written: false,
@@ -194,16 +178,16 @@ impl EventProducer {
 
     /// Waits until the cluster has what was handed over, at most `limit`. Blocks.
     pub(crate) fn flush(&self, limit: Duration) {
-        if let Err(error) = self.client().flush(limit) {
+        if let Err(error) = self.client.get().flush(limit) {
             tracing::debug!(%error, "some events are not known to be written");
         }
     }
 }
 
 /// A client, with the thread that serves it for as long as anybody has it.
-fn served_client(config: &ClientConfig) -> Result<Client, KafkaFault> {
-    let client: BaseProducer<Acknowledgements> = config
-        .create_with_context(Acknowledgements)
+fn served_client(config: &ClientConfig) -> Result<Arc<Client>, KafkaFault> {
+    let client: Client = config
+        .create_with_context(Acknowledgements::default())
         .map_err(|error| KafkaFault::of("create a producer", &error))?;
     let client = Arc::new(client);
     let served = Arc::downgrade(&client);
@@ -218,6 +202,13 @@ fn served_client(config: &ClientConfig) -> Result<Client, KafkaFault> {
         reason: error.to_string(),
     })?;
     Ok(client)
+}
+
+/// Why a client takes nothing any more, or keeps what it takes, if so.
+fn trouble(client: &Client) -> Option<String> {
+    let fatal = client.client().fatal_error().map(|(_, reason)| reason);
+    let stranded = || client.context().brokers.check().err();
+    fatal.or_else(|| stranded().map(|fault| fault.to_string()))
 }
 
 /// Whether brokers, or the client, have refused an event as such, so that it was never written.
@@ -264,9 +255,17 @@ mod tests {
         let error = send().await;
         let error = error.expect_err("nobody knows whether it is written once");
         assert!(error.may_be_written);
-        let before = producer.client.read().clone();
-        assert!(before.client().fatal_error().is_some());
         send().await.expect("another client writes it");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_knows_no_broker_any_more_is_replaced() {
+        let (_brokers, producer) = on_mock();
+        let before = producer.client.get();
+        before.context().brokers.forget_all();
+        let sent = producer.send("events", "k", b"v".to_vec()).await;
+        sent.expect("another client writes it");
+        assert!(!Arc::ptr_eq(&before, &producer.client.get()));
     }
 
     #[tokio::test]

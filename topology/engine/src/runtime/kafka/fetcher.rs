@@ -90,7 +90,7 @@ impl Fetcher {
     ) -> Result<Self, KafkaFault> {
         let client = |name, fetches| -> Result<Client, KafkaFault> {
             let client = settings::fetcher(config, name, fetches);
-            let consumer = client.create_with_context(ClientLog);
+            let consumer = client.create_with_context(ClientLog::default());
             let consumer = consumer.map_err(|error| KafkaFault::of("create a consumer", &error))?;
             Ok(Arc::new(consumer))
         };
@@ -304,7 +304,10 @@ impl Fetcher {
     fn serve(&self) -> Result<(), KafkaFault> {
         for client in [&self.outer, &self.inner] {
             match client.poll(Duration::ZERO) {
-                None => {}
+                None => {
+                    let known = client.context().brokers.check();
+                    known.map_err(|fault| fault.of_what(&self.reader))?;
+                }
                 Some(Ok(message)) => {
                     let (topic, partition) = (message.topic(), message.partition());
                     return Err(KafkaFault::Retriable {
@@ -450,5 +453,23 @@ mod tests {
         let fault = fault.unwrap_err().to_string();
         assert!(fault.contains("words-0"), "{fault}");
         assert!(fault.contains("up to offset 1000"), "{fault}");
+    }
+
+    #[test]
+    fn a_fetcher_that_knows_no_broker_any_more_is_given_up() {
+        let broker = MockBroker::start();
+        for client in [
+            |of: &Fetcher| of.outer.clone(),
+            |of: &Fetcher| of.inner.clone(),
+        ] {
+            let none = BTreeSet::new();
+            let mut fetcher = Fetcher::connect(&broker.config, none, Waker::default()).unwrap();
+            let mut read =
+                || fetcher.read(1, |_, _| Ok::<_, KafkaFault>(ControlFlow::Continue(())));
+            assert_eq!(read(), Ok(false));
+            client(&fetcher).context().brokers.forget_all();
+            let fault = fetcher.serve().unwrap_err();
+            assert!(matches!(fault, KafkaFault::Retriable { .. }), "{fault}");
+        }
     }
 }

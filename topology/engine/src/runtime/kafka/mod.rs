@@ -8,6 +8,8 @@
 //! - [`admin`]: topics and their settings.
 //! - [`first_contact`]: the first question to a cluster, and why it is not answered.
 //! - [`event_producer`]: writes single events from outside the topology.
+//! - [`known_brokers`]: notices clients that know no broker any more.
+//! - [`replaceable`]: a client that is replaced when it is of no more use.
 //!
 //! What crosses this border is named by the remedy ([`KafkaFault`]), not by the client's codes.
 
@@ -20,10 +22,12 @@ mod event_producer;
 mod fault;
 mod fetcher;
 mod first_contact;
+mod known_brokers;
 #[cfg(test)]
 mod mock;
 mod offsets;
 mod producer;
+mod replaceable;
 mod settings;
 
 pub(crate) use admin::{Admin, CreateFault, NewTopicSpec};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
@@ -13,6 +14,7 @@ use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 use super::client_log::ClientLog;
 use super::consumer::{connect, positions};
 use super::fault::KafkaFault;
+use super::replaceable::Replaceable;
 use super::settings::{self, Isolation};
 use super::{Position, TopicPartition};
 use crate::Offset;
@@ -50,18 +52,38 @@ impl Ends {
 /// Asks where partitions end; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct EndOffsets {
-    client: Arc<BaseConsumer<ClientLog>>,
-    connected: Arc<Once>,
+    client: Arc<Replaceable<Client>>,
     limit: Duration,
+}
+
+struct Client {
+    consumer: BaseConsumer<ClientLog>,
+    connected: Once,
+}
+
+impl Client {
+    fn new(config: &ClientConfig) -> Result<Self, KafkaFault> {
+        let consumer = config.create_with_context(ClientLog::default());
+        let consumer = consumer.map_err(|error| KafkaFault::of("create a client", &error))?;
+        Ok(Self {
+            consumer,
+            connected: Once::new(),
+        })
+    }
+
+    /// Why it will not answer any more, if so.
+    fn trouble(&self) -> Option<String> {
+        let known = self.consumer.context().brokers.check();
+        known.err().map(|fault| fault.to_string())
+    }
 }
 
 impl EndOffsets {
     fn new(config: &StreamsConfig, isolation: Isolation) -> Result<Self, KafkaFault> {
-        let client = settings::reader(config, "ends", isolation).create_with_context(ClientLog);
-        let client = client.map_err(|error| KafkaFault::of("create a client", &error))?;
+        let client = settings::reader(config, "ends", isolation);
+        let client = Replaceable::new(move || Client::new(&client).map(Arc::new), Client::trouble)?;
         Ok(Self {
             client: Arc::new(client),
-            connected: Arc::new(Once::new()),
             limit: config.request_timeout,
         })
     }
@@ -76,7 +98,10 @@ impl EndOffsets {
 
     /// Connects to a broker, which the first request would wait for; for a bounded time, once.
     pub(crate) fn connect(&self, topic: &str) {
-        self.connected.call_once(|| connect(&self.client, topic));
+        let client = self.client.get();
+        client
+            .connected
+            .call_once(|| connect(&client.consumer, topic));
     }
 
     /// The end of each of `partitions`, in no particular order. If one has no leader, waits, since
@@ -92,7 +117,7 @@ impl EndOffsets {
                 Some(place) if Instant::now() < patience => {
                     thread::park_timeout(NEWS_STEP);
                     // By itself the client may not look for the new leader for seconds.
-                    connect(&self.client, &place.topic);
+                    connect(&self.client.get().consumer, &place.topic);
                 }
                 Some(place) => return Err(no_answer(place)),
             }
@@ -131,7 +156,8 @@ impl EndOffsets {
         let begun = Instant::now();
         let TopicPartition { topic, partition } = place;
         // The client may not have noticed yet that it has a leader again.
-        let metadata = self.client.fetch_metadata(Some(topic.as_ref()), limit);
+        let client = self.client.get();
+        let metadata = client.consumer.fetch_metadata(Some(topic.as_ref()), limit);
         let metadata = metadata.map_err(|error| KafkaFault::of(ACTION, &error))?;
         let mut partitions = metadata.topics().iter().flat_map(|of| of.partitions());
         if !partitions.any(|of| of.id() == partition.0 && of.leader() >= 0) {
@@ -162,12 +188,13 @@ impl EndOffsets {
             let added = list.add_partition_offset(topic, partition.0, ClientOffset::End);
             added.map_err(|error| KafkaFault::of(ACTION, &error))?;
         }
+        let client = self.client.get();
         let begun = Instant::now();
         loop {
             let left = limit.saturating_sub(begun.elapsed());
-            let asked = self.client.offsets_for_times(list.clone(), left);
+            let asked = client.consumer.offsets_for_times(list.clone(), left);
             // What it reports is in a queue that nobody else serves.
-            while self.client.poll(Duration::ZERO).is_some() {}
+            while client.consumer.poll(Duration::ZERO).is_some() {}
             match asked {
                 // Those without a leader come back without an offset.
                 Ok(ends) => return Ok(positions(&ends)),
@@ -175,7 +202,7 @@ impl EndOffsets {
                     thread::park_timeout(NEWS_STEP);
                     let topics = partitions.iter().map(|place| &*place.topic);
                     for topic in BTreeSet::from_iter(topics) {
-                        connect(&self.client, topic);
+                        connect(&client.consumer, topic);
                     }
                 }
                 Err(error) => return Err(KafkaFault::of(ACTION, &error)),
@@ -238,5 +265,20 @@ mod tests {
             let found = ends.log.of(slice::from_ref(&events));
             assert_eq!(found, Ok(vec![(events.clone(), Offset(0))]), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_client_that_knows_no_broker_any_more_is_replaced() {
+        let MockBroker {
+            cluster: _cluster,
+            config,
+            events,
+        } = MockBroker::start();
+        let ends = Ends::new(&config).unwrap();
+        let before = ends.log.client.get();
+        before.consumer.context().brokers.forget_all();
+        let found = ends.log.of(slice::from_ref(&events));
+        assert_eq!(found, Ok(vec![(events, Offset(0))]));
+        assert!(!Arc::ptr_eq(&before, &ends.log.client.get()));
     }
 }

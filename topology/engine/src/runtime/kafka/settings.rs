@@ -6,6 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 use super::fault::KafkaFault;
+use super::known_brokers::reported;
 use crate::runtime::StreamsConfig;
 
 /// Which records a reader sees.
@@ -78,7 +79,7 @@ pub(super) fn member(config: &StreamsConfig, group: &str, member: &str) -> Clien
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest");
-    let mut client = with_user_properties(client, config);
+    let mut client = reported(with_user_properties(client, config));
     // With racks, the assignor distributes each group by where the replicas of its own topics are:
     // two groups would give a partition to two members, and no task would have both.
     client.remove("client.rack");
@@ -96,7 +97,7 @@ pub(super) fn reader(config: &StreamsConfig, name: &str, isolation: Isolation) -
         .set("fetch.error.backoff.ms", "20")
         .set("fetch.queue.backoff.ms", "2")
         .set("queued.max.messages.kbytes", "2048");
-    with_user_properties(client, config)
+    reported(with_user_properties(client, config))
 }
 
 /// When a fetch is answered.
@@ -128,7 +129,7 @@ pub(super) fn fetcher(config: &StreamsConfig, name: &str, fetches: Fetches) -> C
         .set("fetch.message.max.bytes", "131072")
         .set("queued.min.messages", "1000")
         .set("queued.max.messages.kbytes", "128");
-    with_user_properties(client, config)
+    reported(with_user_properties(client, config))
 }
 
 /// A reader outside all groups still has to name one, and brokers require permission for it.
