@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::cluster::instances_topic;
-use super::kafka::{Admin, CreateFault, KafkaFault, NewTopicSpec};
+use super::kafka::{Admin, CreateFault, KafkaFault, NewTopicSpec, TopicSettings};
 use super::task_stores::TOMBSTONES_KEPT;
 use super::{StreamsConfig, TopicSpec};
 use crate::record::MESSAGE_BYTES_MAX;
@@ -123,15 +123,15 @@ pub(crate) fn ensure_internal(
         .filter(|topic| counts.contains_key(&topic.name))
         .collect();
     let names: Vec<&str> = existing.iter().map(|topic| topic.name.as_str()).collect();
-    let policies = admin.setting(&names, "cleanup.policy")?;
+    let found = admin.settings(&names)?;
     for topic in &existing {
-        check(topic, &counts, &policies)?;
+        check(topic, &counts, &found)?;
+        warn_if_deleted(topic, &found);
     }
-    warn_if_deleted(admin, &existing)?;
     let counts = create(admin, counts, &missing)?;
     // Topics that somebody else created meanwhile are as foreign as any.
     for topic in &topics {
-        check(topic, &counts, &policies)?;
+        check(topic, &counts, &found)?;
     }
     tracing::info!(
         created = missing.len(),
@@ -150,10 +150,10 @@ pub(crate) fn sink_bytes_max(
 ) -> Result<BTreeMap<String, usize>, KafkaFault> {
     const SETTING: &str = "max.message.bytes";
     let topics: Vec<&str> = topics.iter().copied().collect();
-    let limits = admin.setting(&topics, SETTING)?.into_iter();
-    let limits = limits.filter_map(|(topic, limit)| {
-        let limit: usize = limit.parse().ok()?;
-        Some((topic, limit.saturating_sub(BATCH_OVERHEAD_BYTES)))
+    let found = admin.settings(&topics)?;
+    let limits = topics.into_iter().filter_map(|topic| {
+        let limit: usize = found.get(topic, SETTING)?.parse().ok()?;
+        Some((topic.to_owned(), limit.saturating_sub(BATCH_OVERHEAD_BYTES)))
     });
     Ok(limits.collect())
 }
@@ -163,7 +163,7 @@ const BATCH_OVERHEAD_BYTES: usize = 128;
 
 fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
     let mut settings = vec![
-        ("cleanup.policy", cleanup_policy(kind).to_owned()),
+        (CLEANUP_POLICY, cleanup_policy(kind).to_owned()),
         ("max.message.bytes", MESSAGE_BYTES_MAX.to_string()),
     ];
     match kind {
@@ -191,52 +191,44 @@ fn settings(kind: InternalTopicKind) -> Vec<(&'static str, String)> {
     settings
 }
 
+const CLEANUP_POLICY: &str = "cleanup.policy";
 const RETENTION: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
 const FOR_EVER: &str = "-1";
 
-/// Warns of existing topics from which brokers delete what nobody has read yet:
+/// Warns of an existing topic from which brokers delete what nobody has read yet:
 ///
-/// - Records of repartition topics, by age or size. Those that were read are deleted by the
+/// - Records of a repartition topic, by age or size. Those that were read are deleted by the
 ///   application.
 /// - Dead letters by the timestamp of the original record: an old one would be gone before anybody
 ///   has seen it. If brokers set the timestamp, all are kept equally long.
-fn warn_if_deleted(admin: &Admin, topics: &[&InternalTopic]) -> Result<(), KafkaFault> {
-    let of = |kind| {
-        let of_kind = topics.iter().filter(move |topic| topic.kind == kind);
-        of_kind.map(|topic| topic.name.as_str())
-    };
-    let repartitions: Vec<&str> = of(InternalTopicKind::Repartition).collect();
-    let letters = of(InternalTopicKind::DeadLetters);
-    let names: Vec<&str> = repartitions.iter().copied().chain(letters).collect();
-    let mut ages = admin.setting(&names, RETENTION)?;
-    let mut sizes = admin.setting(&repartitions, RETENTION_BYTES)?;
-    let is_limited = |limits: &mut BTreeMap<String, String>, topic: &str| {
-        limits.remove(topic).filter(|limit| limit != FOR_EVER)
-    };
-    for topic in repartitions {
-        let age = is_limited(&mut ages, topic);
-        let size = is_limited(&mut sizes, topic);
-        if age.is_some() || size.is_some() {
+fn warn_if_deleted(topic: &InternalTopic, settings: &TopicSettings) {
+    let of = |setting| settings.get(&topic.name, setting);
+    let limited = |setting| of(setting).filter(|limit| *limit != FOR_EVER);
+    let (age, size) = (limited(RETENTION), limited(RETENTION_BYTES));
+    match topic.kind {
+        InternalTopicKind::Repartition if age.is_some() || size.is_some() => {
             tracing::warn!(
-                topic,
+                topic = topic.name,
                 retention_ms = age,
                 retention_bytes = size,
                 "records of a repartition topic are deleted before they are read if they have to wait for long: set retention.ms=-1 and retention.bytes=-1 with kafka-configs"
             );
         }
-    }
-    for (topic, retention) in ages.into_iter().filter(|(_, limit)| limit != FOR_EVER) {
-        let by = admin.setting(&[&topic], "message.timestamp.type")?;
-        if by.get(&topic).map(String::as_str) != Some("LogAppendTime") {
+        InternalTopicKind::DeadLetters
+            if age.is_some() && of("message.timestamp.type") != Some("LogAppendTime") =>
+        {
             tracing::warn!(
-                topic,
-                retention_ms = retention,
+                topic = topic.name,
+                retention_ms = age,
                 "dead letters are deleted by the time of the record that they are, those of old records at once: set retention.ms=-1 with kafka-configs"
             );
         }
+        InternalTopicKind::Repartition
+        | InternalTopicKind::DeadLetters
+        | InternalTopicKind::Changelog
+        | InternalTopicKind::Instances => {}
     }
-    Ok(())
 }
 
 fn cleanup_policy(kind: InternalTopicKind) -> &'static str {
@@ -249,7 +241,7 @@ fn cleanup_policy(kind: InternalTopicKind) -> &'static str {
 fn check(
     topic: &InternalTopic,
     counts: &BTreeMap<String, i32>,
-    policies: &BTreeMap<String, String>,
+    settings: &TopicSettings,
 ) -> Result<(), TopicError> {
     if let Some(found) = counts
         .get(&topic.name)
@@ -263,11 +255,11 @@ fn check(
         });
     }
     let needed = cleanup_policy(topic.kind);
-    match policies.get(&topic.name) {
+    match settings.get(&topic.name, CLEANUP_POLICY) {
         Some(found) if found != needed && topic.kind != InternalTopicKind::DeadLetters => {
             Err(TopicError::CleanupPolicy {
                 topic: topic.name.clone(),
-                found: found.clone(),
+                found: found.to_owned(),
                 needed,
             })
         }
@@ -326,7 +318,7 @@ mod tests {
         };
         let counts = |partitions| BTreeMap::from([(topic.name.clone(), partitions)]);
         // Its policy was not asked for.
-        let policies = BTreeMap::new();
+        let policies = TopicSettings::default();
         check(&topic, &counts(4), &policies).unwrap();
         let error = check(&topic, &counts(1), &policies).unwrap_err();
         let TopicError::PartitionCount { found, needed, .. } = error else {

@@ -57,6 +57,17 @@ impl From<KafkaFault> for CreateFault {
     }
 }
 
+/// The values of the settings of topics, by topic and name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TopicSettings(BTreeMap<String, BTreeMap<String, String>>);
+
+impl TopicSettings {
+    /// The value of a setting of a topic, if brokers were asked about that and have told it.
+    pub(crate) fn get(&self, topic: &str, setting: &str) -> Option<&str> {
+        self.0.get(topic)?.get(setting).map(String::as_str)
+    }
+}
+
 const CREATE: &str = "create topics";
 
 /// Looks at and creates topics. Its calls block.
@@ -243,15 +254,11 @@ impl Admin {
         Ok(())
     }
 
-    /// The value of `setting` of each of `topics`.
-    pub(crate) fn setting(
-        &self,
-        topics: &[&str],
-        setting: &str,
-    ) -> Result<BTreeMap<String, String>, KafkaFault> {
+    /// The settings of each of `topics`.
+    pub(crate) fn settings(&self, topics: &[&str]) -> Result<TopicSettings, KafkaFault> {
         const ACTION: &str = "read the settings of topics";
         if topics.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(TopicSettings::default());
         }
         let resources: Vec<ResourceSpecifier<'_>> = topics
             .iter()
@@ -264,19 +271,19 @@ impl Admin {
                 .admin
                 .describe_configs(&resources, &options),
         );
-        let mut values = BTreeMap::new();
+        let mut settings = TopicSettings::default();
         for result in described.map_err(|error| KafkaFault::of(ACTION, &error))? {
             let resource = result.map_err(|code| KafkaFault::Fatal {
                 action: ACTION,
                 reason: code.to_string(),
             })?;
-            let value = resource.get(setting).and_then(|entry| entry.value.clone());
-            if let (OwnedResourceSpecifier::Topic(topic), Some(value)) = (resource.specifier, value)
-            {
-                values.insert(topic, value);
+            if let OwnedResourceSpecifier::Topic(topic) = resource.specifier {
+                let entries = resource.entries.into_iter();
+                let known = entries.filter_map(|entry| Some((entry.name, entry.value?)));
+                settings.0.insert(topic, known.collect());
             }
         }
-        Ok(values)
+        Ok(settings)
     }
 }
 

@@ -30,7 +30,7 @@ mod producer;
 mod replaceable;
 mod settings;
 
-pub(crate) use admin::{Admin, CreateFault, NewTopicSpec};
+pub(crate) use admin::{Admin, CreateFault, NewTopicSpec, TopicSettings};
 pub(crate) use changelog_reader::{ChangelogEvent, ChangelogReader};
 pub(crate) use consumer::{CommittedReader, GroupConsumer, GroupEvent, GroupPosition};
 pub use event_producer::{EventProducer, SendError};

@@ -264,13 +264,12 @@ impl Worker {
         let mut all_behind = Vec::with_capacity(tasks.len());
         for task in tasks {
             let lent = task.ticket.stores.as_ref();
-            let begun = match lent.map(|lent| lent.take_to_read(SystemTime::now())) {
-                None | Some(Ok(None)) => continue,
-                Some(Err(too_old)) => Err(too_old),
-                Some(Ok(Some(stores))) => {
-                    Behind::begin(task, stores, end, &self.being_read, &self.listeners)
-                }
-            };
+            let taken = lent.and_then(|lent| lent.take_to_read(SystemTime::now()).transpose());
+            // Otherwise it was called off.
+            let Some(taken) = taken else { continue };
+            let begun = taken.and_then(|stores| {
+                Behind::begin(task, stores, end, &self.being_read, &self.listeners)
+            });
             match begun {
                 Ok(Begun::Behind(behind)) => all_behind.push(*behind),
                 Ok(Begun::Current(found)) => restored.push(found),
