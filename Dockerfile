@@ -17,7 +17,9 @@ COPY bench bench
 ARG TICKETING_REVISION=unknown
 # RocksDB and librdkafka are compiled once and then taken from the caches.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \
-    TICKETING_REVISION=$TICKETING_REVISION cargo build --profile dist --locked --bin ticketing \
+    gunzip <bench/dist.profdata.gz >/tmp/dist.profdata \
+    && RUSTFLAGS=-Cprofile-use=/tmp/dist.profdata TICKETING_REVISION=$TICKETING_REVISION \
+        cargo build --profile dist --locked --bin ticketing \
     && install -D target/dist/ticketing /out/ticketing
 
 FROM debian:bookworm-slim
