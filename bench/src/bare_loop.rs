@@ -20,7 +20,7 @@ use crate::Outcome;
 use crate::limit::{INPUT_GROUPS, Measured};
 use crate::place::Place;
 use crate::process::Usage;
-use crate::reader::{client, partitions};
+use crate::reader::{client, is_mended, partitions};
 use crate::topics::{TopicPartition, ends};
 use crate::traffic::EVENTS;
 use crate::watch::Watch;
@@ -255,7 +255,10 @@ impl BareLoop {
         while taken < TURN
             && let Some(record) = group.consumer.poll(Duration::ZERO)
         {
-            let record = record?;
+            let record = match record {
+                Err(error) if is_mended(&error) => continue,
+                record => record?,
+            };
             taken += 1;
             if let Some(value) = record.payload()
                 && let Ok(parsed) = serde_json::from_slice::<Parsed<'_>>(value)

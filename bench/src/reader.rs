@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -70,6 +70,7 @@ impl Reader {
             match consumer.poll(SILENCE) {
                 Some(Ok(record)) => each(&record),
                 Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                Some(Err(error)) if is_mended(&error) => {}
                 Some(Err(error)) => return Err(error.into()),
                 None => return Err("a topic could not be read to its end".into()),
             }
@@ -79,8 +80,16 @@ impl Reader {
 
     /// The next record, if there is one within `limit`.
     pub(crate) fn next(&self, limit: Duration) -> Outcome<Option<BorrowedMessage<'_>>> {
-        Ok(self.consumer.poll(limit).transpose()?)
+        match self.consumer.poll(limit).transpose() {
+            Err(error) if is_mended(&error) => Ok(None),
+            polled => Ok(polled?),
+        }
     }
+}
+
+/// Whether the client recovers from an error by itself: it has lost its connections, and makes others.
+pub(crate) fn is_mended(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown)
 }
 
 /// Partitions with offsets, as the client takes them.
