@@ -93,6 +93,25 @@ impl Client {
         })
     }
 
+    fn partition_counts(&self, limit: Duration) -> Result<BTreeMap<String, i32>, KafkaFault> {
+        const ACTION: &str = "list the topics of the cluster";
+        let metadata = self.admin.inner().fetch_metadata(None, limit);
+        let metadata = metadata.map_err(|error| KafkaFault::of(ACTION, &error))?;
+        let mut counts = BTreeMap::new();
+        for topic in metadata.topics() {
+            let count =
+                i32::try_from(topic.partitions().len()).map_err(|error| KafkaFault::Fatal {
+                    action: ACTION,
+                    reason: format!("topic {}: {error}", topic.name()),
+                })?;
+            if count > 0 {
+                counts.insert(topic.name().to_owned(), count);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Why it is to be replaced, if so.
     fn trouble(&self) -> Option<String> {
         let unanswered = self.unanswered.load(Ordering::Relaxed);
         unanswered.then(|| "it got no answer".to_owned())
@@ -125,36 +144,21 @@ impl Admin {
         Self { limit, ..self }
     }
 
-    /// All topics with their partition counts.
+    /// All topics with their partition counts. If there is no answer, another client is asked the
+    /// next time.
     pub(crate) fn partition_counts(&self) -> Result<BTreeMap<String, i32>, KafkaFault> {
-        self.partition_counts_within(self.limit)
+        let client = self.client.get();
+        let counts = client.partition_counts(self.limit);
+        client.unanswered.store(counts.is_err(), Ordering::Relaxed);
+        counts
     }
 
-    /// The same, within this limit.
+    /// The same within this limit, after which an answer may still come.
     pub(super) fn partition_counts_within(
         &self,
         limit: Duration,
     ) -> Result<BTreeMap<String, i32>, KafkaFault> {
-        const ACTION: &str = "list the topics of the cluster";
-        let limit = limit.min(self.limit);
-        let client = self.client.get();
-        let metadata = client.admin.inner().fetch_metadata(None, limit);
-        client
-            .unanswered
-            .store(metadata.is_err(), Ordering::Relaxed);
-        let metadata = metadata.map_err(|error| KafkaFault::of(ACTION, &error))?;
-        let mut counts = BTreeMap::new();
-        for topic in metadata.topics() {
-            let count =
-                i32::try_from(topic.partitions().len()).map_err(|error| KafkaFault::Fatal {
-                    action: ACTION,
-                    reason: format!("topic {}: {error}", topic.name()),
-                })?;
-            if count > 0 {
-                counts.insert(topic.name().to_owned(), count);
-            }
-        }
-        Ok(counts)
+        self.client.get().partition_counts(limit.min(self.limit))
     }
 
     /// Creates those of `topics` that do not exist.

@@ -30,6 +30,7 @@ use self::worker::Call;
 use super::Position;
 use super::client_log;
 use super::fault::KafkaFault;
+use super::known_brokers::{KnownBrokers, reported};
 use super::settings;
 use crate::Offset;
 use crate::record::MESSAGE_BYTES_MAX;
@@ -95,6 +96,7 @@ impl Slots {
 
 /// The outcomes of a producer's records.
 struct Deliveries {
+    brokers: KnownBrokers,
     slots: Slots,
     failure: Mutex<Option<KafkaFault>>,
 }
@@ -124,6 +126,10 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         client_log::error(&error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.brokers.take_in(statistics);
     }
 }
 
@@ -223,6 +229,7 @@ impl TransactionalProducer {
         waker: Waker,
     ) -> Result<FencingProducer, KafkaFault> {
         let deliveries = Deliveries {
+            brokers: KnownBrokers::default(),
             slots,
             failure: Mutex::default(),
         };
@@ -369,14 +376,14 @@ fn client(config: &StreamsConfig, transactional_id: &str, batch_bytes_max: usize
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         .set("queue.buffering.max.messages", "200000")
         .set("queue.buffering.max.kbytes", "65536");
-    settings::with_user_properties(client, config)
+    reported(settings::with_user_properties(client, config))
 }
 
 #[cfg(test)]
 mod tests {
     use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::mocking::{MockCluster, MockCoordinator};
-    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::producer::{DefaultProducerContext, Producer};
 
     use super::*;
     use crate::record::OutputRecord;
@@ -483,5 +490,16 @@ mod tests {
         assert_eq!(slots.next_offset(slot), Some(Offset(13)));
         assert_eq!(slots.delivered(other, 0), None);
         assert_eq!(slots.next_offset(other), Some(Offset(1)));
+    }
+
+    #[test]
+    fn a_producer_that_knows_no_broker_any_more_is_given_up_before_its_limit() {
+        let config = StreamsConfig::new("app", "localhost:1", "a", "unused");
+        let (slots, waker) = (Slots::default(), Waker::default());
+        let begun = TransactionalProducer::begin(&config, "app-a-0", BATCH_BYTES, slots, waker);
+        let begun = begun.unwrap();
+        begun.producer.context().brokers.forget_all();
+        let fault = begun.wait().err().unwrap();
+        assert!(fault.to_string().contains("reach a broker"), "{fault}");
     }
 }

@@ -82,6 +82,9 @@ const INIT_STEP: Duration = Duration::from_millis(20);
 fn fence(producer: &BaseProducer<Deliveries>, limit: Duration) -> Result<(), KafkaFault> {
     let begun = Instant::now();
     loop {
+        // What it knows of brokers it says to whoever polls it.
+        producer.poll(Duration::ZERO);
+        producer.context().brokers.check()?;
         match producer.init_transactions(INIT_STEP) {
             Ok(()) => return Ok(()),
             Err(KafkaError::Transaction(error))
