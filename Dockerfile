@@ -15,7 +15,8 @@ COPY query-api query-api
 COPY bench bench
 # What /metrics shows as the revision: --build-arg TICKETING_REVISION=$(git rev-parse HEAD)
 ARG TICKETING_REVISION=unknown
-# RocksDB and librdkafka are compiled once and then taken from the caches.
+# RocksDB and librdkafka are compiled once and then taken from the caches. The profile tells the
+# compiler how often each branch is taken (docs/adr/0023).
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \
     gunzip <bench/dist.profdata.gz >/tmp/dist.profdata \
     && RUSTFLAGS=-Cprofile-use=/tmp/dist.profdata TICKETING_REVISION=$TICKETING_REVISION \
