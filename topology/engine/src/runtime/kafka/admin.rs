@@ -328,4 +328,16 @@ mod tests {
         let other = refused(RDKafkaErrorCode::TopicAuthorizationFailed);
         assert!(matches!(other, CreateFault::Kafka(_)), "{other:?}");
     }
+
+    #[test]
+    fn a_client_that_could_not_list_the_topics_is_replaced() {
+        let config = StreamsConfig::new("app", "localhost:1", "a", "unused");
+        let admin = Admin::connect(&config).expect("an admin client can be made");
+        let admin = admin.within(Duration::from_millis(50));
+        let before = admin.client.get();
+        assert!(admin.partition_counts_within(admin.limit).is_err());
+        assert!(Arc::ptr_eq(&before, &admin.client.get()));
+        assert!(admin.partition_counts().is_err());
+        assert!(!Arc::ptr_eq(&before, &admin.client.get()));
+    }
 }

@@ -86,12 +86,15 @@ impl KnownBrokers {
     }
 }
 
+/// What a client says that has forgotten all of them.
+#[cfg(test)]
+const NOBODY: &[u8] = br#"{"brokers":{"GroupCoordinator":{"nodeid":-1,"source":"logical"}}}"#;
+
 #[cfg(test)]
 impl KnownBrokers {
     /// Takes in what a client says that has forgotten all of them.
     pub(super) fn forget_all(&self) {
-        let nobody = br#"{"brokers":{"GroupCoordinator":{"nodeid":-1,"source":"logical"}}}"#;
-        (0..REPORTS_MAX).for_each(|_| self.take_in(nobody));
+        (0..REPORTS_MAX).for_each(|_| self.take_in(NOBODY));
     }
 }
 
@@ -132,14 +135,13 @@ mod tests {
     #[test]
     fn one_report_is_not_enough_and_a_broker_ends_it() {
         let brokers = KnownBrokers::default();
-        let nobody = br#"{"brokers":{"GroupCoordinator":{"nodeid":-1,"source":"logical"}}}"#;
         let somebody = br#"{"brokers":{"GroupCoordinator":{"nodeid":1,"source":"logical"},"h:1/1":{"nodeid":1,"source":"learned"}}}"#;
-        brokers.take_in(nobody);
+        brokers.take_in(NOBODY);
         assert_eq!(brokers.check(), Ok(()));
         brokers.take_in(somebody);
-        brokers.take_in(nobody);
+        brokers.take_in(NOBODY);
         assert_eq!(brokers.check(), Ok(()));
-        brokers.take_in(nobody);
+        brokers.take_in(NOBODY);
         assert!(brokers.check().is_err());
         brokers.take_in(somebody);
         assert_eq!(brokers.check(), Ok(()));
